@@ -1,0 +1,5 @@
+//! Keyway: a sharding router and read/write splitter for PostgreSQL.
+//!
+//! `ARCHITECTURE.md` has the layers, the code map and the life of a statement.
+
+pub mod types;

@@ -1,0 +1,3 @@
+//! The `keyway` command.
+
+fn main() {}
