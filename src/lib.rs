@@ -2,4 +2,6 @@
 //!
 //! `ARCHITECTURE.md` has the layers, the code map and the life of a statement.
 
+pub mod app;
+pub mod cluster;
 pub mod types;

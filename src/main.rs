@@ -1,3 +1,9 @@
 //! The `keyway` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    ExitCode::from(keyway::app::run(keyway::app::cli::Cli::parse()).code())
+}

@@ -1,0 +1,260 @@
+//! The command line: what can be asked, its help and its exit codes.
+//!
+//! Scripts rely on the names here. Parses only; it reads no file and starts
+//! nothing.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A sharding router and read/write splitter for PostgreSQL.
+///
+/// Applications connect to Keyway as they would to Postgres. It pools their
+/// connections, finds the shard that owns each statement's key, and sends reads
+/// to replicas where the configuration allows it.
+#[derive(Debug, Parser)]
+#[command(name = "keyway", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the router.
+    Serve(ServeArgs),
+    /// Say where a statement would go, and why. Offline: reads the map, asks no database.
+    Route(RouteArgs),
+    /// Check shard maps and configuration files.
+    Check(CheckArgs),
+}
+
+/// `keyway serve`.
+#[derive(Args, Debug, Default)]
+#[command(
+    max_term_width = 100,
+    long_about = SERVE_ABOUT,
+    after_help = SERVE_EXAMPLES,
+    group = clap::ArgGroup::new("files").args(["config", "map"]).multiple(true)
+        .conflicts_with("backend")
+)]
+pub struct ServeArgs {
+    /// Configuration file; keyway.toml in the working directory if there is one.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Shard map; overrides the maps that the configuration names.
+    #[arg(long, value_name = "FILE")]
+    pub map: Option<PathBuf>,
+    /// Where clients connect: ADDR:PORT, or :PORT for all addresses.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<String>,
+    /// One unsharded database instead of files: postgres://user@host:port/db.
+    #[arg(long, value_name = "URL")]
+    pub backend: Option<String>,
+    /// A streaming replica of --backend; may be given several times.
+    #[arg(long, value_name = "URL", requires = "backend")]
+    pub replica: Vec<String>,
+}
+
+/// `keyway route`.
+#[derive(Args, Debug)]
+#[command(max_term_width = 100, long_about = ROUTE_ABOUT, after_help = ROUTE_EXAMPLES)]
+pub struct RouteArgs {
+    /// Shard map to route by.
+    #[arg(long, value_name = "FILE")]
+    pub map: PathBuf,
+    /// Snapshot of the shards' schemas. Not supported yet: routes are planned from the map alone.
+    #[arg(long, value_name = "FILE")]
+    pub catalog: Option<PathBuf>,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// Value of $1, $2, … in order, in text form.
+    #[arg(long = "param", value_name = "VALUE", allow_hyphen_values = true)]
+    pub params: Vec<String>,
+    /// The statement.
+    #[arg(value_name = "SQL")]
+    pub sql: String,
+}
+
+/// `keyway check`.
+#[derive(Args, Debug)]
+#[command(max_term_width = 100, long_about = CHECK_ABOUT, after_help = CHECK_EXAMPLES)]
+pub struct CheckArgs {
+    /// Shard maps and configuration files, in any mix.
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+}
+
+/// How a run of the program ended, as the shell sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It did what was asked.
+    Done,
+    /// The input was refused: an invalid file, a statement without a route.
+    Refused,
+    /// The machine refused: a file that can't be read, an address in use.
+    Failed,
+}
+
+impl Exit {
+    /// The exit code.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Refused => 1,
+            Self::Failed => 3,
+        }
+    }
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; for serve: ended by SIGTERM or SIGINT after a graceful drain
+  1  refused: an invalid file or setting, a statement that has no route
+  2  usage: unknown or missing arguments
+  3  failed: a file that can't be read, an address in use, a drain cut short
+
+Each command has its own --help with examples.";
+
+const SERVE_ABOUT: &str = "\
+Run the router.
+
+With --config or --map it serves the databases of those files. With --backend it
+needs no file at all: one unsharded database, and clients log in as the URL's user
+with the same password, which is taken from the URL, from PGPASSWORD, or from the
+passfile (PGPASSFILE, else ~/.pgpass; ignored unless only its owner can read it).
+
+It starts, listens and accepts logins while databases are down; what needs a
+database that is down waits for it and then gets an error that says so.";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  keyway serve --backend postgres://app@db1:5432/shop --listen 127.0.0.1:6432
+  keyway serve --backend postgres://app@db1/shop --replica postgres://app@db2/shop
+  keyway serve --config keyway.toml
+  keyway serve --map shardmaps/prod.toml --listen :6432
+
+Signals:
+  SIGTERM, SIGINT  drain: no new clients, open transactions may finish until the
+                   deadline (shutdown_timeout); a second one ends at once
+  SIGHUP           read configuration and maps again; an invalid file is logged
+                   with line and reason, and what was in force serves on
+
+Exit codes: 0 ended by a signal, 1 invalid configuration or map, 2 usage,
+3 could not start (address in use, unreadable file) or the drain was cut short.";
+
+const ROUTE_ABOUT: &str = "\
+Say where a statement would go, and why.
+
+Prints the target shards, whether the statement reads or writes, and the reason.
+Nothing is connected to and nothing is run. The same answer comes from a running
+router by EXPLAIN ROUTE <statement>.";
+
+const ROUTE_EXAMPLES: &str = "\
+Examples:
+  keyway route --map shardmaps/prod.toml \"SELECT * FROM tasks WHERE tenant_id = 42\"
+  keyway route --map prod.toml --param 42 \"UPDATE tasks SET done = true WHERE tenant_id = $1\"
+  keyway route --map prod.toml --json \"SELECT count(*) FROM tasks\"
+
+Exit codes: 0 the statement has a route, 1 it is refused (the reason is printed)
+or the map is invalid, 2 usage, 3 the map can't be read.";
+
+const CHECK_ABOUT: &str = "\
+Check shard maps and configuration files.
+
+Reads each file as serve would and prints every fault with file, line, column and
+reason. Connects to nothing.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  keyway check keyway.toml shardmaps/*.toml
+
+Exit codes: 0 all files are valid, 1 at least one is not, 2 usage.";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(args: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(args.split(' '))
+    }
+
+    fn refusal(args: &str) -> ErrorKind {
+        parse(args).unwrap_err().kind()
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_takes_a_backend_and_its_replicas() {
+        let cli = parse("keyway serve --backend postgres://a@h/d --replica postgres://a@r1/d --replica postgres://a@r2/d --listen :6432").unwrap();
+        let Command::Serve(args) = cli.command else { unreachable!() };
+        assert_eq!(args.backend.as_deref(), Some("postgres://a@h/d"));
+        assert_eq!(args.replica.len(), 2);
+        assert_eq!(args.listen.as_deref(), Some(":6432"));
+    }
+
+    #[test]
+    fn serve_without_arguments_is_allowed_and_finds_the_default_file() {
+        assert!(parse("keyway serve").is_ok());
+    }
+
+    #[test]
+    fn a_replica_without_a_backend_is_a_usage_error() {
+        assert_eq!(
+            refusal("keyway serve --replica postgres://a@h/d"),
+            ErrorKind::MissingRequiredArgument
+        );
+    }
+
+    #[test]
+    fn a_backend_excludes_files() {
+        assert_eq!(
+            refusal("keyway serve --backend postgres://a@h/d --map m.toml"),
+            ErrorKind::ArgumentConflict
+        );
+        assert_eq!(
+            refusal("keyway serve --backend postgres://a@h/d --config k.toml"),
+            ErrorKind::ArgumentConflict
+        );
+    }
+
+    #[test]
+    fn route_takes_parameters_that_begin_with_a_hyphen() {
+        let cli = parse("keyway route --map m.toml --param -1 --param x SQL").unwrap();
+        let Command::Route(args) = cli.command else { unreachable!() };
+        assert_eq!(args.params, ["-1", "x"]);
+        assert!(!args.json);
+    }
+
+    #[test]
+    fn route_needs_a_map_and_a_statement() {
+        assert_eq!(refusal("keyway route SQL"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refusal("keyway route --map m.toml"), ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
+    fn check_needs_a_file() {
+        assert_eq!(refusal("keyway check"), ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
+    fn every_help_has_examples_and_exit_codes() {
+        for command in ["serve", "route", "check"] {
+            let help = parse(&format!("keyway {command} --help")).unwrap_err().to_string();
+            assert!(help.contains("Examples:"), "{command} shows examples");
+            assert!(help.contains("Exit codes:"), "{command} says its exit codes");
+        }
+        let help = parse("keyway --help").unwrap_err().to_string();
+        assert!(help.contains("Exit codes:"));
+    }
+}

@@ -1,0 +1,27 @@
+//! The program: command line, logging, start and shutdown.
+//!
+//! The only place that knows every module, owns the long-lived threads and
+//! turns outcomes into exit codes.
+
+pub mod cli;
+
+use std::fmt::Display;
+use std::io::Write;
+
+use cli::{Cli, Command, Exit};
+
+/// Does what the command line asks and says how it ended.
+pub fn run(cli: Cli) -> Exit {
+    match cli.command {
+        Command::Serve(_) => complain(Exit::Failed, "serve is not built in yet"),
+        Command::Route(_) => complain(Exit::Failed, "route is not built in yet"),
+        Command::Check(_) => complain(Exit::Failed, "check is not built in yet"),
+    }
+}
+
+/// Prints one sentence for people on standard error and passes `exit` on.
+fn complain(exit: Exit, sentence: impl Display) -> Exit {
+    // A closed standard error leaves the exit code as the only answer.
+    let _ = writeln!(std::io::stderr(), "keyway: {sentence}");
+    exit
+}
