@@ -1,5 +1,7 @@
 //! Rules about the source text itself: layering, file length, banned calls.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

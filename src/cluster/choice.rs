@@ -208,8 +208,8 @@ const fn primary(reason: ReadReason) -> Choice {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Member, Replay};
     use super::*;
+    use crate::cluster::{Member, Replay};
     use crate::types::Lsn;
 
     const SHARD: ShardId = ShardId::new(7);
