@@ -1,0 +1,106 @@
+//! A cursor over a message's body, shared by the decoders.
+
+use super::error::{DecodeError, Fault};
+
+/// The bytes not yet read, and the message they belong to.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+    part: &'static str,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) const fn new(body: &'a [u8], part: &'static str) -> Self {
+        Self { rest: body, part }
+    }
+
+    pub(super) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    pub(super) const fn fault(&self, fault: Fault) -> DecodeError {
+        DecodeError::new(self.part, fault)
+    }
+
+    #[inline]
+    pub(super) fn bytes(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
+        let (taken, rest) =
+            self.rest.split_at_checked(count).ok_or(self.fault(Fault::Truncated))?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    #[inline]
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let (taken, rest) =
+            self.rest.split_first_chunk::<N>().ok_or(self.fault(Fault::Truncated))?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    #[inline]
+    pub(super) fn u8(&mut self) -> Result<u8, DecodeError> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    #[inline]
+    pub(super) fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    #[inline]
+    pub(super) fn i16(&mut self) -> Result<i16, DecodeError> {
+        self.array().map(i16::from_be_bytes)
+    }
+
+    #[inline]
+    pub(super) fn u32(&mut self) -> Result<u32, DecodeError> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    #[inline]
+    pub(super) fn i32(&mut self) -> Result<i32, DecodeError> {
+        self.array().map(i32::from_be_bytes)
+    }
+
+    /// A text up to its zero byte, which is read too.
+    #[inline]
+    pub(super) fn text(&mut self) -> Result<&'a [u8], DecodeError> {
+        let end = memchr::memchr(0, self.rest).ok_or(self.fault(Fault::MissingNul))?;
+        let (text, rest) = self.rest.split_at_checked(end).ok_or(self.fault(Fault::MissingNul))?;
+        self.rest = rest.get(1..).unwrap_or_default();
+        Ok(text)
+    }
+
+    /// A length of -1, which is NULL, or of the bytes that follow it.
+    #[inline]
+    pub(super) fn value(&mut self) -> Result<Option<&'a [u8]>, DecodeError> {
+        match self.i32()? {
+            -1 => Ok(None),
+            length => match usize::try_from(length) {
+                Ok(length) => self.bytes(length).map(Some),
+                Err(_) => Err(self.fault(Fault::InvalidLength)),
+            },
+        }
+    }
+
+    /// `count` numbers of `size` bytes each, unread.
+    pub(super) fn numbers(&mut self, count: u16, size: usize) -> Result<&'a [u8], DecodeError> {
+        let length = usize::from(count).checked_mul(size);
+        self.bytes(length.ok_or(self.fault(Fault::InvalidLength))?)
+    }
+
+    #[inline]
+    pub(super) fn end(&self) -> Result<(), DecodeError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(self.fault(Fault::TrailingBytes)) }
+    }
+}
+
+/// A body that is one text and its zero byte.
+#[inline]
+pub(super) fn only_text<'a>(body: &'a [u8], part: &'static str) -> Result<&'a [u8], DecodeError> {
+    let mut reader = Reader::new(body, part);
+    let text = reader.text()?;
+    reader.end()?;
+    Ok(text)
+}
