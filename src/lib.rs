@@ -4,5 +4,8 @@
 
 pub mod app;
 pub mod cluster;
+pub mod config;
+pub mod document;
 pub mod protocol;
+pub mod shardmap;
 pub mod types;

@@ -262,6 +262,100 @@ pub enum Format {
     Binary,
 }
 
+/// How fresh a read has to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Consistency {
+    /// Reads go to the primary.
+    #[default]
+    Primary,
+    /// Any healthy replica that trails the primary by at most this.
+    Bounded(Millis),
+    /// Any healthy replica.
+    Any,
+}
+
+impl fmt::Display for Consistency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Primary => f.write_str("primary"),
+            Self::Bounded(lag) => write!(f, "bounded({}ms)", lag.count()),
+            Self::Any => f.write_str("any"),
+        }
+    }
+}
+
+impl FromStr for Consistency {
+    type Err = ConsistencyError;
+
+    /// Reads `primary`, `any`, or `bounded(LAG)` with a lag in milliseconds,
+    /// a unit (`ms`, `s`) being optional.
+    ///
+    /// # Errors
+    /// Any other text.
+    fn from_str(text: &str) -> Result<Self, ConsistencyError> {
+        match text {
+            "primary" => Ok(Self::Primary),
+            "any" => Ok(Self::Any),
+            _ => {
+                let lag = text.strip_prefix("bounded(").and_then(|rest| rest.strip_suffix(')'));
+                let lag = lag.ok_or(ConsistencyError)?.trim();
+                let (digits, factor) = if let Some(ms) = lag.strip_suffix("ms") {
+                    (ms, 1)
+                } else if let Some(seconds) = lag.strip_suffix('s') {
+                    (seconds, 1000)
+                } else {
+                    (lag, 1)
+                };
+                let count: u64 = digits.trim_end().parse().map_err(|_| ConsistencyError)?;
+                let ms = count.checked_mul(factor).ok_or(ConsistencyError)?;
+                Ok(Self::Bounded(Millis::new(ms)))
+            }
+        }
+    }
+}
+
+/// A text that names no consistency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsistencyError;
+
+impl fmt::Display for ConsistencyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "not a consistency (expected primary, any, or bounded(LAG) like bounded(500ms))",
+        )
+    }
+}
+
+impl std::error::Error for ConsistencyError {}
+
+/// A password or another text that no log, console or error may show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps `text`.
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself, for the one place that sends or compares it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,5 +380,24 @@ mod tests {
         assert!(SqlState::from_bytes(b"0A000").is_some());
         assert!(SqlState::from_bytes(b"0a000").is_none());
         assert!(SqlState::from_bytes(b"0A00").is_none());
+    }
+
+    #[test]
+    fn consistency_reads_what_it_prints() {
+        for text in ["primary", "any", "bounded(500ms)"] {
+            assert_eq!(text.parse::<Consistency>().unwrap().to_string(), text);
+        }
+        assert_eq!("bounded(2s)".parse(), Ok(Consistency::Bounded(Millis::new(2000))));
+        assert_eq!("bounded(50)".parse(), Ok(Consistency::Bounded(Millis::new(50))));
+        for text in ["", "Any", "bounded()", "bounded(-1ms)", "bounded(1m)", "session"] {
+            assert_eq!(text.parse::<Consistency>(), Err(ConsistencyError), "{text}");
+        }
+    }
+
+    #[test]
+    fn secret_is_never_printed() {
+        let secret = Secret::new("hunter2".to_owned());
+        assert!(!format!("{secret} {secret:?} {secret:#?}").contains("hunter2"));
+        assert_eq!(secret.expose(), "hunter2");
     }
 }

@@ -11,12 +11,13 @@ use std::path::Path;
 const LAYERS: &[(&str, &[&str])] = &[
     // 0 words
     ("types", &[]),
+    ("document", &["types"]),
     // 1 leaves
     ("protocol", &["types"]),
     ("sql", &["types"]),
-    ("shardmap", &["types"]),
+    ("shardmap", &["types", "document"]),
     ("cluster", &["types"]),
-    ("config", &["types"]),
+    ("config", &["types", "document"]),
     // 2 decisions
     ("route", &["types", "sql", "shardmap", "cluster"]),
     ("auth", &["types", "protocol"]),
@@ -33,7 +34,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "backend", "session", "health", "pool", "net",
         ],
     ),
-    ("store", &["types", "shardmap"]),
+    ("store", &["types", "document", "shardmap"]),
     (
         "control",
         &[
@@ -53,17 +54,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "types", "protocol", "sql", "shardmap", "cluster", "config", "route", "auth",
-            "backend", "session", "health", "pool", "net", "engine", "store", "control", "admin",
-            "local",
+            "types", "document", "protocol", "sql", "shardmap", "cluster", "config", "route",
+            "auth", "backend", "session", "health", "pool", "net", "engine", "store", "control",
+            "admin", "local",
         ],
     ),
 ];
 
 /// Layers 0 to 2: no sockets, files, clocks, randomness, globals or `async`.
 const PURE: &[&str] = &[
-    "types", "protocol", "sql", "shardmap", "cluster", "config", "route", "auth", "backend",
-    "session", "health", "pool",
+    "types", "document", "protocol", "sql", "shardmap", "cluster", "config", "route", "auth",
+    "backend", "session", "health", "pool",
 ];
 
 const IMPURE_TOKENS: &[&str] = &[

@@ -1,0 +1,16 @@
+//! The router's configuration: every setting with its unit, limits, default
+//! and description, read from one TOML text.
+//!
+//! It does not open files or resolve passwords: a reference to one stays a
+//! reference. `docs/config.md` and `docs/config.schema.json` are made from the
+//! same declarations.
+
+mod reader;
+mod setting;
+mod settings;
+
+pub use self::setting::{Bytes, Setting};
+pub use self::settings::{
+    Limits, Log, LogFormat, LogLevel, Pool, PoolMode, Reads, Settings, Timeouts,
+};
+pub use crate::document::Problem;

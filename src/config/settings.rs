@@ -1,0 +1,165 @@
+//! All settings of a running router, section by section.
+//!
+//! Each is declared once, with its default and limits; the reader, the manual
+//! page and the schema are made from that.
+
+use crate::types::{Consistency, Millis};
+
+use super::reader::Reader;
+use super::setting::{Bytes, Setting, section, words};
+
+/// Everything that tunes the router, apart from who may log in and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Backend connections.
+    pub pool: Pool,
+    /// What one client may take.
+    pub limits: Limits,
+    /// How long things may last.
+    pub timeouts: Timeouts,
+    /// Where reads go.
+    pub reads: Reads,
+    /// The log.
+    pub log: Log,
+}
+
+impl Settings {
+    /// Rows of the table of settings, in the order of the manual page.
+    pub fn table() -> impl Iterator<Item = &'static Setting> {
+        let sections = [Pool::TABLE, Limits::TABLE, Timeouts::TABLE, Reads::TABLE, Log::TABLE];
+        sections.into_iter().flatten()
+    }
+
+    pub(crate) fn read_from(reader: &mut Reader<'_>) -> Self {
+        Self {
+            pool: Pool::read_from(reader),
+            limits: Limits::read_from(reader),
+            timeouts: Timeouts::read_from(reader),
+            reads: Reads::read_from(reader),
+            log: Log::read_from(reader),
+        }
+    }
+}
+
+words! {
+    /// When a client gives its backend back.
+    PoolMode {
+        /// At the end of each transaction.
+        #[default]
+        Transaction = "transaction",
+        /// When the client leaves.
+        Session = "session",
+    }
+}
+
+words! {
+    /// What a line of the log looks like.
+    LogFormat {
+        /// For people.
+        #[default]
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+words! {
+    /// The least important lines that are logged.
+    LogLevel {
+        /// What failed.
+        Error = "error",
+        /// What needs attention.
+        Warn = "warn",
+        /// What changed.
+        #[default]
+        Info = "info",
+        /// Each statement and its route.
+        Debug = "debug",
+        /// Each message.
+        Trace = "trace",
+    }
+}
+
+section! {
+    /// Connections to the backends.
+    Pool in "pool." {
+        /// When a client gives its backend back: at the end of each transaction, or when it leaves. A user may have a mode of its own.
+        mode: PoolMode = PoolMode::Transaction;
+        /// Most connections per user, database and node.
+        size_max: u32 = 20, 1 => 10_000;
+        /// Idle connections that are kept open per user, database and node even when nobody asks.
+        size_min_idle: u32 = 0, 0 => 1_000;
+        /// Most connections to one node, over all users, the router's own monitoring included. Keep it below the node's `max_connections` less what others use, divided by the number of routers.
+        connections_per_node_max: u32 = 100, 3 => 100_000;
+        /// Most prepared statements that are kept on one connection; the least recently used is closed first.
+        prepared_max: u32 = 200, 0 => 100_000;
+        /// How long a client waits for a connection before it gets an error. Clients are served in the order in which they came.
+        checkout_timeout: Millis = Millis::new(5_000), Millis::new(1) => Millis::new(3_600_000);
+        /// An idle connection is closed after this time, down to `size_min_idle`; 0 means never.
+        idle_timeout: Millis = Millis::new(600_000), Millis::ZERO => Millis::new(86_400_000);
+        /// A connection is closed once it is older than this and free; up to a tenth is taken off at random, so that not all end together. 0 means never.
+        lifetime_max: Millis = Millis::new(3_600_000), Millis::ZERO => Millis::new(604_800_000);
+        /// First wait after a connection attempt failed; doubled at each further failure.
+        reconnect_min: Millis = Millis::new(100), Millis::new(1) => Millis::new(60_000);
+        /// Longest wait between connection attempts.
+        reconnect_max: Millis = Millis::new(10_000), Millis::new(1) => Millis::new(3_600_000);
+    }
+}
+
+section! {
+    /// What clients may take.
+    Limits in "limits." {
+        /// Most clients at a time; one more is refused with an error.
+        clients_max: u32 = 10_000, 1 => 1_000_000;
+        /// Longest text of a statement.
+        statement_bytes_max: Bytes = Bytes::mib(16), Bytes::kib(4) => Bytes::mib(512);
+        /// Most bytes of one client that are held while the router looks for the sharding key, and most bytes of replies that wait for a slow client.
+        held_bytes_max: Bytes = Bytes::mib(1), Bytes::kib(64) => Bytes::mib(256);
+        /// Most prepared statements of one client.
+        prepared_per_client_max: u32 = 10_000, 1 => 1_000_000;
+        /// Most bytes of prepared statements' texts of one client.
+        prepared_bytes_max: Bytes = Bytes::mib(16), Bytes::kib(4) => Bytes::mib(1024);
+        /// Most portals that one client has open.
+        portals_per_client_max: u32 = 1_000, 1 => 100_000;
+        /// Most memory for plans of statements, in each thread.
+        plan_cache_bytes_max: Bytes = Bytes::mib(32), Bytes::mib(1) => Bytes::mib(1024);
+    }
+}
+
+section! {
+    /// How long things may last.
+    Timeouts in "timeouts." {
+        /// From connecting to being logged in.
+        login: Millis = Millis::new(10_000), Millis::new(100) => Millis::new(600_000);
+        /// From asking a backend for a connection to being logged in there.
+        connect: Millis = Millis::new(5_000), Millis::new(10) => Millis::new(600_000);
+        /// A client that leaves its transaction idle for longer is disconnected and the transaction rolled back; 0 means never.
+        idle_in_transaction: Millis = Millis::ZERO, Millis::ZERO => Millis::new(86_400_000);
+        /// A statement that runs longer is cancelled; 0 means never.
+        statement: Millis = Millis::ZERO, Millis::ZERO => Millis::new(86_400_000);
+        /// A client that is idle outside a transaction for longer is disconnected; 0 means never.
+        client_idle: Millis = Millis::ZERO, Millis::ZERO => Millis::new(604_800_000);
+        /// How long a shutdown waits for running transactions before it cuts them off.
+        drain: Millis = Millis::new(30_000), Millis::ZERO => Millis::new(86_400_000);
+    }
+}
+
+section! {
+    /// Where reads go.
+    Reads in "reads." {
+        /// How fresh reads must be: `primary` never uses a replica, `any` uses any healthy one, `bounded(LAG)` one that trails by at most that time. A map's own `consistency` comes first.
+        consistency: Consistency = Consistency::Primary;
+        /// The zone this router stands in; replicas of the same zone are preferred.
+        zone: Option<String> = None;
+    }
+}
+
+section! {
+    /// The log, on standard error.
+    Log in "log." {
+        /// What a line looks like.
+        format: LogFormat = LogFormat::Text;
+        /// The least important lines that are written.
+        level: LogLevel = LogLevel::Info;
+    }
+}

@@ -1,0 +1,19 @@
+//! The shard map: which shard owns a key, where each shard's nodes are, and
+//! which tables share a key.
+//!
+//! Everything here is a value: a map is read from a text, checked whole, and
+//! never changes; another epoch is another map. It does not know files, nodes'
+//! health, or SQL. `docs/shard-map.md` describes the format.
+
+mod hash;
+mod key;
+mod keyspace;
+mod map;
+mod node;
+
+pub use self::hash::Hash;
+pub use self::key::{Key, KeyError, KeyType};
+pub use self::keyspace::{Keyspace, KeyspaceId};
+pub use self::map::{Map, NODES_MAX, SHARDS_MAX, Table};
+pub use self::node::{Credentials, Endpoint, Node, SecretRef, Shard, Tls, TlsMode};
+pub use crate::document::Problem;
