@@ -8,4 +8,5 @@ pub mod config;
 pub mod document;
 pub mod protocol;
 pub mod shardmap;
+pub mod sql;
 pub mod types;

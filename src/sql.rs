@@ -1,0 +1,11 @@
+//! Statement text: how Postgres reads it, and what each statement is.
+//!
+//! `scan` has the lexical rules and makes the normal form that plans are cached
+//! by; `classify` tells kinds and effects by leading keywords; `parse` turns the
+//! normal form into the tables and equalities that routing decides on. Nothing
+//! here knows the map or a shard.
+
+mod lex;
+pub mod literal;
+pub mod scan;
+pub mod statement;
