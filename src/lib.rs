@@ -6,6 +6,7 @@ pub mod app;
 pub mod cluster;
 pub mod config;
 pub mod document;
+pub mod local;
 pub mod protocol;
 pub mod shardmap;
 pub mod sql;

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::local::cli::LocalArgs;
+
 /// A sharding router and read/write splitter for PostgreSQL.
 ///
 /// Applications connect to Keyway as they would to Postgres. It pools their
@@ -29,6 +31,8 @@ pub enum Command {
     Route(RouteArgs),
     /// Check shard maps and configuration files.
     Check(CheckArgs),
+    /// Run real PostgreSQL servers on this machine, for development and tests.
+    Local(LocalArgs),
 }
 
 /// `keyway serve`.
@@ -97,6 +101,8 @@ pub enum Exit {
     Refused,
     /// The machine refused: a file that can't be read, an address in use.
     Failed,
+    /// As `keyway local` documents its codes.
+    Local(u8),
 }
 
 impl Exit {
@@ -106,6 +112,7 @@ impl Exit {
             Self::Done => 0,
             Self::Refused => 1,
             Self::Failed => 3,
+            Self::Local(code) => code,
         }
     }
 }
@@ -249,7 +256,7 @@ mod tests {
 
     #[test]
     fn every_help_has_examples_and_exit_codes() {
-        for command in ["serve", "route", "check"] {
+        for command in ["serve", "route", "check", "local"] {
             let help = parse(&format!("keyway {command} --help")).unwrap_err().to_string();
             assert!(help.contains("Examples:"), "{command} shows examples");
             assert!(help.contains("Exit codes:"), "{command} says its exit codes");

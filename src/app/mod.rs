@@ -10,11 +10,14 @@ use std::io::Write;
 
 use cli::{Cli, Command, Exit};
 
+use crate::local;
+
 /// Does what the command line asks and says how it ended.
 pub fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Serve(_) => complain(Exit::Failed, "serve is not built in yet"),
         Command::Route(_) => complain(Exit::Failed, "route is not built in yet"),
+        Command::Local(args) => Exit::Local(local::run(&args)),
         Command::Check(_) => complain(Exit::Failed, "check is not built in yet"),
     }
 }

@@ -23,8 +23,7 @@ pub(crate) struct Account {
 impl Account {
     /// The user for servers started by the current process.
     pub(crate) fn for_servers() -> Self {
-        let (uid, gid) =
-            (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         if uid != 0 {
             return Self { uid, gid, change: false };
         }

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 
@@ -246,11 +246,7 @@ impl LocalCluster {
 
     /// Starts all nodes of one role: making them all at once, then waiting for
     /// each.
-    fn start_role(
-        &mut self,
-        role: Role,
-        progress: &mut dyn FnMut(&str),
-    ) -> Result<(), LocalError> {
+    fn start_role(&mut self, role: Role, progress: &mut dyn FnMut(&str)) -> Result<(), LocalError> {
         let chosen: Vec<usize> = (0..self.nodes.len())
             .filter(|i| self.state.nodes.get(*i).is_some_and(|n| role.has(n)))
             .collect();
@@ -447,9 +443,4 @@ fn state_and_installation(
 /// A listener on `port`, if nothing else listens there.
 fn free(port: u16) -> Option<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
-}
-
-/// The folder where `keyway local` works unless told otherwise.
-pub(crate) fn default_dir() -> &'static Path {
-    Path::new(".keyway/local")
 }

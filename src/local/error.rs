@@ -80,16 +80,15 @@ impl LocalError {
     /// Exit code of `keyway local` for this error.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::NotRunning { .. } => 3,
+            Self::NotRunning { .. } => 5,
             Self::Running { .. } => 4,
-            Self::NoPostgres { .. } => 5,
-            Self::OtherVersion { .. }
-            | Self::OtherShape { .. }
-            | Self::Program { .. }
+            Self::NoPostgres { .. } => 6,
+            Self::OtherVersion { .. } | Self::OtherShape { .. } => 1,
+            Self::Program { .. }
             | Self::Server { .. }
             | Self::NoPort
             | Self::State { .. }
-            | Self::Io { .. } => 1,
+            | Self::Io { .. } => 3,
         }
     }
 

@@ -77,7 +77,8 @@ impl Installation {
     pub fn command(&self, program: &str) -> Command {
         let own = self.bin.join(program);
         // Packages may keep the clients elsewhere.
-        let mut command = Command::new(if own.exists() { own.as_os_str() } else { program.as_ref() });
+        let mut command =
+            Command::new(if own.exists() { own.as_os_str() } else { program.as_ref() });
         if let Some(libraries) = &self.libraries {
             command.env("LD_LIBRARY_PATH", libraries);
         }

@@ -56,7 +56,9 @@ impl Guard {
 
     fn say(&mut self, line: &str) -> Result<(), LocalError> {
         match &mut self.pipe {
-            Some(pipe) => pipe.write_all(line.as_bytes()).map_err(LocalError::io("tell the watchdog")),
+            Some(pipe) => {
+                pipe.write_all(line.as_bytes()).map_err(LocalError::io("tell the watchdog"))
+            }
             None => Ok(()),
         }
     }

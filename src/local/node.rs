@@ -79,7 +79,11 @@ impl Node {
         // The same order and letters on every machine, where there is a choice.
         match self.installation.major() {
             0..17 => command.arg("--locale=C.UTF-8"),
-            _ => command.args(["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]),
+            _ => command.args([
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
+                "--locale=C",
+            ]),
         };
         run("initdb", &mut command)?;
         Ok(())

@@ -93,8 +93,11 @@ impl State {
         replicas: u16,
     ) -> Self {
         let short = format!("keyway-{:016x}", fingerprint(dir));
-        let data_root =
-            if account.reaches(dir) { dir.to_path_buf() } else { Path::new("/var/tmp").join(&short) };
+        let data_root = if account.reaches(dir) {
+            dir.to_path_buf()
+        } else {
+            Path::new("/var/tmp").join(&short)
+        };
         let sockets = data_root.join("sockets");
         let fits = sockets.as_os_str().len() + SOCKET_NAME_LEN < SOCKET_PATH_LEN_MAX;
         let socket_dir = if fits { sockets } else { Path::new("/tmp").join(&short) };
@@ -180,7 +183,7 @@ fn password(file: &Path) -> Result<String, LocalError> {
     let mut bytes = [0_u8; 12];
     getrandom::fill(&mut bytes).map_err(|error| LocalError::Io {
         doing: "make up a password".to_owned(),
-        error: std::io::Error::other(error),
+        error: std::io::Error::other(error.to_string()),
     })?;
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     write_file(file, &format!("{text}\n"), 0o600)?;
@@ -243,7 +246,10 @@ mod tests {
         let state = State::plan(dir.path(), &Account::for_servers(), 18, 2, 1);
         assert_eq!(state.shape(), (2, 1));
         let names: Vec<_> = state.nodes.iter().map(NodeState::name).collect();
-        assert_eq!(names, ["shard1/primary", "shard1/replica1", "shard2/primary", "shard2/replica1"]);
+        assert_eq!(
+            names,
+            ["shard1/primary", "shard1/replica1", "shard2/primary", "shard2/replica1"]
+        );
         state.write(dir.path()).unwrap();
         assert_eq!(State::read(dir.path()).unwrap(), Some(state));
         fs::write(dir.path().join(STATE_FILE), "{}").unwrap();
