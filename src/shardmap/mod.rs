@@ -5,15 +5,21 @@
 //! never changes; another epoch is another map. It does not know files, nodes'
 //! health, or SQL. `docs/shard-map.md` describes the format.
 
+mod build;
+mod file;
 mod hash;
 mod key;
 mod keyspace;
 mod map;
+mod name;
 mod node;
+mod parse;
+mod slots;
 
 pub use self::hash::Hash;
 pub use self::key::{Key, KeyError, KeyType};
 pub use self::keyspace::{Keyspace, KeyspaceId};
 pub use self::map::{Map, NODES_MAX, SHARDS_MAX, Table};
 pub use self::node::{Credentials, Endpoint, Node, SecretRef, Shard, Tls, TlsMode};
+pub use self::parse::{FILE_BYTES_MAX, PROBLEMS_MAX, schema};
 pub use crate::document::Problem;

@@ -1,0 +1,583 @@
+//! Builds a map from its file and holds it to the rules: what is named exists,
+//! what is numbered is unique, limits are kept. Slots are in `slots`.
+
+use std::collections::BTreeMap;
+
+use toml::Spanned;
+
+use crate::document::{Problem, Source, nearest};
+use crate::types::{Consistency, Epoch, NodeId, Role, ShardId};
+
+use super::file::{File, KeyspaceEntry, PrimaryEntry, ReplicaEntry, ShardEntry};
+use super::hash::Hash;
+use super::key::{Key, KeyType};
+use super::keyspace::{Keyspace, KeyspaceId, Pins};
+use super::map::{DEFAULT_SCHEMA, Map, NODES_MAX, Placement, SHARDS_MAX};
+use super::name::{identifier, table_name};
+use super::node::{Credentials, Endpoint, Node, SecretRef, Shard, Tls, TlsMode};
+use super::slots;
+
+/// What has been read so far, and what is wrong with it.
+pub(super) struct Builder<'a> {
+    source: Source<'a>,
+    problems: Vec<Problem>,
+    shards: Vec<Shard>,
+    nodes: Vec<Node>,
+    keyspaces: Vec<Keyspace>,
+    tables: BTreeMap<String, BTreeMap<String, Placement>>,
+    schemas: BTreeMap<String, ShardId>,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) const fn new(source: Source<'a>) -> Self {
+        Self {
+            source,
+            problems: Vec::new(),
+            shards: Vec::new(),
+            nodes: Vec::new(),
+            keyspaces: Vec::new(),
+            tables: BTreeMap::new(),
+            schemas: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn build(mut self, file: &File) -> Result<Map, Vec<Problem>> {
+        let epoch = self.epoch(file);
+        let database = self.database(file);
+        self.shards(file, &database);
+        let home = self.home(file);
+        self.keyspaces(file);
+        self.placements(file);
+        let consistency = self.consistency(file);
+        let already_moved = self.already_moved(file);
+        match (epoch, home) {
+            (Some(epoch), Some(home)) if self.problems.is_empty() => Ok(Map {
+                epoch,
+                database,
+                home,
+                shards: self.shards,
+                nodes: self.nodes,
+                keyspaces: self.keyspaces,
+                tables: self.tables,
+                schemas: self.schemas,
+                consistency,
+                already_moved,
+            }),
+            _ => Err(self.problems),
+        }
+    }
+
+    fn epoch(&mut self, file: &File) -> Option<Epoch> {
+        let Some(found) = &file.epoch else {
+            self.refuse(0, "the key epoch is missing: give the map a version, epoch = 1");
+            return None;
+        };
+        match u64::try_from(*found.get_ref()) {
+            Ok(number) if number > 0 => Some(Epoch::new(number)),
+            _ => {
+                self.refuse(found.span().start, "epoch must be 1 or more");
+                None
+            }
+        }
+    }
+
+    fn database(&mut self, file: &File) -> String {
+        match &file.database {
+            Some(name) => {
+                self.check_name("database", name);
+                name.get_ref().clone()
+            }
+            None => {
+                self.refuse(0, "the key database is missing: the name that clients connect to");
+                String::new()
+            }
+        }
+    }
+
+    fn home(&mut self, file: &File) -> Option<ShardId> {
+        match (&file.home, self.shards.as_slice()) {
+            (Some(name), _) => self.shard_named(name),
+            (None, [only]) => Some(only.id),
+            (None, _) => {
+                if !file.shard.is_empty() {
+                    let reason = "the key home is missing: name the shard on which statements without tables run";
+                    self.refuse(0, reason);
+                }
+                None
+            }
+        }
+    }
+
+    fn consistency(&mut self, file: &File) -> Option<Consistency> {
+        let found = file.consistency.as_ref()?;
+        found
+            .get_ref()
+            .parse()
+            .map_err(|error| self.refuse(found.span().start, format!("consistency is {error}")))
+            .ok()
+    }
+
+    fn already_moved(&mut self, file: &File) -> bool {
+        match &file.data {
+            None => false,
+            Some(found) if found.get_ref() == "already-moved" => true,
+            Some(found) => {
+                let reason = "data can only be \"already-moved\", or be left out";
+                self.refuse(found.span().start, reason);
+                false
+            }
+        }
+    }
+
+    fn shards(&mut self, file: &File, database: &str) {
+        if file.shard.is_empty() {
+            self.refuse(0, "the map has no shard: add a section [[shard]]");
+        }
+        for (index, entry) in file.shard.iter().enumerate() {
+            if index == SHARDS_MAX {
+                let reason = format!("the map has more than {SHARDS_MAX} shards");
+                self.refuse(entry.span().start, reason);
+                return;
+            }
+            self.shard(entry, database);
+        }
+    }
+
+    fn shard(&mut self, entry: &Spanned<ShardEntry>, database: &str) {
+        let at = entry.span().start;
+        let entry = entry.get_ref();
+        self.check_name("a shard's name", &entry.name);
+        let name = entry.name.get_ref();
+        if self.shards.iter().any(|shard| shard.name == *name) {
+            self.refuse(entry.name.span().start, format!("two shards are called {name}"));
+        }
+        let number = match u16::try_from(*entry.number.get_ref()) {
+            Ok(number) if number > 0 => number,
+            _ => {
+                self.refuse(entry.number.span().start, "a shard's number is from 1 to 65535");
+                0
+            }
+        };
+        let id = ShardId::new(number);
+        if let Some(twin) = self.shards.iter().find(|shard| shard.id == id && number > 0) {
+            let reason = format!("shards {} and {name} have the same number {number}", twin.name);
+            self.refuse(entry.number.span().start, reason);
+        }
+        if let Some(dbname) = &entry.dbname {
+            self.check_name("dbname", dbname);
+        }
+        let dbname = entry.dbname.as_ref().map_or(database, |dbname| dbname.get_ref()).to_owned();
+        let credentials = self.credentials(entry);
+        let tls = self.tls(entry);
+        let Some(primary) = self.primary(id, &dbname, &entry.primary) else { return };
+        let replicas =
+            entry.replicas.iter().filter_map(|entry| self.replica(id, &dbname, entry)).collect();
+        if self.nodes.len() == NODES_MAX {
+            self.refuse(at, format!("the map has more than {NODES_MAX} nodes"));
+        }
+        let name = name.clone();
+        self.shards.push(Shard { id, name, dbname, credentials, tls, primary, replicas });
+    }
+
+    fn credentials(&mut self, entry: &ShardEntry) -> Credentials {
+        if let Some(user) = &entry.user {
+            self.check_name("user", user);
+        }
+        let password = match (&entry.password_env, &entry.password_file) {
+            (Some(_), Some(file)) => {
+                let reason = "password_env and password_file are both given: keep one";
+                self.refuse(file.span().start, reason);
+                SecretRef::Client
+            }
+            (Some(name), None) => {
+                self.check_text("password_env", name);
+                SecretRef::Env(name.get_ref().clone())
+            }
+            (None, Some(path)) => {
+                self.check_text("password_file", path);
+                SecretRef::File(path.get_ref().clone())
+            }
+            (None, None) => SecretRef::Client,
+        };
+        if let (None, Some(given)) =
+            (&entry.user, entry.password_env.as_ref().or(entry.password_file.as_ref()))
+        {
+            self.refuse(given.span().start, "a password is given without a user");
+        }
+        let user = entry.user.as_ref().map(|user| user.get_ref().clone());
+        Credentials { user, password }
+    }
+
+    fn tls(&mut self, entry: &ShardEntry) -> Tls {
+        let mode = match entry.tls.as_ref().map(|tls| (tls.get_ref().as_str(), tls.span().start)) {
+            None => TlsMode::default(),
+            Some(("disable", _)) => TlsMode::Disable,
+            Some(("prefer", _)) => TlsMode::Prefer,
+            Some(("require", _)) => TlsMode::Require,
+            Some(("verify-full", _)) => TlsMode::VerifyFull,
+            Some((_, at)) => {
+                self.refuse(at, "tls must be one of disable, prefer, require, verify-full");
+                TlsMode::VerifyFull
+            }
+        };
+        if let Some(path) = &entry.tls_root_cert {
+            self.check_text("tls_root_cert", path);
+            if mode != TlsMode::VerifyFull {
+                let reason = format!(
+                    "tls_root_cert has no effect with tls = \"{mode}\": write tls = \"verify-full\""
+                );
+                self.refuse(path.span().start, reason);
+            }
+        }
+        Tls { mode, root_cert: entry.tls_root_cert.as_ref().map(|path| path.get_ref().clone()) }
+    }
+
+    fn primary(
+        &mut self,
+        shard: ShardId,
+        dbname: &str,
+        entry: &Spanned<PrimaryEntry>,
+    ) -> Option<NodeId> {
+        let PrimaryEntry { host, port, zone } = entry.get_ref();
+        let endpoint = self.endpoint(host, port.as_ref(), zone.clone(), 1);
+        self.add_node(shard, dbname, Role::Primary, endpoint, host.span().start)
+    }
+
+    fn replica(
+        &mut self,
+        shard: ShardId,
+        dbname: &str,
+        entry: &Spanned<ReplicaEntry>,
+    ) -> Option<NodeId> {
+        let ReplicaEntry { host, port, zone, weight } = entry.get_ref();
+        let weight = weight.as_ref().map_or(Some(1), |weight| {
+            let fits = u16::try_from(*weight.get_ref()).ok().filter(|weight| *weight <= WEIGHT_MAX);
+            if fits.is_none() {
+                self.refuse(weight.span().start, format!("a weight is from 0 to {WEIGHT_MAX}"));
+            }
+            fits
+        });
+        let endpoint = self.endpoint(host, port.as_ref(), zone.clone(), weight.unwrap_or(1));
+        self.add_node(shard, dbname, Role::Replica, endpoint, host.span().start)
+    }
+
+    fn endpoint(
+        &mut self,
+        host: &Spanned<String>,
+        port: Option<&Spanned<i64>>,
+        zone: Option<String>,
+        weight: u16,
+    ) -> Endpoint {
+        let text = host.get_ref();
+        if text.is_empty() || text.len() > HOST_BYTES_MAX {
+            let reason = format!("a host has from 1 to {HOST_BYTES_MAX} bytes");
+            self.refuse(host.span().start, reason);
+        } else if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == ',') {
+            self.refuse(
+                host.span().start,
+                "a host is one name, address, or folder, without blanks",
+            );
+        } else if !text.starts_with('/') && text.contains('/') {
+            let reason = "the folder of a Unix socket must be an absolute path";
+            self.refuse(host.span().start, reason);
+        }
+        let number = port.map_or(Ok(PORT_DEFAULT), |port| u16::try_from(*port.get_ref()));
+        let number = number.ok().filter(|number| *number > 0);
+        if let (None, Some(port)) = (number, port) {
+            self.refuse(port.span().start, "a port is from 1 to 65535");
+        }
+        let port = number.unwrap_or(PORT_DEFAULT);
+        Endpoint { host: text.clone(), port, zone, weight }
+    }
+
+    fn add_node(
+        &mut self,
+        shard: ShardId,
+        dbname: &str,
+        role: Role,
+        endpoint: Endpoint,
+        at: usize,
+    ) -> Option<NodeId> {
+        let here = |node: &Node| {
+            node.endpoint.host == endpoint.host && node.endpoint.port == endpoint.port
+        };
+        for twin in self.nodes.iter().filter(|node| here(node)) {
+            let other = self.shards.iter().find(|shard| shard.id == twin.shard);
+            if other.is_none_or(|other| other.dbname == dbname) {
+                let reason = match other {
+                    Some(other) => format!(
+                        "{endpoint} with database {dbname} is already a node of shard {}",
+                        other.name
+                    ),
+                    None => format!("{endpoint} is already a node of this shard"),
+                };
+                self.problems.push(self.source.problem(at, reason));
+                return None;
+            }
+        }
+        let index =
+            u16::try_from(self.nodes.len()).ok().filter(|_| self.nodes.len() < NODES_MAX)?;
+        let id = NodeId::new(index);
+        self.nodes.push(Node { id, shard, role, endpoint });
+        Some(id)
+    }
+
+    fn keyspaces(&mut self, file: &File) {
+        for entry in &file.keyspace {
+            let at = entry.span().start;
+            let Some(id) = u16::try_from(self.keyspaces.len())
+                .ok()
+                .filter(|_| self.keyspaces.len() < KEYSPACES_MAX)
+            else {
+                self.refuse(at, format!("the map has more than {KEYSPACES_MAX} keyspaces"));
+                return;
+            };
+            if let Some(keyspace) = self.keyspace(KeyspaceId::new(id), at, entry.get_ref()) {
+                self.keyspaces.push(keyspace);
+            }
+        }
+    }
+
+    fn keyspace(&mut self, id: KeyspaceId, at: usize, entry: &KeyspaceEntry) -> Option<Keyspace> {
+        self.check_name("a keyspace's name", &entry.name);
+        let name = entry.name.get_ref().clone();
+        if self.keyspaces.iter().any(|keyspace| keyspace.name == name) {
+            self.refuse(entry.name.span().start, format!("two keyspaces are called {name}"));
+        }
+        let key_type = self.key_type(&entry.key_type);
+        let hash = self.hash(entry.hash.as_ref());
+        let slots = hash.and_then(|hash| self.slot_count(hash, at, entry));
+        let pins = key_type.map(|key_type| self.pins(key_type, entry));
+        let owners = slots.and_then(|slots| {
+            let mut claims = Vec::new();
+            for (shard, ranges) in entry.ranges.iter().flatten() {
+                let shard = self.shard_named(shard);
+                for range in ranges.get_ref() {
+                    claims.push((shard?, range));
+                }
+            }
+            if entry.ranges.is_none()
+                && let [only] = self.shards.as_slice()
+            {
+                return Some(slots::all(slots, only.id));
+            }
+            let (source, shards) = (self.source, &self.shards);
+            slots::owners(slots, at, &claims, shards, source)
+                .map_err(|mut problems| self.problems.append(&mut problems))
+                .ok()
+        });
+        Some(Keyspace { id, name, key_type: key_type?, hash: hash?, owners: owners?, pins: pins? })
+    }
+
+    fn key_type(&mut self, found: &Spanned<String>) -> Option<KeyType> {
+        let known = [
+            KeyType::Int2,
+            KeyType::Int4,
+            KeyType::Int8,
+            KeyType::Text,
+            KeyType::Varchar,
+            KeyType::Uuid,
+        ];
+        let key_type = known.into_iter().find(|known| known.name() == found.get_ref());
+        if key_type.is_none() {
+            let names = known.map(KeyType::name).join(", ");
+            let reason = format!("{} is no type of key: one of {names}", found.get_ref());
+            self.refuse(found.span().start, reason);
+        }
+        key_type
+    }
+
+    fn hash(&mut self, found: Option<&Spanned<String>>) -> Option<Hash> {
+        let Some(found) = found else { return Some(Hash::default()) };
+        let known = [Hash::Postgres, Hash::Partition, Hash::Xxh3];
+        let hash = known.into_iter().find(|known| known.name() == found.get_ref());
+        if hash.is_none() {
+            let reason = match found.get_ref().as_str() {
+                name @ ("range" | "list") => format!(
+                    "keyspaces by {name} are not supported yet: one of postgres, partition, xxh3"
+                ),
+                name => format!("{name} is no hash: one of postgres, partition, xxh3"),
+            };
+            self.refuse(found.span().start, reason);
+        }
+        hash
+    }
+
+    fn slot_count(&mut self, hash: Hash, at: usize, entry: &KeyspaceEntry) -> Option<u32> {
+        let Some(found) = &entry.slots else {
+            if hash == Hash::Partition {
+                let reason = "slots is missing: with hash = \"partition\" it is the number of partitions (the modulus)";
+                self.refuse(at, reason);
+                return None;
+            }
+            return Some(slots::SLOTS_DEFAULT);
+        };
+        let count = u32::try_from(*found.get_ref())
+            .ok()
+            .filter(|count| (1..=slots::SLOTS_MAX).contains(count));
+        let Some(count) = count else {
+            let reason = format!("slots is from 1 to {}", slots::SLOTS_MAX);
+            self.refuse(found.span().start, reason);
+            return None;
+        };
+        if hash == Hash::Postgres && !count.is_power_of_two() {
+            let reason = format!(
+                "slots is {count}, but with hash = \"postgres\" it must be a power of two, such as {}",
+                count.next_power_of_two().min(slots::SLOTS_MAX)
+            );
+            self.refuse(found.span().start, reason);
+            return None;
+        }
+        Some(count)
+    }
+
+    fn pins(&mut self, key_type: KeyType, entry: &KeyspaceEntry) -> Pins {
+        let mut pins = Pins::default();
+        for (tenant, shard) in &entry.pins {
+            let at = tenant.span().start;
+            let Some(shard) = self.shard_named(shard) else { continue };
+            let twice = match Key::from_text(key_type, tenant.get_ref()) {
+                Ok(Key::Int(value)) => pins.ints.insert(value, shard).is_some(),
+                Ok(Key::Text(text)) => pins.texts.insert(text.into(), shard).is_some(),
+                Ok(Key::Uuid(bytes)) => pins.uuids.insert(bytes, shard).is_some(),
+                Err(error) => {
+                    self.refuse(at, format!("the pin {:?}: {error}", tenant.get_ref()));
+                    false
+                }
+            };
+            if twice {
+                self.refuse(at, format!("the tenant {} is pinned twice", tenant.get_ref()));
+            }
+        }
+        pins
+    }
+
+    fn placements(&mut self, file: &File) {
+        for entry in &file.table {
+            let entry = entry.get_ref();
+            let placement = self.sharded(&entry.keyspace, &entry.key);
+            self.place(&entry.name, placement);
+        }
+        for rule in &file.key_rule {
+            let at = rule.span().start;
+            let rule = rule.get_ref();
+            let placement = self.sharded(&rule.keyspace, &rule.column);
+            match &rule.tables {
+                Some(tables) => {
+                    for table in tables {
+                        self.place(table, placement.clone());
+                    }
+                }
+                None => {
+                    let reason = "a rule without a list of tables is not supported yet: add tables = [\"schema.table\", ...]";
+                    self.refuse(at, reason);
+                }
+            }
+        }
+        for table in file.reference.iter().flat_map(|entry| &entry.get_ref().tables) {
+            self.place(table, Some(Placement::Reference));
+        }
+        for entry in &file.single {
+            let entry = entry.get_ref();
+            let shard = self.shard_named(&entry.shard);
+            for table in &entry.tables {
+                self.place(table, shard.map(Placement::Single));
+            }
+            for schema in &entry.schemas {
+                self.place_schema(schema, shard);
+            }
+        }
+    }
+
+    fn sharded(
+        &mut self,
+        keyspace: &Spanned<String>,
+        column: &Spanned<String>,
+    ) -> Option<Placement> {
+        let wanted = keyspace.get_ref();
+        let found = self.keyspaces.iter().find(|known| known.name == *wanted).map(Keyspace::id);
+        if found.is_none() {
+            let names = self.keyspaces.iter().map(|keyspace| keyspace.name.as_str());
+            let reason = no_such("keyspace", wanted, names);
+            self.refuse(keyspace.span().start, reason);
+        }
+        let column = identifier(column.get_ref())
+            .map_err(|reason| self.refuse(column.span().start, reason))
+            .ok()?;
+        Some(Placement::Sharded { keyspace: found?, column })
+    }
+
+    /// Enters a table; without a placement only its name is checked, since
+    /// the placement's problem is already reported.
+    fn place(&mut self, name: &Spanned<String>, placement: Option<Placement>) {
+        let at = name.span().start;
+        let (schema, table) = match table_name(name.get_ref()) {
+            Ok((schema, table)) => (schema.unwrap_or_else(|| DEFAULT_SCHEMA.to_owned()), table),
+            Err(reason) => return self.refuse(at, reason),
+        };
+        if ["pg_catalog", "information_schema"].contains(&schema.as_str()) {
+            return self.refuse(at, format!("tables of {schema} can't be placed by a map"));
+        }
+        let Some(placement) = placement else { return };
+        if self.tables.entry(schema).or_default().insert(table, placement).is_some() {
+            self.refuse(at, format!("the table {} is declared twice", name.get_ref()));
+        }
+    }
+
+    fn place_schema(&mut self, name: &Spanned<String>, shard: Option<ShardId>) {
+        let at = name.span().start;
+        match identifier(name.get_ref()) {
+            Err(reason) => self.refuse(at, reason),
+            Ok(schema) => {
+                let Some(shard) = shard else { return };
+                if self.schemas.insert(schema, shard).is_some() {
+                    self.refuse(at, format!("the schema {} is declared twice", name.get_ref()));
+                }
+            }
+        }
+    }
+
+    fn shard_named(&mut self, name: &Spanned<String>) -> Option<ShardId> {
+        let wanted = name.get_ref();
+        let found = self.shards.iter().find(|shard| shard.name == *wanted).map(|shard| shard.id);
+        if found.is_none() {
+            let names = self.shards.iter().map(|shard| shard.name.as_str());
+            let reason = no_such("shard", wanted, names);
+            self.refuse(name.span().start, reason);
+        }
+        found
+    }
+
+    fn check_name(&mut self, what: &str, name: &Spanned<String>) {
+        let text = name.get_ref();
+        if text.is_empty() || text.len() > NAME_BYTES_MAX || text.contains(char::is_control) {
+            let reason =
+                format!("{what} has from 1 to {NAME_BYTES_MAX} bytes and no control characters");
+            self.refuse(name.span().start, reason);
+        }
+    }
+
+    fn check_text(&mut self, what: &str, found: &Spanned<String>) {
+        if found.get_ref().is_empty() || found.get_ref().contains('\0') {
+            self.refuse(found.span().start, format!("{what} must not be empty"));
+        }
+    }
+
+    fn refuse(&mut self, offset: usize, reason: impl Into<String>) {
+        self.problems.push(self.source.problem(offset, reason));
+    }
+}
+
+fn no_such<'k>(what: &str, wanted: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
+    match nearest(wanted, known) {
+        Some(meant) => format!("there is no {what} called {wanted}: did you mean {meant}?"),
+        None => format!("there is no {what} called {wanted}"),
+    }
+}
+
+const PORT_DEFAULT: u16 = 5432;
+const WEIGHT_MAX: u16 = 1000;
+const HOST_BYTES_MAX: usize = 255;
+const KEYSPACES_MAX: usize = 256;
+/// Postgres keeps no longer names.
+const NAME_BYTES_MAX: usize = 63;

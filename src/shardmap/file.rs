@@ -1,0 +1,218 @@
+//! What a map file looks like: its sections and keys, each with the
+//! description that the JSON Schema carries. Meaning is checked in `parse`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::hash::Hash;
+use super::key::KeyType;
+use super::node::TlsMode;
+
+/// A shard map: which shard owns a key, where each shard's nodes are, and
+/// which tables share a key.
+#[derive(Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields, title = "Keyway shard map")]
+pub(crate) struct File {
+    /// Version of the map, from 1; only grows.
+    #[schemars(with = "u64", range(min = 1))]
+    pub(crate) epoch: Option<Spanned<i64>>,
+    /// The database that clients connect to.
+    #[schemars(with = "String")]
+    pub(crate) database: Option<Spanned<String>>,
+    /// Name of the shard on which statements without tables run. Needed with
+    /// more than one shard.
+    #[schemars(with = "Option<String>")]
+    pub(crate) home: Option<Spanned<String>>,
+    /// How fresh reads must be: primary, any, or bounded(LAG) like
+    /// bounded(500ms). The router's configuration decides if absent.
+    #[schemars(with = "Option<String>", regex(pattern = r"^(primary|any|bounded\(.*\))$"))]
+    pub(crate) consistency: Option<Spanned<String>>,
+    /// Says that the data already lies where this map says, so that a change
+    /// of ownership may take effect without a move.
+    #[schemars(with = "Option<DataState>")]
+    pub(crate) data: Option<Spanned<String>>,
+    /// The data sets that own slots.
+    #[schemars(with = "Vec<ShardEntry>", length(min = 1))]
+    pub(crate) shard: Vec<Spanned<ShardEntry>>,
+    /// Groups of co-located tables.
+    #[schemars(with = "Vec<KeyspaceEntry>", default)]
+    pub(crate) keyspace: Vec<Spanned<KeyspaceEntry>>,
+    /// Tables and their key columns, one by one.
+    #[schemars(with = "Vec<TableEntry>", default)]
+    pub(crate) table: Vec<Spanned<TableEntry>>,
+    /// Tables that share a key column's name.
+    #[schemars(with = "Vec<RuleEntry>", default)]
+    pub(crate) key_rule: Vec<Spanned<RuleEntry>>,
+    /// Tables with a copy on every shard.
+    #[schemars(with = "Option<ReferenceEntry>")]
+    pub(crate) reference: Option<Spanned<ReferenceEntry>>,
+    /// Tables and schemas that live on one shard.
+    #[schemars(with = "Vec<SingleEntry>", default)]
+    pub(crate) single: Vec<Spanned<SingleEntry>>,
+}
+
+/// The words that `data` may have; only the schema needs the type.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "a description for the schema")]
+pub(crate) enum DataState {
+    #[schemars(rename = "already-moved")]
+    AlreadyMoved,
+}
+
+/// A data set: one primary and its replicas.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ShardEntry {
+    /// Permanent number, from 1; never reused for another data set.
+    #[schemars(with = "u16", range(min = 1))]
+    pub(crate) number: Spanned<i64>,
+    /// The name that the rest of the file uses.
+    #[schemars(with = "String", length(min = 1, max = 63))]
+    pub(crate) name: Spanned<String>,
+    /// The database's name on the nodes; as `database` if absent.
+    #[schemars(with = "Option<String>")]
+    pub(crate) dbname: Option<Spanned<String>>,
+    /// Who the router logs in as; the client's own name if absent.
+    #[schemars(with = "Option<String>")]
+    pub(crate) user: Option<Spanned<String>>,
+    /// The environment variable that holds the password. Without this and
+    /// `password_file` the client's own password is used.
+    #[schemars(with = "Option<String>")]
+    pub(crate) password_env: Option<Spanned<String>>,
+    /// The file that holds the password.
+    #[schemars(with = "Option<String>")]
+    pub(crate) password_file: Option<Spanned<String>>,
+    /// How connections are encrypted; prefer if absent.
+    #[schemars(with = "Option<TlsMode>")]
+    pub(crate) tls: Option<Spanned<String>>,
+    /// File with the root certificates to trust; the system's if absent.
+    #[schemars(with = "Option<String>")]
+    pub(crate) tls_root_cert: Option<Spanned<String>>,
+    /// The node that takes writes.
+    #[schemars(with = "PrimaryEntry")]
+    pub(crate) primary: Spanned<PrimaryEntry>,
+    /// The nodes that follow it.
+    #[serde(default)]
+    #[schemars(with = "Vec<ReplicaEntry>")]
+    pub(crate) replicas: Vec<Spanned<ReplicaEntry>>,
+}
+
+/// The node that takes a shard's writes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PrimaryEntry {
+    /// Host name, address, or absolute folder of a Unix socket.
+    #[schemars(with = "String", length(min = 1, max = 255))]
+    pub(crate) host: Spanned<String>,
+    /// Port; 5432 if absent.
+    #[schemars(with = "Option<u16>", range(min = 1))]
+    pub(crate) port: Option<Spanned<i64>>,
+    /// The zone it stands in.
+    pub(crate) zone: Option<String>,
+}
+
+/// A node that follows a shard's primary.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReplicaEntry {
+    /// Host name, address, or absolute folder of a Unix socket.
+    #[schemars(with = "String", length(min = 1, max = 255))]
+    pub(crate) host: Spanned<String>,
+    /// Port; 5432 if absent.
+    #[schemars(with = "Option<u16>", range(min = 1))]
+    pub(crate) port: Option<Spanned<i64>>,
+    /// The zone it stands in.
+    pub(crate) zone: Option<String>,
+    /// Share of reads among the shard's replicas; 1 if absent, 0 takes none.
+    #[schemars(with = "Option<u16>", range(max = 1000))]
+    pub(crate) weight: Option<Spanned<i64>>,
+}
+
+/// A group of co-located tables.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeyspaceEntry {
+    /// The name that tables refer to.
+    #[schemars(with = "String", length(min = 1, max = 63))]
+    pub(crate) name: Spanned<String>,
+    /// Type of the key columns.
+    #[serde(rename = "type")]
+    #[schemars(with = "KeyType")]
+    pub(crate) key_type: Spanned<String>,
+    /// How keys become slots; postgres if absent. Never changes.
+    #[schemars(with = "Option<Hash>")]
+    pub(crate) hash: Option<Spanned<String>>,
+    /// Number of slots; 4096 if absent. Never changes. A power of two for
+    /// `postgres`; needed for `partition`.
+    #[schemars(with = "Option<u32>", range(min = 1, max = 65536))]
+    pub(crate) slots: Option<Spanned<i64>>,
+    /// Slots of each shard, by the shard's name: single ones ("7") and ranges
+    /// ("0-2047"), both ends included. Every slot has exactly one owner. May
+    /// be absent with one shard.
+    #[schemars(with = "Option<BTreeMap<String, Vec<String>>>")]
+    pub(crate) ranges: Option<BTreeMap<Spanned<String>, Spanned<Vec<Spanned<String>>>>>,
+    /// Tenants placed on a shard whatever their slot says: key, then the
+    /// shard's name.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub(crate) pins: BTreeMap<Spanned<String>, Spanned<String>>,
+}
+
+/// A table placed by its key column.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TableEntry {
+    /// `schema.table`; `public` if there is no schema.
+    #[schemars(with = "String")]
+    pub(crate) name: Spanned<String>,
+    /// The keyspace.
+    #[schemars(with = "String")]
+    pub(crate) keyspace: Spanned<String>,
+    /// The column that holds the key.
+    #[schemars(with = "String")]
+    pub(crate) key: Spanned<String>,
+}
+
+/// Tables that share the name of their key column.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RuleEntry {
+    /// The keyspace.
+    #[schemars(with = "String")]
+    pub(crate) keyspace: Spanned<String>,
+    /// The column that holds the key in each of the tables.
+    #[schemars(with = "String")]
+    pub(crate) column: Spanned<String>,
+    /// The tables, as `schema.table`.
+    #[schemars(with = "Vec<String>")]
+    pub(crate) tables: Option<Vec<Spanned<String>>>,
+}
+
+/// Tables with a copy on every shard.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReferenceEntry {
+    /// The tables, as `schema.table`.
+    #[schemars(with = "Vec<String>")]
+    pub(crate) tables: Vec<Spanned<String>>,
+}
+
+/// Tables and schemas that live on one shard.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SingleEntry {
+    /// Name of the shard.
+    #[schemars(with = "String")]
+    pub(crate) shard: Spanned<String>,
+    /// The tables, as `schema.table`.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub(crate) tables: Vec<Spanned<String>>,
+    /// Schemas of which every table lives there, unless listed elsewhere.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub(crate) schemas: Vec<Spanned<String>>,
+}
