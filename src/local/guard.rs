@@ -18,14 +18,17 @@ use super::error::LocalError;
 /// The supervisor's end of the pipe. Dropped, it ends every server that was
 /// added and not removed.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub struct Guard {
     shell: Child,
     pipe: Option<ChildStdin>,
 }
 
 impl Guard {
     /// Starts the watchdog.
-    pub(crate) fn start() -> Result<Self, LocalError> {
+    ///
+    /// # Errors
+    /// There is no `/bin/sh`, or no room for a process.
+    pub fn start() -> Result<Self, LocalError> {
         let mut shell = Command::new("/bin/sh")
             .args(["-c", SCRIPT])
             .current_dir("/")
@@ -40,17 +43,26 @@ impl Guard {
     }
 
     /// Ends process `pid` when the supervisor is gone.
-    pub(crate) fn watch(&mut self, pid: u32) -> Result<(), LocalError> {
+    ///
+    /// # Errors
+    /// The watchdog is gone.
+    pub fn watch(&mut self, pid: u32) -> Result<(), LocalError> {
         self.say(&format!("watch {pid}\n"))
     }
 
     /// Forgets process `pid`, which has ended: its number may soon be another's.
-    pub(crate) fn forget(&mut self, pid: u32) -> Result<(), LocalError> {
+    ///
+    /// # Errors
+    /// The watchdog is gone.
+    pub fn forget(&mut self, pid: u32) -> Result<(), LocalError> {
         self.say(&format!("forget {pid}\n"))
     }
 
     /// Removes folder `dir`, and all it holds, at the end.
-    pub(crate) fn remove_at_end(&mut self, dir: &Path) -> Result<(), LocalError> {
+    ///
+    /// # Errors
+    /// The watchdog is gone.
+    pub fn remove_at_end(&mut self, dir: &Path) -> Result<(), LocalError> {
         self.say(&format!("remove {}\n", dir.display()))
     }
 
@@ -73,7 +85,8 @@ impl Drop for Guard {
 }
 
 /// A fast shutdown (SIGINT) first, which takes a checkpoint; then at once
-/// (SIGQUIT), and by force. A server's children end when they miss it.
+/// (SIGQUIT), and by force. A server's children end when they miss it. One that
+/// has ended but is not reaped, as in containers without an init, counts as gone.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 pids= ; dirs=
@@ -87,7 +100,14 @@ while IFS=' ' read -r word rest; do
 $dirs" ;;
   esac
 done
-alive() { for pid in $pids; do kill -0 "$pid" 2>/dev/null && return 0; done; return 1; }
+alive() {
+  for pid in $pids; do
+    kill -0 "$pid" 2>/dev/null || continue
+    stat= ; [ ! -r "/proc/$pid/stat" ] || IFS= read -r stat 2>/dev/null < "/proc/$pid/stat"
+    case $stat in *') Z '*) ;; *) return 0 ;; esac
+  done
+  return 1
+}
 for signal in INT QUIT KILL; do
   for pid in $pids; do kill -s $signal "$pid" 2>/dev/null; done
   n=0

@@ -22,5 +22,6 @@ pub use self::command::run;
 pub use self::describe::{ClusterView, NodeView, ShardView};
 pub use self::error::LocalError;
 pub use self::find::{Installation, Version};
+pub use self::guard::Guard;
 pub use self::node::Stop;
 pub use self::settings::Durability;
