@@ -8,6 +8,7 @@ pub mod config;
 pub mod document;
 pub mod local;
 pub mod protocol;
+pub mod route;
 pub mod shardmap;
 pub mod sql;
 pub mod types;

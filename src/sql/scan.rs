@@ -50,6 +50,12 @@ impl Scanner {
         Ok(())
     }
 
+    /// Forgets the text scanned last.
+    pub(crate) fn forget(&mut self) {
+        self.normal.clear();
+        self.literals.clear();
+    }
+
     /// The normal form of the text scanned last.
     pub fn normal(&self) -> &[u8] {
         &self.normal

@@ -1,0 +1,15 @@
+//! Routing: which shards a text goes to, and why.
+//!
+//! `planner` caches what `decide` finds out about a text; `template` holds it
+//! with the constants left out; `locate` turns the constants of one execution
+//! into a shard. What can't be proven to lie on one shard is an error.
+
+mod decide;
+mod error;
+mod locate;
+mod planner;
+mod template;
+
+pub use self::error::RouteError;
+pub use self::planner::{Planner, PlannerCounts, PlannerLimits, SearchPath, World};
+pub use self::template::{Needs, Param, Params, Reason, Route, RouterCommand, Targets, Template};

@@ -1,0 +1,298 @@
+//! What a text's plan is once its constants are left out: the targets
+//! themselves, or where the values are that decide them.
+
+use std::fmt;
+
+use crate::shardmap::{KeyType, KeyspaceId, Map};
+use crate::sql::literal::Literals;
+use crate::sql::statement::{Facts, Span};
+use crate::types::{Access, Epoch, Format, Oid, ShardId};
+
+use super::error::RouteError;
+use super::locate;
+
+/// The cached plan of a text; belongs to one epoch of the map.
+#[derive(Debug)]
+pub struct Template {
+    pub(crate) epoch: Epoch,
+    pub(crate) statements: Box<[Facts]>,
+    pub(crate) plan: Plan,
+    pub(crate) access: Access,
+    pub(crate) replica_ok: bool,
+    pub(crate) key_params: Box<[u16]>,
+    /// The text and its constants, where the template serves no other text.
+    pub(crate) own: Option<OwnText>,
+}
+
+/// The one text that a template was made for.
+#[derive(Debug)]
+pub(crate) struct OwnText {
+    pub(crate) text: Box<[u8]>,
+    pub(crate) literals: Literals,
+}
+
+/// How the targets are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// The same for all values.
+    Fixed { targets: Targets, reason: Reason },
+    /// All of these values must lie on one shard.
+    Keyed { sources: Box<[KeySource]>, single: Option<ShardId> },
+    /// Known to have no route, but the session may handle it by its effect.
+    Refused(RouteError),
+}
+
+/// A value of a sharding key, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeySource {
+    pub(crate) keyspace: KeyspaceId,
+    pub(crate) key_type: KeyType,
+    pub(crate) place: KeyPlace,
+    pub(crate) sign: Sign,
+    /// A cast that names the value's type.
+    pub(crate) cast: Option<KeyType>,
+}
+
+/// Where a key's value stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyPlace {
+    /// The constant with this index.
+    Literal(u16),
+    /// The parameter with this zero-based index.
+    Param { index: u16, shared: Shared },
+    /// NULL.
+    Null,
+}
+
+/// Whether a parameter also stands where its type could be inferred otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shared {
+    KeyOnly,
+    Elsewhere,
+}
+
+/// A minus before a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sign {
+    Plain,
+    Minus,
+}
+
+/// What [`Template::locate`] needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Only the text.
+    Nothing,
+    /// Bound parameters.
+    Params,
+}
+
+/// Values bound to a statement's parameters.
+pub trait Params {
+    /// The parameter with this zero-based index; `None` if there is none, or
+    /// its bytes have not arrived.
+    fn get(&self, index: usize) -> Option<Param<'_>>;
+}
+
+/// One bound value.
+#[derive(Clone, Copy, Debug)]
+pub struct Param<'a> {
+    /// The bytes; `None` is NULL.
+    pub value: Option<&'a [u8]>,
+    /// How the bytes are to be read.
+    pub format: Format,
+    /// The declared type; zero if the client left it to the server.
+    pub oid: Oid,
+}
+
+impl Params for [Param<'_>] {
+    fn get(&self, index: usize) -> Option<Param<'_>> {
+        <[Param<'_>]>::get(self, index).copied()
+    }
+}
+
+impl Params for Vec<Param<'_>> {
+    fn get(&self, index: usize) -> Option<Param<'_>> {
+        self.as_slice().get(index).copied()
+    }
+}
+
+/// Where a text goes, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The shards.
+    pub targets: Targets,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// The shards that a text goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Targets {
+    /// This one and no other.
+    Shard(ShardId),
+    /// Any: the transaction's shard if it has one, else home.
+    AnyShard,
+    /// The home shard, as part of the transaction.
+    Home,
+    /// The home shard; outside the transaction while that has no shard and is
+    /// read committed.
+    HomeOutside,
+    /// Every shard, one after the other, stopping at the first error.
+    AllInTurn,
+    /// The router answers itself.
+    Router(RouterCommand),
+}
+
+/// Statements that the router answers itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouterCommand {
+    /// EXPLAIN ROUTE: plan the statement and show it.
+    ExplainRoute {
+        /// The statement after ROUTE.
+        statement: Span,
+    },
+    /// SET keyway.name; `None` is DEFAULT or RESET.
+    SetKeyway {
+        /// The setting's full name, in lower case.
+        name: Box<str>,
+        /// The value.
+        value: Option<Box<str>>,
+        /// SET LOCAL.
+        local: bool,
+    },
+    /// SHOW keyway.name.
+    ShowKeyway {
+        /// The setting's full name, in lower case.
+        name: Box<str>,
+    },
+}
+
+/// Why a text goes where it goes; `Display` makes the sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The database has one shard.
+    Unsharded,
+    /// The sharding key's value.
+    Key,
+    /// Every table is on that one shard.
+    SingleShard,
+    /// Only tables that every shard has.
+    Reference,
+    /// No table at all.
+    NoTable,
+    /// Only system catalogs.
+    Catalog,
+    /// Changes a schema.
+    Schema,
+    /// Maintains tables on every shard.
+    Maintenance,
+    /// The session's or the transaction's own state.
+    Session,
+    /// A cursor of the transaction.
+    Cursor,
+    /// Notifications meet at home.
+    Notify,
+    /// Answered by the router.
+    Router,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unsharded => "the database is not sharded",
+            Self::Key => "the sharding key is fixed by the statement",
+            Self::SingleShard => "every table it names is on one shard",
+            Self::Reference => "it reads only tables that are on every shard",
+            Self::NoTable => "it names no table",
+            Self::Catalog => "it reads only system catalogs",
+            Self::Schema => "it changes the schema",
+            Self::Maintenance => "it maintains tables on every shard",
+            Self::Session => "it concerns the session itself",
+            Self::Cursor => "it uses a cursor of the transaction",
+            Self::Notify => "notifications meet at the home shard",
+            Self::Router => "the router answers it",
+        })
+    }
+}
+
+impl Template {
+    /// One entry for each statement of the text.
+    pub fn statements(&self) -> &[Facts] {
+        &self.statements
+    }
+
+    /// Whether the text is exactly one statement that neither steers the
+    /// transaction nor changes the session.
+    pub fn is_plain(&self) -> bool {
+        matches!(&*self.statements, [one] if one.is_plain())
+    }
+
+    /// The epoch of the map it was made for.
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The strongest access of all statements.
+    pub const fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Whether a replica may run it: it reads only, from tables of the map,
+    /// with functions known not to write or depend on the session.
+    pub const fn replica_ok(&self) -> bool {
+        self.replica_ok
+    }
+
+    /// Zero-based indexes of the parameters that [`Template::locate`] reads.
+    pub fn key_params(&self) -> &[u16] {
+        &self.key_params
+    }
+
+    /// What [`Template::locate`] needs besides the text.
+    pub fn needs(&self) -> Needs {
+        if self.key_params.is_empty() { Needs::Nothing } else { Needs::Params }
+    }
+
+    /// Where the text goes.
+    ///
+    /// `text` and `literals` are those of the text that was planned or, for a
+    /// prepared statement, of the text that was prepared. `map` must be of the
+    /// template's epoch. Does not allocate unless a key has escapes.
+    ///
+    /// # Errors
+    /// The values name no shard or several. Nothing may be sent.
+    pub fn locate(
+        &self,
+        text: &[u8],
+        literals: &Literals,
+        params: Option<&dyn Params>,
+        map: &Map,
+    ) -> Result<Route, RouteError> {
+        match &self.plan {
+            Plan::Fixed { targets, reason } => {
+                Ok(Route { targets: targets.clone(), reason: *reason })
+            }
+            Plan::Refused(error) => Err(error.clone()),
+            Plan::Keyed { sources, single } => {
+                let (text, literals) = match &self.own {
+                    Some(own) => (&*own.text, &own.literals),
+                    None => (text, literals),
+                };
+                let values = locate::Values { text, literals, params };
+                let shard = locate::shard(sources, *single, values, map)?;
+                Ok(Route { targets: Targets::Shard(shard), reason: Reason::Key })
+            }
+        }
+    }
+
+    /// Bytes that a cache should count for it.
+    pub(crate) fn weight(&self) -> usize {
+        let own = self.own.as_ref().map_or(0, |own| own.text.len() + own.literals.len() * 12);
+        TEMPLATE_BYTES + self.statements.len() * STATEMENT_BYTES + own
+    }
+}
+
+/// A fair guess of a template's own size.
+const TEMPLATE_BYTES: usize = 256;
+const STATEMENT_BYTES: usize = 128;
