@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` has the layers, the code map and the life of a statement.
 
 pub mod app;
+pub mod auth;
 pub mod cluster;
 pub mod config;
 pub mod document;
