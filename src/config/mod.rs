@@ -5,10 +5,15 @@
 //! reference. `docs/config.md` and `docs/config.schema.json` are made from the
 //! same declarations.
 
+#[allow(clippy::module_inception, reason = "the module's main type is its namesake")]
+mod config;
+mod manual;
 mod reader;
 mod setting;
 mod settings;
 
+pub use self::config::{Admin, ClientTls, ClientTlsMode, Config, Login, Server, User};
+pub use self::manual::{page, schema};
 pub use self::setting::{Bytes, Setting};
 pub use self::settings::{
     Limits, Log, LogFormat, LogLevel, Pool, PoolMode, Reads, Settings, Timeouts,

@@ -4,7 +4,7 @@
 
 use toml::de::DeValue;
 
-use crate::types::{Consistency, Millis};
+use crate::types::{Consistency, Millis, Secret};
 
 /// One row of the table of settings.
 #[derive(Clone, Copy, Debug)]
@@ -220,6 +220,23 @@ impl Value for Option<String> {
 
     fn written(&self) -> String {
         self.as_ref().map_or_else(String::new, Value::written)
+    }
+
+    fn schema() -> serde_json::Value {
+        String::schema()
+    }
+}
+
+/// A text that is never written anywhere.
+impl Value for Option<Secret> {
+    const FORM: &'static str = String::FORM;
+
+    fn read(found: &DeValue<'_>) -> Option<Self> {
+        String::read(found).map(|text| Some(Secret::new(text)))
+    }
+
+    fn written(&self) -> String {
+        String::new()
     }
 
     fn schema() -> serde_json::Value {

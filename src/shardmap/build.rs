@@ -1,7 +1,7 @@
 //! Builds a map from its file and holds it to the rules: what is named exists,
 //! what is numbered is unique, limits are kept. Slots are in `slots`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Spanned;
 
@@ -26,6 +26,9 @@ pub(super) struct Builder<'a> {
     keyspaces: Vec<Keyspace>,
     tables: BTreeMap<String, BTreeMap<String, Placement>>,
     schemas: BTreeMap<String, ShardId>,
+    /// Names of shards and keyspaces whose own problems are reported, so that
+    /// using them is not one more.
+    broken: BTreeSet<String>,
 }
 
 impl<'a> Builder<'a> {
@@ -38,6 +41,7 @@ impl<'a> Builder<'a> {
             keyspaces: Vec::new(),
             tables: BTreeMap::new(),
             schemas: BTreeMap::new(),
+            broken: BTreeSet::new(),
         }
     }
 
@@ -169,7 +173,10 @@ impl<'a> Builder<'a> {
         let dbname = entry.dbname.as_ref().map_or(database, |dbname| dbname.get_ref()).to_owned();
         let credentials = self.credentials(entry);
         let tls = self.tls(entry);
-        let Some(primary) = self.primary(id, &dbname, &entry.primary) else { return };
+        let Some(primary) = self.primary(id, &dbname, &entry.primary) else {
+            self.broken.insert(name.clone());
+            return;
+        };
         let replicas =
             entry.replicas.iter().filter_map(|entry| self.replica(id, &dbname, entry)).collect();
         if self.nodes.len() == NODES_MAX {
@@ -334,6 +341,8 @@ impl<'a> Builder<'a> {
             };
             if let Some(keyspace) = self.keyspace(KeyspaceId::new(id), at, entry.get_ref()) {
                 self.keyspaces.push(keyspace);
+            } else {
+                self.broken.insert(entry.get_ref().name.get_ref().clone());
             }
         }
     }
@@ -496,7 +505,7 @@ impl<'a> Builder<'a> {
     ) -> Option<Placement> {
         let wanted = keyspace.get_ref();
         let found = self.keyspaces.iter().find(|known| known.name == *wanted).map(Keyspace::id);
-        if found.is_none() {
+        if found.is_none() && !self.broken.contains(wanted) {
             let names = self.keyspaces.iter().map(|keyspace| keyspace.name.as_str());
             let reason = no_such("keyspace", wanted, names);
             self.refuse(keyspace.span().start, reason);
@@ -540,7 +549,7 @@ impl<'a> Builder<'a> {
     fn shard_named(&mut self, name: &Spanned<String>) -> Option<ShardId> {
         let wanted = name.get_ref();
         let found = self.shards.iter().find(|shard| shard.name == *wanted).map(|shard| shard.id);
-        if found.is_none() {
+        if found.is_none() && !self.broken.contains(wanted) {
             let names = self.shards.iter().map(|shard| shard.name.as_str());
             let reason = no_such("shard", wanted, names);
             self.refuse(name.span().start, reason);

@@ -291,9 +291,13 @@ fn parse_integer(key_type: KeyType, text: &str) -> Result<i64, KeyError> {
         return Err(KeyError::NotInteger(key_type));
     }
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        let starts_as_number = digits.starts_with(|c: char| c.is_ascii_digit());
-        let newer = |c: char| c.is_ascii_hexdigit() || "xXoObB_".contains(c);
-        return Err(if starts_as_number && digits.chars().all(newer) {
+        let based = digits.strip_prefix('0').is_some_and(|rest| {
+            rest.starts_with(['x', 'X', 'o', 'O', 'b', 'B'])
+                && rest.chars().skip(1).all(|c| c.is_ascii_hexdigit() || c == '_')
+        });
+        let grouped = digits.starts_with(|c: char| c.is_ascii_digit())
+            && digits.chars().all(|c| c.is_ascii_digit() || c == '_');
+        return Err(if based || grouped {
             KeyError::VersionDependent(key_type)
         } else {
             KeyError::NotInteger(key_type)

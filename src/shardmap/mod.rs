@@ -6,6 +6,7 @@
 //! health, or SQL. `docs/shard-map.md` describes the format.
 
 mod build;
+mod diff;
 mod file;
 mod hash;
 mod key;
@@ -14,8 +15,10 @@ mod map;
 mod name;
 mod node;
 mod parse;
+mod print;
 mod slots;
 
+pub use self::diff::{Adoption, Change, adopt};
 pub use self::hash::Hash;
 pub use self::key::{Key, KeyError, KeyType};
 pub use self::keyspace::{Keyspace, KeyspaceId};

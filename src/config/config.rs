@@ -1,0 +1,262 @@
+//! The whole configuration: where the router listens, which databases it
+//! serves, who may log in, and the settings.
+
+use toml::de::{DeTable, DeValue};
+
+use crate::document::{Problem, Source};
+use crate::types::Secret;
+
+use super::reader::Reader;
+use super::setting::{Setting, section, words};
+use super::settings::{PoolMode, Settings};
+
+/// A checked configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Where the router listens and what it serves.
+    pub server: Server,
+    /// Encryption of clients' connections.
+    pub tls: ClientTls,
+    /// Who may log in.
+    pub users: Vec<User>,
+    /// Everything else.
+    pub settings: Settings,
+}
+
+section! {
+    /// Where the router listens and what it serves.
+    Server in "" {
+        /// Addresses for clients, as `host:port`; `[::]:6432` for all of IPv6.
+        listen: Vec<String> = vec!["127.0.0.1:6432".to_owned()];
+        /// Folder of a Unix socket for clients; none if absent.
+        unix_socket_dir: Option<String> = None;
+        /// Address for metrics and health, as `host:port`; none if absent.
+        http_listen: Option<String> = None;
+        /// Name of the database that is the operators' console.
+        console_database: String = "keyway".to_owned();
+        /// Files of shard maps, one for each database.
+        maps: Vec<String> = Vec::new();
+        /// Instead of maps: URL of one unsharded database, `postgres://user@host:port/name`.
+        backend: Option<String> = None;
+        /// Folder where the router keeps the maps in force.
+        state_dir: String = "state".to_owned();
+    }
+}
+
+words! {
+    /// Whether clients' connections are encrypted.
+    ClientTlsMode {
+        /// Never.
+        #[default]
+        Disable = "disable",
+        /// If the client asks for it.
+        Allow = "allow",
+        /// Always; others are refused.
+        Require = "require",
+    }
+}
+
+section! {
+    /// Encryption of clients' connections.
+    ClientTls in "tls." {
+        /// Whether connections are encrypted.
+        mode: ClientTlsMode = ClientTlsMode::Disable;
+        /// File with the certificate chain, PEM.
+        cert: Option<String> = None;
+        /// File with the private key, PEM.
+        key: Option<String> = None;
+    }
+}
+
+/// Someone who may log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// How the user proves to be that.
+    pub login: Login,
+    /// Databases that the user may connect to; empty means all.
+    pub databases: Vec<String>,
+    /// Whether the user may use the console.
+    pub admin: Admin,
+    /// The pool mode, where it is not that of `pool.mode`.
+    pub pool_mode: Option<PoolMode>,
+}
+
+/// Whether a user may use the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admin {
+    /// May.
+    Allow,
+    /// May not.
+    Refuse,
+}
+
+/// How a user proves to be who they say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// By nothing.
+    Trust,
+    /// By this password.
+    Password(Secret),
+    /// By the password in this environment variable.
+    PasswordEnv(String),
+    /// By the password in this file.
+    PasswordFile(String),
+    /// By the password from which this SCRAM verifier was made.
+    Verifier(Secret),
+}
+
+section! {
+    /// One user, as the file says it.
+    UserSection in "" {
+        /// The name.
+        name: String = String::new();
+        /// The password. Prefer one of the three below.
+        password: Option<Secret> = None;
+        /// Environment variable that holds the password.
+        password_env: Option<String> = None;
+        /// File that holds the password.
+        password_file: Option<String> = None;
+        /// SCRAM-SHA-256 verifier, as Postgres stores it in `pg_authid`.
+        verifier: Option<Secret> = None;
+        /// `true` lets the user in without a password. Only for development.
+        trust: bool = false;
+        /// Databases that the user may connect to; all if absent.
+        databases: Vec<String> = Vec::new();
+        /// Whether the user may use the console.
+        admin: bool = false;
+        /// `transaction` or `session`; as `pool.mode` if absent.
+        pool_mode: Option<String> = None;
+    }
+}
+
+impl Config {
+    /// The configuration that `text` describes; `file` is its name in messages.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, in the order of the text.
+    pub fn parse(text: &str, file: &str) -> Result<Self, Vec<Problem>> {
+        let source = Source::new(file, text);
+        if text.len() > FILE_BYTES_MAX {
+            let reason = format!("the file has more than {FILE_BYTES_MAX} bytes");
+            return Err(vec![source.problem(0, reason)]);
+        }
+        let (root, errors) = DeTable::parse_recoverable(text);
+        let mut problems: Vec<Problem> = errors
+            .iter()
+            .map(|e| source.problem(e.span().map_or(0, |span| span.start), e.message()))
+            .collect();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let mut reader = Reader::new(source, root.get_ref());
+        let server = Server::read_from(&mut reader);
+        let tls = ClientTls::read_from(&mut reader);
+        let settings = Settings::read_from(&mut reader);
+        let users = users(&mut reader, &mut problems);
+        check(&mut reader, &server, &tls);
+        problems.extend(reader.finish());
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        if problems.is_empty() { Ok(Self { server, tls, users, settings }) } else { Err(problems) }
+    }
+
+    /// Every setting of the file, in the order of the manual page; the ones of
+    /// a `[[user]]` are in [`Config::user_table`].
+    pub fn table() -> impl Iterator<Item = &'static Setting> {
+        Server::TABLE.iter().chain(ClientTls::TABLE).chain(Settings::table())
+    }
+
+    /// The settings of one `[[user]]`.
+    pub fn user_table() -> impl Iterator<Item = &'static Setting> {
+        UserSection::TABLE.iter()
+    }
+}
+
+fn check(reader: &mut Reader<'_>, server: &Server, tls: &ClientTls) {
+    for (path, addresses) in
+        [("listen", server.listen.as_slice()), ("http_listen", server.http_listen.as_slice())]
+    {
+        for address in addresses.iter().filter(|address| !is_address(address)) {
+            let at = reader.offset_of(path);
+            reader.refuse(at, format!("{path}: {address:?} is not host:port"));
+        }
+    }
+    if server.backend.is_some() && !server.maps.is_empty() {
+        let at = reader.offset_of("backend");
+        reader.refuse(at, "backend and maps are both given: keep one");
+    }
+    if tls.mode != ClientTlsMode::Disable && (tls.cert.is_none() || tls.key.is_none()) {
+        let at = reader.offset_of("tls.mode");
+        let reason = format!("tls.mode is {:?}, which needs tls.cert and tls.key", tls.mode.name());
+        reader.refuse(at, reason);
+    }
+}
+
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        !host.is_empty() && (bracketed || !host.contains(':')) && port.parse::<u16>().is_ok()
+    })
+}
+
+fn users(reader: &mut Reader<'_>, problems: &mut Vec<Problem>) -> Vec<User> {
+    let Some(found) = reader.find("user") else { return Vec::new() };
+    let DeValue::Array(items) = found.get_ref() else {
+        reader.refuse(found.span().start, "user must be a list of sections, [[user]]");
+        return Vec::new();
+    };
+    let mut users: Vec<User> = Vec::new();
+    for item in items.iter() {
+        let at = item.span().start;
+        let DeValue::Table(table) = item.get_ref() else {
+            reader.refuse(at, "user must be a list of sections, [[user]]");
+            continue;
+        };
+        let mut inner = reader.item("user", table);
+        let section = UserSection::read_from(&mut inner);
+        if users.iter().any(|user| user.name == section.name) {
+            let at = inner.offset_of("name");
+            inner.refuse(at, format!("two users are called {}", section.name));
+        }
+        match user(section) {
+            Ok(user) => users.push(user),
+            Err(reason) => inner.refuse(at, reason),
+        }
+        problems.extend(inner.finish());
+    }
+    users
+}
+
+fn user(section: UserSection) -> Result<User, String> {
+    let name = section.name;
+    if name.is_empty() {
+        return Err("the user has no name".to_owned());
+    }
+    let logins: Vec<Login> = [
+        section.password.map(Login::Password),
+        section.password_env.map(Login::PasswordEnv),
+        section.password_file.map(Login::PasswordFile),
+        section.verifier.map(Login::Verifier),
+        section.trust.then_some(Login::Trust),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let Ok([login]) = <[Login; 1]>::try_from(logins) else {
+        return Err(format!(
+            "user {name} needs exactly one of password, password_env, password_file, verifier, trust = true"
+        ));
+    };
+    let pool_mode = match section.pool_mode.as_deref() {
+        None => None,
+        Some("transaction") => Some(PoolMode::Transaction),
+        Some("session") => Some(PoolMode::Session),
+        Some(_) => return Err(format!("pool_mode of user {name} must be transaction or session")),
+    };
+    let admin = if section.admin { Admin::Allow } else { Admin::Refuse };
+    Ok(User { name, login, databases: section.databases, admin, pool_mode })
+}
+
+/// Most bytes of a configuration file.
+const FILE_BYTES_MAX: usize = 1 << 20;
