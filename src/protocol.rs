@@ -17,3 +17,6 @@ pub mod frontend;
 mod read;
 pub mod startup;
 pub mod tag;
+
+#[cfg(test)]
+mod properties;
