@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod sample;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -6,7 +6,7 @@ use keyway::local::{
     AtEnd, ClusterView, Durability, LocalCluster, LocalOptions, NodeName, NodeView, Version,
 };
 
-use super::psql::{Psql, psql};
+use super::psql::{Psql, psql, psql_with};
 use super::{first_port, scratch_dir, wait_for};
 
 /// What cluster a test needs.
@@ -95,6 +95,22 @@ impl Cluster {
     /// Runs SQL on a primary as the superuser; it must succeed.
     pub fn superuser_sql(&self, shard: u16, sql: &str) -> String {
         self.servers().superuser_sql(NodeName { shard, replica: 0 }, sql).unwrap()
+    }
+
+    /// Loads the sample: its schema on every shard, and each shard's own rows.
+    pub fn load_sample(&self) {
+        let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/sample");
+        for shard in &self.view.shards {
+            let variables = [
+                format!("--set=shard={}", shard.number),
+                format!("--set=first={}", shard.slots.0),
+                format!("--set=last={}", shard.slots.1),
+            ];
+            let files =
+                [format!("--file={sample}/schema.sql"), format!("--file={sample}/data.sql")];
+            let args: Vec<&str> = variables.iter().chain(&files).map(String::as_str).collect();
+            psql_with(&shard.primary.url, &args).expect();
+        }
     }
 
     /// Waits until all replicas have replayed what their primaries wrote so far.

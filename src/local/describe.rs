@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::error::LocalError;
+use super::mapfile::{slots_of, write_map};
 use super::settings::{APP_USER, DATABASE, Passwords, SUPERUSER};
 use super::state::{APP_PASSWORD_FILE, NodeState, State, write_file};
 
@@ -33,6 +34,8 @@ pub struct ClusterView {
     pub superuser_password: String,
     /// Password file for libpq (PGPASSFILE), with both logins.
     pub passfile: PathBuf,
+    /// Shard map for the router, made for the sample's tables.
+    pub map: PathBuf,
     /// The shards, by number.
     pub shards: Vec<ShardView>,
 }
@@ -44,6 +47,8 @@ pub struct ShardView {
     pub number: u16,
     /// Its name.
     pub name: String,
+    /// First and last slot that it owns in `map`.
+    pub slots: (u32, u32),
     /// Where writes go.
     pub primary: NodeView,
     /// Where copies are.
@@ -86,6 +91,7 @@ pub(crate) fn describe(dir: &Path, state: &State, passwords: &Passwords) -> Clus
     let shards = state.nodes.iter().filter(|n| n.replica == 0).map(|primary| ShardView {
         number: primary.shard,
         name: format!("shard{}", primary.shard),
+        slots: slots_of(primary.shard, state.shape().0),
         primary: view(primary),
         replicas: state
             .nodes
@@ -105,6 +111,7 @@ pub(crate) fn describe(dir: &Path, state: &State, passwords: &Passwords) -> Clus
         superuser: SUPERUSER.to_owned(),
         superuser_password: passwords.superuser.clone(),
         passfile: dir.join(PASSFILE),
+        map: dir.join("shardmap.toml"),
         shards: shards.collect(),
     }
 }
@@ -139,7 +146,8 @@ pub(crate) fn write_client_files(view: &ClusterView) -> Result<(), LocalError> {
         "*:*:*:{APP_USER}:{}\n*:*:*:{SUPERUSER}:{}\n",
         view.password, view.superuser_password
     );
-    write_file(&view.passfile, &passfile, 0o600)
+    write_file(&view.passfile, &passfile, 0o600)?;
+    write_map(view)
 }
 
 /// The cluster in lines for people.
@@ -185,25 +193,27 @@ fn percent_encoded(path: &Path) -> String {
 const HOST: &str = "127.0.0.1";
 const PASSFILE: &str = "passfile";
 
+/// The view of two shards with a replica each, on ports from 7001.
+#[cfg(test)]
+pub(crate) fn sample_view() -> ClusterView {
+    let dir = tempfile::tempdir().unwrap();
+    let account = super::account::Account::for_servers();
+    let mut state = State::plan(dir.path(), &account, 18, 2, 1);
+    for (port, node) in (7001..).zip(&mut state.nodes) {
+        node.port = port;
+    }
+    state.socket_dir = "/tmp/a b".into();
+    let passwords = Passwords { app: "one".into(), superuser: "two".into() };
+    describe(dir.path(), &state, &passwords)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::account::Account;
-
-    fn view() -> ClusterView {
-        let dir = tempfile::tempdir().unwrap();
-        let mut state = State::plan(dir.path(), &Account::for_servers(), 18, 2, 1);
-        for (port, node) in (7001..).zip(&mut state.nodes) {
-            node.port = port;
-        }
-        state.socket_dir = "/tmp/a b".into();
-        let passwords = Passwords { app: "one".into(), superuser: "two".into() };
-        describe(dir.path(), &state, &passwords)
-    }
 
     #[test]
     fn every_node_has_its_connection_strings() {
-        let view = view();
+        let view = sample_view();
         let urls: Vec<_> = view.nodes().map(|n| n.url.as_str()).collect();
         assert_eq!(
             urls,
@@ -222,7 +232,7 @@ mod tests {
 
     #[test]
     fn text_has_a_line_to_paste_for_each_shard() {
-        let text = text(&view());
+        let text = text(&sample_view());
         assert_eq!(text.matches(" psql -h 127.0.0.1 -p ").count(), 2, "{text}");
     }
 }

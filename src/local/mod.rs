@@ -13,6 +13,7 @@ mod describe;
 mod error;
 mod find;
 mod guard;
+mod mapfile;
 mod node;
 mod settings;
 mod state;

@@ -1,0 +1,141 @@
+//! The shard map of a local cluster: its nodes, and the sample's tables.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use super::describe::{ClusterView, NodeView};
+use super::error::LocalError;
+use super::state::write_file;
+
+/// Writes the cluster's `shardmap.toml`, unless someone took it over.
+pub(crate) fn write_map(view: &ClusterView) -> Result<(), LocalError> {
+    if fs::read_to_string(&view.map).is_ok_and(|text| !text.starts_with(MARK)) {
+        return Ok(());
+    }
+    write_file(&view.map, &map_text(view), 0o644)
+}
+
+/// First and last slot of shard `number` of `count`: even parts, in order.
+pub(crate) fn slots_of(number: u16, count: u16) -> (u32, u32) {
+    let bound = |n: u16| u32::from(n) * SLOTS / u32::from(count.max(1));
+    (bound(number.saturating_sub(1)), bound(number).saturating_sub(1))
+}
+
+fn map_text(view: &ClusterView) -> String {
+    let mut out = format!(
+        "{MARK}; it is written anew at each start until this line is removed.\n\
+         epoch = 1\ndatabase = \"{}\"\nhome = \"shard1\"\nconsistency = \"any\"\n",
+        view.database
+    );
+    let mut ranges = Vec::new();
+    for shard in &view.shards {
+        let replicas: Vec<String> = shard.replicas.iter().map(node).collect();
+        // A string never fails to grow.
+        let _ = write!(
+            out,
+            "\n[[shard]]\nnumber = {}\nname = \"{}\"\nuser = \"{}\"\npassword_file = {}\n\
+             tls = \"disable\"\nprimary = {}\nreplicas = [{}]\n",
+            shard.number,
+            shard.name,
+            view.user,
+            string(&view.password_file.display().to_string()),
+            node(&shard.primary),
+            replicas.join(", ")
+        );
+        ranges.push(format!("{} = [\"{}-{}\"]", shard.name, shard.slots.0, shard.slots.1));
+    }
+    let _ = write!(
+        out,
+        "\n[[keyspace]]\nname = \"tenants\"\ntype = \"int8\"\nslots = {SLOTS}\n\
+         ranges = {{ {} }}\n{SAMPLE_TABLES}",
+        ranges.join(", ")
+    );
+    out
+}
+
+fn node(node: &NodeView) -> String {
+    format!("{{ host = \"{}\", port = {} }}", node.host, node.port)
+}
+
+/// A string as TOML's basic strings write it.
+fn string(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => {
+                // A string never fails to grow.
+                let _ = write!(out, "\\u{:04X}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+const MARK: &str = "# Written by `keyway local up`";
+/// Slots of the sample's keyspace.
+const SLOTS: u32 = 4_096;
+const SAMPLE_TABLES: &str = r#"
+[[key_rule]]
+keyspace = "tenants"
+column = "tenant_id"
+tables = ["public.tenants", "public.users", "public.projects", "public.tasks", "public.comments"]
+
+[reference]
+tables = ["public.plans"]
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::describe::sample_view;
+    use crate::shardmap::{KeyType, Map, Table};
+
+    #[test]
+    fn slots_are_divided_evenly_and_wholly() {
+        assert_eq!([slots_of(1, 2), slots_of(2, 2)], [(0, 2047), (2048, 4095)]);
+        for count in 1..=64 {
+            let mut next = 0;
+            for number in 1..=count {
+                let (first, last) = slots_of(number, count);
+                assert_eq!(first, next);
+                next = last + 1;
+            }
+            assert_eq!(next, SLOTS);
+        }
+    }
+
+    #[test]
+    fn map_of_a_cluster_is_valid_and_names_its_nodes() {
+        let view = sample_view();
+        let map = Map::parse(&map_text(&view), "shardmap.toml").unwrap();
+        assert_eq!(map.shards().len(), 2);
+        let ports: Vec<u16> = map.nodes().iter().map(|n| n.port()).collect();
+        assert_eq!(ports, view.nodes().map(|n| n.port).collect::<Vec<_>>());
+        let Some(Table::Sharded { keyspace, column }) = map.table(None, "tasks") else {
+            panic!("tasks is sharded");
+        };
+        assert_eq!(column, "tenant_id");
+        assert_eq!(map.keyspace(keyspace).unwrap().key_type(), KeyType::Int8);
+        assert_eq!(map.table(None, "plans"), Some(Table::Reference));
+    }
+
+    #[test]
+    fn map_that_someone_took_over_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut view = sample_view();
+        view.map = dir.path().join("shardmap.toml");
+        write_map(&view).unwrap();
+        assert_eq!(fs::read_to_string(&view.map).unwrap(), map_text(&view));
+        fs::write(&view.map, "# mine\n").unwrap();
+        write_map(&view).unwrap();
+        assert_eq!(fs::read_to_string(&view.map).unwrap(), "# mine\n");
+    }
+
+    #[test]
+    fn strings_are_escaped() {
+        assert_eq!(string("a\"b\\c\n"), r#""a\"b\\c\u000A""#);
+    }
+}
