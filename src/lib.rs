@@ -12,4 +12,5 @@ pub mod protocol;
 pub mod route;
 pub mod shardmap;
 pub mod sql;
+pub mod store;
 pub mod types;

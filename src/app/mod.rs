@@ -3,6 +3,7 @@
 //! The only place that knows every module, owns the long-lived threads and
 //! turns outcomes into exit codes.
 
+pub mod check;
 pub mod cli;
 
 use std::fmt::Display;
@@ -18,7 +19,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Serve(_) => complain(Exit::Failed, "serve is not built in yet"),
         Command::Route(_) => complain(Exit::Failed, "route is not built in yet"),
         Command::Local(args) => Exit::Local(local::run(&args)),
-        Command::Check(_) => complain(Exit::Failed, "check is not built in yet"),
+        Command::Check(args) => check::run(&args.files),
     }
 }
 
