@@ -1,0 +1,277 @@
+//! One backend's machine: the replies it owes, its transaction status, and
+//! what earlier clients left on it (prepared names, settings, dirt).
+//!
+//! It knows nothing of sockets, pools or routes. The session pushes what it
+//! sends as [`Expect`]ations; [`Backend::relay`] walks the reply bytes, decides
+//! which of them the client sees, and reports what changed as [`Event`]s.
+//!
+//! Source: PostgreSQL manual, "Message Flow"; hazards 1 to 3, 5, 9, 35 to 41
+//! of `docs/hazards.md`.
+
+mod expect;
+mod prepared;
+mod relay;
+mod settings;
+
+pub use expect::{Event, Expect, OwnPurpose, Refusal, Tag};
+pub use prepared::{PreparedNames, StatementId, backend_name};
+pub use relay::{Fault, Relayed};
+pub use settings::{Setting, SettingsInterner, SettingsSet};
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::protocol::backend::TxStatus;
+
+/// Identity of a backend process for CancelRequest.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CancelKey {
+    /// Process id as the server reported it.
+    pub pid: u32,
+    /// Secret, 4 to 256 bytes; never logged.
+    pub secret: Box<[u8]>,
+}
+
+impl std::fmt::Debug for CancelKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CancelKey {{ pid: {} }}", self.pid)
+    }
+}
+
+/// One connection to Postgres after its login.
+#[derive(Debug)]
+pub struct Backend {
+    status: TxStatus,
+    queue: VecDeque<Expect>,
+    /// An extended batch failed: the server ignores all until Sync.
+    skipping: bool,
+    /// Rest of a frame whose head has been relayed already.
+    partial: Partial,
+    /// COPY … FROM STDIN is under way.
+    copy_in: bool,
+    /// What ReadyForQuery tells the client instead of the server's status:
+    /// the session's own transaction has no shard yet.
+    mask: Option<TxStatus>,
+    /// The session wants to hear of every completed statement.
+    report_tags: bool,
+    /// Rows or anything else of the running unit went to the client.
+    answered: bool,
+    prepared: PreparedNames,
+    unnamed: Option<StatementId>,
+    settings: Rc<SettingsSet>,
+    key: CancelKey,
+    dirty: bool,
+    /// The running unit may be sent again if nothing of it was answered.
+    replayable: bool,
+    /// The next ReadyForQuery ends a unit that is sent again.
+    swallow_ready: bool,
+    /// Names to close before they are prepared again.
+    stale: Vec<StatementId>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Partial {
+    left: usize,
+    forward: bool,
+}
+
+impl Backend {
+    /// A backend fresh from its login: idle, nothing prepared, settings at the
+    /// server's defaults.
+    pub fn new(key: CancelKey, prepared_max: usize, defaults: Rc<SettingsSet>) -> Self {
+        Self {
+            status: TxStatus::Idle,
+            queue: VecDeque::new(),
+            skipping: false,
+            partial: Partial::default(),
+            copy_in: false,
+            mask: None,
+            report_tags: false,
+            answered: false,
+            prepared: PreparedNames::new(prepared_max),
+            unnamed: None,
+            settings: defaults,
+            key,
+            dirty: false,
+            replayable: false,
+            swallow_ready: false,
+            stale: Vec::new(),
+        }
+    }
+
+    /// Status byte of the newest ReadyForQuery.
+    pub const fn status(&self) -> TxStatus {
+        self.status
+    }
+
+    /// True if nothing is owed and no transaction is open: another session may
+    /// have it.
+    pub fn is_clean(&self) -> bool {
+        self.is_settled() && self.status == TxStatus::Idle && !self.dirty
+    }
+
+    /// True if no reply is owed.
+    pub fn is_settled(&self) -> bool {
+        self.queue.is_empty() && self.partial.left == 0 && !self.copy_in
+    }
+
+    /// True while a frame has reached the client in part: nothing else may be
+    /// written to the client before its rest.
+    pub const fn is_mid_frame(&self) -> bool {
+        self.partial.left > 0 && self.partial.forward
+    }
+
+    /// True after an error of an extended batch, until its Sync.
+    pub const fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// True while the server reads COPY data.
+    pub const fn is_copying_in(&self) -> bool {
+        self.copy_in
+    }
+
+    /// The client ended its COPY data; from here on the server replies again.
+    pub fn end_copy_in(&mut self) {
+        self.copy_in = false;
+    }
+
+    /// True if anything of the running unit has reached the client.
+    pub const fn has_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// Starts a unit (a simple query or an extended batch): nothing answered.
+    pub fn begin_unit(&mut self, mask: Option<TxStatus>) {
+        self.answered = false;
+        self.mask = mask;
+        self.report_tags = false;
+        self.replayable = false;
+    }
+
+    /// The session keeps the unit's bytes and can send them again, should a
+    /// plan turn out stale before anything was answered.
+    pub fn allow_replay(&mut self) {
+        self.replayable = true;
+    }
+
+    /// True, once, if `id` is still prepared on the server although its plan
+    /// is stale: it has to be closed before it is prepared again.
+    pub fn take_stale(&mut self, id: StatementId) -> bool {
+        let before = self.stale.len();
+        self.stale.retain(|stale| *stale != id);
+        self.stale.len() < before
+    }
+
+    /// True if a Say would be the next thing: nothing is owed before it.
+    pub fn owes_nothing(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Asks for [`Event::Complete`] for the rest of the unit.
+    pub fn report_tags(&mut self) {
+        self.report_tags = true;
+    }
+
+    /// Marks session state that can't be tracked: the backend is reset before
+    /// anyone else gets it.
+    pub fn mark_dirty(&mut self) {
+        self.dirty = true;
+    }
+
+    /// True if only `DISCARD ALL` makes it fit for another session.
+    pub const fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// `DISCARD ALL` has succeeded on it.
+    pub fn reset_done(&mut self, defaults: Rc<SettingsSet>) {
+        self.dirty = false;
+        self.prepared.clear();
+        self.stale.clear();
+        self.unnamed = None;
+        self.settings = defaults;
+    }
+
+    /// Notes that `expect` answers what was just sent. While the server skips
+    /// to Sync only a Sync is answered.
+    pub fn push(&mut self, expect: Expect) {
+        if self.skipping {
+            match expect {
+                Expect::Sync => {}
+                Expect::Query
+                | Expect::OwnQuery(_)
+                | Expect::Parse(_)
+                | Expect::ParseUnnamed
+                | Expect::OwnParse(_)
+                | Expect::Bind(_)
+                | Expect::Describe
+                | Expect::Execute
+                | Expect::Close
+                | Expect::OwnClose
+                | Expect::FunctionCall
+                | Expect::Say(_)
+                | Expect::Refuse(_) => {
+                    self.forget(&expect);
+                    return;
+                }
+            }
+        }
+        self.queue.push_back(expect);
+    }
+
+    /// Replies owed, in order.
+    pub fn owed(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Names prepared on this connection.
+    pub fn prepared(&mut self) -> &mut PreparedNames {
+        &mut self.prepared
+    }
+
+    /// The statement that its unnamed slot holds, if a session's.
+    pub const fn unnamed(&self) -> Option<StatementId> {
+        self.unnamed
+    }
+
+    /// Notes what the unnamed slot will hold once the sent Parse has run.
+    pub fn set_unnamed(&mut self, statement: Option<StatementId>) {
+        self.unnamed = statement;
+    }
+
+    /// Settings in force on the connection.
+    pub const fn settings(&self) -> &Rc<SettingsSet> {
+        &self.settings
+    }
+
+    /// Notes the settings that were sent to it, or that the session's own SET
+    /// left there.
+    pub fn set_settings(&mut self, settings: Rc<SettingsSet>) {
+        self.settings = settings;
+    }
+
+    /// Identity for CancelRequest.
+    pub const fn key(&self) -> &CancelKey {
+        &self.key
+    }
+
+    /// An expectation will never be met: take back what was noted at its send.
+    fn forget(&mut self, expect: &Expect) {
+        match expect {
+            Expect::Parse(id) | Expect::OwnParse(id) => self.prepared.remove(*id),
+            Expect::ParseUnnamed => self.unnamed = None,
+            Expect::Query
+            | Expect::OwnQuery(_)
+            | Expect::Bind(_)
+            | Expect::Describe
+            | Expect::Execute
+            | Expect::Close
+            | Expect::OwnClose
+            | Expect::FunctionCall
+            | Expect::Sync
+            | Expect::Say(_)
+            | Expect::Refuse(_) => {}
+        }
+    }
+}

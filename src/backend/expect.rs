@@ -1,0 +1,119 @@
+//! What a backend owes, and what its replies report.
+
+use crate::protocol::backend::TxStatus;
+use crate::types::SqlState;
+
+use super::StatementId;
+
+/// One reply that is owed, in the order in which the requests were sent.
+#[derive(Debug)]
+pub enum Expect {
+    /// A client's simple query: everything is forwarded, until ReadyForQuery.
+    Query,
+    /// A simple query of the router's own: everything is swallowed.
+    OwnQuery(OwnPurpose),
+    /// A client's named Parse, sent under the router's name.
+    Parse(StatementId),
+    /// A client's unnamed Parse.
+    ParseUnnamed,
+    /// A Parse of the router's own; its reply is swallowed.
+    OwnParse(StatementId),
+    /// A client's Bind, of this statement if it is a named one.
+    Bind(Option<StatementId>),
+    /// A client's Describe of either kind.
+    Describe,
+    /// A client's Execute.
+    Execute,
+    /// A client's Close of a portal.
+    Close,
+    /// A Close of the router's own; its reply is swallowed.
+    OwnClose,
+    /// A client's FunctionCall, until ReadyForQuery.
+    FunctionCall,
+    /// A client's Sync.
+    Sync,
+    /// Bytes that the router says when its turn comes.
+    Say(Box<[u8]>),
+    /// A statement of the router's own that must fail; the client sees this
+    /// error instead of the server's.
+    Refuse(Box<Refusal>),
+}
+
+/// An error of the router's own, on its way through a backend's reply queue.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The whole ErrorResponse frame.
+    pub frame: Box<[u8]>,
+    /// The way in which the failing statement was sent.
+    pub simple: SentAs,
+}
+
+/// Protocol of a request of the router's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SentAs {
+    /// A Query message: ReadyForQuery follows the error.
+    Query,
+    /// A message of the client's extended batch: the server skips to Sync.
+    Batch,
+}
+
+/// Why the router sent a query of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnPurpose {
+    /// Bring the session's settings to this backend.
+    Settings,
+    /// Open the transaction that the client began before it had a shard.
+    Begin,
+    /// Prepare a statement that the client made with SQL's PREPARE.
+    Prepare(StatementId),
+}
+
+/// What the session hears from a walk over reply bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// ReadyForQuery of a client's unit. Until it, a CommandComplete means
+    /// nothing: it comes before the commit.
+    Ready(TxStatus),
+    /// A statement finished; only while tags are reported.
+    Complete(Tag),
+    /// The server refused something of the client's.
+    Error {
+        /// `None` if the frame had none that is well formed.
+        state: Option<SqlState>,
+        /// The server closes the connection after it.
+        fatal: bool,
+    },
+    /// A cached plan no longer fits its table, and nothing was said yet: the
+    /// unit can be sent again.
+    StalePlan,
+    /// A query of the router's own failed; the client's unit behind it failed
+    /// or ran without what it needed.
+    OwnFailed(OwnPurpose, Box<[u8]>),
+    /// The server waits for COPY data.
+    CopyIn,
+}
+
+/// The command tags that change a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// `COMMIT`
+    Commit,
+    /// `ROLLBACK`, also as the answer to a COMMIT that failed
+    Rollback,
+    /// `PREPARE TRANSACTION`
+    PrepareTransaction,
+    /// Any other.
+    Other,
+}
+
+impl Tag {
+    /// Reads a CommandComplete tag, without its NUL.
+    pub fn read(tag: &[u8]) -> Self {
+        match tag {
+            b"COMMIT" => Self::Commit,
+            b"ROLLBACK" => Self::Rollback,
+            b"PREPARE TRANSACTION" => Self::PrepareTransaction,
+            _ => Self::Other,
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! The walk over a backend's reply bytes.
+//!
+//! Rows and other bulk frames are passed by their length alone; only frames
+//! that can change state are looked at. Adjacent forwarded frames stay one run
+//! of the input, so that a plain reply leaves as the bytes that arrived.
+
+use std::ops::Range;
+
+use crate::protocol::backend::{ErrorFields, ParameterStatus, TxStatus};
+use crate::protocol::frame::{FrameError, HEADER_LEN, decode_header};
+use crate::protocol::tag::backend as tag;
+use crate::types::SqlState;
+
+use super::expect::SentAs;
+use super::{Backend, Event, Expect, Partial, Tag};
+
+/// What a walk left to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relayed {
+    /// Bytes of the input that are done with; the rest is the head of a frame
+    /// that has to be seen whole, to be offered again with what follows.
+    pub consumed: usize,
+    /// The last run to forward, after what was written to `out`; not copied.
+    pub direct: Range<usize>,
+}
+
+/// A backend whose replies make no sense; it and its client must part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A length that can't be one.
+    Frame(FrameError),
+    /// A reply that nothing asked for.
+    Unexpected(u8),
+    /// A message whose body is malformed.
+    Malformed(u8),
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Frame(error) => write!(f, "backend sent a bad frame: {error}"),
+            Self::Unexpected(tag) => {
+                write!(f, "backend sent message {:?} that nothing asked for", char::from(*tag))
+            }
+            Self::Malformed(tag) => {
+                write!(f, "backend sent a malformed message {:?}", char::from(*tag))
+            }
+        }
+    }
+}
+
+/// Frames larger than this are never buffered whole, whatever they are.
+const STATE_FRAME_MAX: usize = 64 * 1024;
+
+enum Verdict {
+    Forward,
+    Drop,
+}
+
+struct Walk<'a> {
+    input: &'a [u8],
+    run: usize,
+    out: &'a mut Vec<u8>,
+}
+
+impl Walk<'_> {
+    /// Leaves out `[start, end)`.
+    fn drop_frame(&mut self, start: usize, end: usize) {
+        self.flush(start);
+        self.run = end;
+    }
+
+    /// Says `bytes` after what was forwarded up to `at`.
+    fn say(&mut self, at: usize, bytes: &[u8]) {
+        self.flush(at);
+        self.out.extend_from_slice(bytes);
+    }
+
+    fn flush(&mut self, end: usize) {
+        if let Some(run) = self.input.get(self.run..end) {
+            self.out.extend_from_slice(run);
+        }
+        self.run = self.run.max(end);
+    }
+}
+
+impl Backend {
+    /// Walks `input`, which starts where the last walk stopped. What the
+    /// client gets is appended to `out`, then `input[direct]`.
+    ///
+    /// # Errors
+    /// The replies can no longer be matched to requests: close the backend.
+    pub fn relay(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        events: &mut Vec<Event>,
+    ) -> Result<Relayed, Fault> {
+        let mut walk = Walk { input, run: 0, out };
+        let mut at = self.pass_partial(input.len(), &mut walk);
+        while let Some(rest) = input.get(at..) {
+            let Some(header) = decode_header(rest).map_err(Fault::Frame)? else { break };
+            let end = at.saturating_add(HEADER_LEN).saturating_add(header.body_len);
+            if is_bulk(header.tag) || header.body_len > STATE_FRAME_MAX {
+                let verdict = self.on_frame(header.tag, None, events)?;
+                let forward = matches!(verdict, Verdict::Forward);
+                self.answered |= forward;
+                if !forward {
+                    walk.drop_frame(at, end.min(input.len()));
+                }
+                if end > input.len() {
+                    self.partial = Partial { left: end - input.len(), forward };
+                    at = input.len();
+                    break;
+                }
+                at = end;
+            } else {
+                let Some(body) = input.get(at + HEADER_LEN..end) else { break };
+                self.on_state_frame(header.tag, body, (at, end), &mut walk, events)?;
+                at = end;
+            }
+            self.say_what_is_due(at, &mut walk);
+        }
+        let direct = if walk.run < at { walk.run..at } else { at..at };
+        Ok(Relayed { consumed: at, direct })
+    }
+
+    /// The rest of a frame that was relayed in part.
+    fn pass_partial(&mut self, available: usize, walk: &mut Walk<'_>) -> usize {
+        let take = self.partial.left.min(available);
+        self.partial.left -= take;
+        if !self.partial.forward {
+            walk.run = take;
+        }
+        take
+    }
+
+    /// A frame that is here whole.
+    fn on_state_frame(
+        &mut self,
+        kind: u8,
+        body: &[u8],
+        (start, end): (usize, usize),
+        walk: &mut Walk<'_>,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Fault> {
+        if kind == tag::ERROR_RESPONSE {
+            return self.on_error(body, (start, end), walk, events);
+        }
+        if kind == tag::READY_FOR_QUERY {
+            return self.on_ready(body, (start, end), walk, events);
+        }
+        match self.on_frame(kind, Some(body), events)? {
+            Verdict::Forward => {
+                if !matches!(kind, tag::PARAMETER_STATUS | tag::NOTICE_RESPONSE) {
+                    self.answered = true;
+                }
+            }
+            Verdict::Drop => walk.drop_frame(start, end),
+        }
+        Ok(())
+    }
+
+    /// Matches a frame with what is owed. `body` is `None` for bulk.
+    fn on_frame(
+        &mut self,
+        kind: u8,
+        body: Option<&[u8]>,
+        events: &mut Vec<Event>,
+    ) -> Result<Verdict, Fault> {
+        match kind {
+            tag::NOTIFICATION_RESPONSE => return Ok(Verdict::Forward),
+            tag::PARAMETER_STATUS => return self.on_parameter(body),
+            tag::NOTICE_RESPONSE => return Ok(self.unless_own()),
+            tag::ERROR_RESPONSE => {
+                // Too large to hold: forwarded unread, as the failure that it is.
+                events.push(Event::Error { state: None, fatal: false });
+                self.fail_batch();
+                return Ok(Verdict::Forward);
+            }
+            _ => {}
+        }
+        match self.queue.front() {
+            Some(Expect::Query) => Ok(self.on_query_frame(kind, body, events)),
+            Some(Expect::OwnQuery(_)) => Ok(Verdict::Drop),
+            Some(Expect::FunctionCall) => Ok(Verdict::Forward),
+            Some(Expect::Execute) => self.on_execute_frame(kind, body, events),
+            Some(Expect::Describe) => match kind {
+                tag::PARAMETER_DESCRIPTION => Ok(Verdict::Forward),
+                tag::ROW_DESCRIPTION | tag::NO_DATA => Ok(self.met(Verdict::Forward)),
+                _ => Err(Fault::Unexpected(kind)),
+            },
+            Some(Expect::Parse(_) | Expect::ParseUnnamed) => {
+                self.met_by(kind, tag::PARSE_COMPLETE, Verdict::Forward)
+            }
+            Some(Expect::OwnParse(_)) => self.met_by(kind, tag::PARSE_COMPLETE, Verdict::Drop),
+            Some(Expect::Bind(_)) => self.met_by(kind, tag::BIND_COMPLETE, Verdict::Forward),
+            Some(Expect::Close) => self.met_by(kind, tag::CLOSE_COMPLETE, Verdict::Forward),
+            Some(Expect::OwnClose) => self.met_by(kind, tag::CLOSE_COMPLETE, Verdict::Drop),
+            // A Say never stands first: it is said as soon as it would.
+            Some(Expect::Sync | Expect::Refuse(_) | Expect::Say(_)) | None => {
+                Err(Fault::Unexpected(kind))
+            }
+        }
+    }
+
+    fn met_by(&mut self, kind: u8, wanted: u8, verdict: Verdict) -> Result<Verdict, Fault> {
+        if kind == wanted { Ok(self.met(verdict)) } else { Err(Fault::Unexpected(kind)) }
+    }
+
+    fn met(&mut self, verdict: Verdict) -> Verdict {
+        self.queue.pop_front();
+        verdict
+    }
+
+    fn on_query_frame(
+        &mut self,
+        kind: u8,
+        body: Option<&[u8]>,
+        events: &mut Vec<Event>,
+    ) -> Verdict {
+        match kind {
+            tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE => {
+                self.copy_in = false;
+                self.report(body, events);
+            }
+            tag::COPY_IN_RESPONSE => {
+                self.copy_in = true;
+                events.push(Event::CopyIn);
+            }
+            _ => {}
+        }
+        Verdict::Forward
+    }
+
+    fn on_execute_frame(
+        &mut self,
+        kind: u8,
+        body: Option<&[u8]>,
+        events: &mut Vec<Event>,
+    ) -> Result<Verdict, Fault> {
+        match kind {
+            tag::DATA_ROW | tag::COPY_OUT_RESPONSE | tag::COPY_DATA | tag::COPY_DONE => {}
+            tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE => {
+                self.copy_in = false;
+                self.report(body, events);
+                self.queue.pop_front();
+            }
+            tag::PORTAL_SUSPENDED => {
+                self.queue.pop_front();
+            }
+            tag::COPY_IN_RESPONSE => {
+                self.copy_in = true;
+                events.push(Event::CopyIn);
+            }
+            _ => return Err(Fault::Unexpected(kind)),
+        }
+        Ok(Verdict::Forward)
+    }
+
+    fn report(&mut self, body: Option<&[u8]>, events: &mut Vec<Event>) {
+        if self.report_tags {
+            let text = body.and_then(|b| b.strip_suffix(&[0])).unwrap_or_default();
+            events.push(Event::Complete(Tag::read(text)));
+        }
+    }
+
+    /// Notices of the router's own queries are nobody's business.
+    fn unless_own(&self) -> Verdict {
+        match self.queue.front() {
+            Some(
+                Expect::OwnQuery(_) | Expect::OwnParse(_) | Expect::OwnClose | Expect::Refuse(_),
+            ) => Verdict::Drop,
+            Some(
+                Expect::Query
+                | Expect::Parse(_)
+                | Expect::ParseUnnamed
+                | Expect::Bind(_)
+                | Expect::Describe
+                | Expect::Execute
+                | Expect::Close
+                | Expect::FunctionCall
+                | Expect::Sync
+                | Expect::Say(_),
+            )
+            | None => Verdict::Forward,
+        }
+    }
+
+    /// What the node itself is must not flip with the node behind.
+    fn on_parameter(&self, body: Option<&[u8]>) -> Result<Verdict, Fault> {
+        let Some(body) = body else { return Ok(Verdict::Drop) };
+        let parameter = ParameterStatus::decode(body)
+            .map_err(|_| Fault::Malformed(tag::PARAMETER_STATUS))?;
+        if matches!(parameter.name, b"server_version" | b"in_hot_standby") {
+            return Ok(Verdict::Drop);
+        }
+        Ok(self.unless_own())
+    }
+
+    fn on_error(
+        &mut self,
+        body: &[u8],
+        (start, end): (usize, usize),
+        walk: &mut Walk<'_>,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Fault> {
+        let fields = ErrorFields::decode(body).map_err(|_| Fault::Malformed(tag::ERROR_RESPONSE))?;
+        let state = fields.code().and_then(SqlState::from_bytes);
+        let fatal = matches!(fields.severity(), Some(b"FATAL" | b"PANIC"));
+        if !fatal && let Some(Expect::OwnQuery(purpose)) = self.queue.front() {
+            let frame = walk.input.get(start..end).unwrap_or_default();
+            events.push(Event::OwnFailed(*purpose, frame.into()));
+            walk.drop_frame(start, end);
+            return Ok(());
+        }
+        if !fatal && matches!(self.queue.front(), Some(Expect::Refuse(_))) {
+            walk.drop_frame(start, end);
+            self.refuse_now(end, walk, events);
+            return Ok(());
+        }
+        let stale = fields.routine() == Some(b"RevalidateCachedQuery")
+            && state == Some(FEATURE_NOT_SUPPORTED);
+        if stale && let Some(Expect::Bind(Some(id))) = self.queue.front() {
+            let id = *id;
+            self.prepared.remove(id);
+            self.stale.push(id);
+            if self.replayable && !self.answered {
+                self.swallow_ready = true;
+                walk.drop_frame(start, end);
+                self.fail_batch();
+                return Ok(());
+            }
+        }
+        events.push(Event::Error { state, fatal });
+        self.answered = true;
+        self.fail_batch();
+        Ok(())
+    }
+
+    /// The failing statement of ours has failed: say our error instead.
+    fn refuse_now(&mut self, at: usize, walk: &mut Walk<'_>, events: &mut Vec<Event>) {
+        let Some(Expect::Refuse(refusal)) = self.queue.pop_front() else { return };
+        walk.say(at, &refusal.frame);
+        self.answered = true;
+        events.push(Event::Error { state: None, fatal: false });
+        match refusal.simple {
+            // ReadyForQuery follows.
+            SentAs::Query => self.queue.push_front(Expect::Query),
+            SentAs::Batch => self.fail_batch(),
+        }
+    }
+
+    /// After an error in a batch nothing is answered until its Sync; in a
+    /// simple query ReadyForQuery is still owed.
+    fn fail_batch(&mut self) {
+        self.copy_in = false;
+        while let Some(front) = self.queue.front() {
+            match front {
+                Expect::Query | Expect::OwnQuery(_) | Expect::FunctionCall | Expect::Sync => return,
+                Expect::Parse(_)
+                | Expect::ParseUnnamed
+                | Expect::OwnParse(_)
+                | Expect::Bind(_)
+                | Expect::Describe
+                | Expect::Execute
+                | Expect::Close
+                | Expect::OwnClose
+                | Expect::Say(_)
+                | Expect::Refuse(_) => {
+                    self.skipping = true;
+                    if let Some(expect) = self.queue.pop_front() {
+                        self.forget(&expect);
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_ready(
+        &mut self,
+        body: &[u8],
+        (start, end): (usize, usize),
+        walk: &mut Walk<'_>,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Fault> {
+        let status =
+            TxStatus::decode(body).map_err(|_| Fault::Malformed(tag::READY_FOR_QUERY))?;
+        let own = match self.queue.pop_front() {
+            Some(Expect::Query | Expect::FunctionCall | Expect::Sync) => false,
+            Some(Expect::OwnQuery(_)) => true,
+            Some(
+                Expect::Parse(_)
+                | Expect::ParseUnnamed
+                | Expect::OwnParse(_)
+                | Expect::Bind(_)
+                | Expect::Describe
+                | Expect::Execute
+                | Expect::Close
+                | Expect::OwnClose
+                | Expect::Say(_)
+                | Expect::Refuse(_),
+            )
+            | None => return Err(Fault::Unexpected(tag::READY_FOR_QUERY)),
+        };
+        self.status = status;
+        self.copy_in = false;
+        self.skipping = false;
+        if own {
+            walk.drop_frame(start, end);
+        } else if self.swallow_ready {
+            self.swallow_ready = false;
+            walk.drop_frame(start, end);
+            events.push(Event::StalePlan);
+        } else {
+            if let Some(mask) = self.mask {
+                walk.drop_frame(start, end);
+                walk.out.extend_from_slice(&[tag::READY_FOR_QUERY, 0, 0, 0, 5, mask.byte()]);
+            }
+            self.answered = true;
+            events.push(Event::Ready(status));
+        }
+        Ok(())
+    }
+
+    fn say_what_is_due(&mut self, at: usize, walk: &mut Walk<'_>) {
+        while matches!(self.queue.front(), Some(Expect::Say(_))) {
+            if let Some(Expect::Say(bytes)) = self.queue.pop_front() {
+                walk.say(at, &bytes);
+                self.answered = true;
+            }
+        }
+    }
+}
+
+const FEATURE_NOT_SUPPORTED: SqlState = SqlState::new("0A000");
+
+/// Frames that are passed by their length: rows and COPY data of any size.
+const fn is_bulk(kind: u8) -> bool {
+    matches!(
+        kind,
+        tag::DATA_ROW | tag::COPY_DATA | tag::ROW_DESCRIPTION | tag::FUNCTION_CALL_RESPONSE
+    )
+}
