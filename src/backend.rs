@@ -13,8 +13,8 @@ mod prepared;
 mod relay;
 mod settings;
 
-pub use expect::{Event, Expect, OwnPurpose, Refusal, Tag};
-pub use prepared::{PreparedNames, StatementId, backend_name};
+pub use expect::{Event, Expect, OwnPurpose, Refusal, Report, SentAs, Tag};
+pub use prepared::{NAME_LEN, PreparedNames, StatementId, backend_name};
 pub use relay::{Fault, Relayed};
 pub use settings::{Setting, SettingsInterner, SettingsSet};
 
@@ -52,8 +52,8 @@ pub struct Backend {
     /// What ReadyForQuery tells the client instead of the server's status:
     /// the session's own transaction has no shard yet.
     mask: Option<TxStatus>,
-    /// The session wants to hear of every completed statement.
-    report_tags: bool,
+    /// Command tag of the router's own query that is running.
+    own_tag: Option<Box<[u8]>>,
     /// Rows or anything else of the running unit went to the client.
     answered: bool,
     prepared: PreparedNames,
@@ -86,7 +86,7 @@ impl Backend {
             partial: Partial::default(),
             copy_in: false,
             mask: None,
-            report_tags: false,
+            own_tag: None,
             answered: false,
             prepared: PreparedNames::new(prepared_max),
             unnamed: None,
@@ -145,7 +145,6 @@ impl Backend {
     pub fn begin_unit(&mut self, mask: Option<TxStatus>) {
         self.answered = false;
         self.mask = mask;
-        self.report_tags = false;
         self.replayable = false;
     }
 
@@ -166,11 +165,6 @@ impl Backend {
     /// True if a Say would be the next thing: nothing is owed before it.
     pub fn owes_nothing(&self) -> bool {
         self.queue.is_empty()
-    }
-
-    /// Asks for [`Event::Complete`] for the rest of the unit.
-    pub fn report_tags(&mut self) {
-        self.report_tags = true;
     }
 
     /// Marks session state that can't be tracked: the backend is reset before
@@ -199,14 +193,14 @@ impl Backend {
         if self.skipping {
             match expect {
                 Expect::Sync => {}
-                Expect::Query
+                Expect::Query(_)
                 | Expect::OwnQuery(_)
                 | Expect::Parse(_)
                 | Expect::ParseUnnamed
                 | Expect::OwnParse(_)
                 | Expect::Bind(_)
                 | Expect::Describe
-                | Expect::Execute
+                | Expect::Execute(_)
                 | Expect::Close
                 | Expect::OwnClose
                 | Expect::FunctionCall
@@ -261,11 +255,11 @@ impl Backend {
         match expect {
             Expect::Parse(id) | Expect::OwnParse(id) => self.prepared.remove(*id),
             Expect::ParseUnnamed => self.unnamed = None,
-            Expect::Query
+            Expect::Query(_)
             | Expect::OwnQuery(_)
             | Expect::Bind(_)
             | Expect::Describe
-            | Expect::Execute
+            | Expect::Execute(_)
             | Expect::Close
             | Expect::OwnClose
             | Expect::FunctionCall

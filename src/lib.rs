@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod auth;
+pub mod backend;
 pub mod cluster;
 pub mod config;
 pub mod document;

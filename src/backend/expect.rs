@@ -9,7 +9,7 @@ use super::StatementId;
 #[derive(Debug)]
 pub enum Expect {
     /// A client's simple query: everything is forwarded, until ReadyForQuery.
-    Query,
+    Query(Report),
     /// A simple query of the router's own: everything is swallowed.
     OwnQuery(OwnPurpose),
     /// A client's named Parse, sent under the router's name.
@@ -23,7 +23,7 @@ pub enum Expect {
     /// A client's Describe of either kind.
     Describe,
     /// A client's Execute.
-    Execute,
+    Execute(Report),
     /// A client's Close of a portal.
     Close,
     /// A Close of the router's own; its reply is swallowed.
@@ -48,6 +48,15 @@ pub struct Refusal {
     pub simple: SentAs,
 }
 
+/// Whether the session wants to hear of a statement's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// It does not: the statement changes nothing that it tracks.
+    Nothing,
+    /// With its command tag.
+    Tag,
+}
+
 /// Protocol of a request of the router's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SentAs {
@@ -66,6 +75,11 @@ pub enum OwnPurpose {
     Begin,
     /// Prepare a statement that the client made with SQL's PREPARE.
     Prepare(StatementId),
+    /// A statement that goes to all shards in turn.
+    Everywhere {
+        /// Notices of the first shard reach the client, the others repeat them.
+        first: bool,
+    },
 }
 
 /// What the session hears from a walk over reply bytes.
@@ -89,6 +103,9 @@ pub enum Event {
     /// A query of the router's own failed; the client's unit behind it failed
     /// or ran without what it needed.
     OwnFailed(OwnPurpose, Box<[u8]>),
+    /// A statement for all shards has ended on this one; with its command tag
+    /// (and NUL) unless it failed.
+    OwnDone(Option<Box<[u8]>>),
     /// The server waits for COPY data.
     CopyIn,
 }

@@ -117,7 +117,7 @@ impl PreparedNames {
 
 /// The numbers are our own and dense: one multiplication spreads them.
 #[derive(Default)]
-pub struct IdHasher(u64);
+pub(super) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {

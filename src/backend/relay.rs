@@ -7,11 +7,12 @@
 use std::ops::Range;
 
 use crate::protocol::backend::{ErrorFields, ParameterStatus, TxStatus};
-use crate::protocol::frame::{FrameError, HEADER_LEN, decode_header};
+use crate::protocol::error::FrameError;
+use crate::protocol::frame::{HEADER_LEN, decode_header};
 use crate::protocol::tag::backend as tag;
 use crate::types::SqlState;
 
-use super::expect::SentAs;
+use super::expect::{OwnPurpose, Report, SentAs};
 use super::{Backend, Event, Expect, Partial, Tag};
 
 /// What a walk left to do.
@@ -181,10 +182,21 @@ impl Backend {
             _ => {}
         }
         match self.queue.front() {
-            Some(Expect::Query) => Ok(self.on_query_frame(kind, body, events)),
-            Some(Expect::OwnQuery(_)) => Ok(Verdict::Drop),
+            Some(Expect::Query(report)) => {
+                let report = *report;
+                Ok(self.on_query_frame(kind, body, report, events))
+            }
+            Some(Expect::OwnQuery(_)) => {
+                if kind == tag::COMMAND_COMPLETE {
+                    self.own_tag = body.map(Into::into);
+                }
+                Ok(Verdict::Drop)
+            }
             Some(Expect::FunctionCall) => Ok(Verdict::Forward),
-            Some(Expect::Execute) => self.on_execute_frame(kind, body, events),
+            Some(Expect::Execute(report)) => {
+                let report = *report;
+                self.on_execute_frame(kind, body, report, events)
+            }
             Some(Expect::Describe) => match kind {
                 tag::PARAMETER_DESCRIPTION => Ok(Verdict::Forward),
                 tag::ROW_DESCRIPTION | tag::NO_DATA => Ok(self.met(Verdict::Forward)),
@@ -217,12 +229,13 @@ impl Backend {
         &mut self,
         kind: u8,
         body: Option<&[u8]>,
+        report: Report,
         events: &mut Vec<Event>,
     ) -> Verdict {
         match kind {
             tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE => {
                 self.copy_in = false;
-                self.report(body, events);
+                tell(report, body, events);
             }
             tag::COPY_IN_RESPONSE => {
                 self.copy_in = true;
@@ -237,13 +250,14 @@ impl Backend {
         &mut self,
         kind: u8,
         body: Option<&[u8]>,
+        report: Report,
         events: &mut Vec<Event>,
     ) -> Result<Verdict, Fault> {
         match kind {
             tag::DATA_ROW | tag::COPY_OUT_RESPONSE | tag::COPY_DATA | tag::COPY_DONE => {}
             tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE => {
                 self.copy_in = false;
-                self.report(body, events);
+                tell(report, body, events);
                 self.queue.pop_front();
             }
             tag::PORTAL_SUSPENDED => {
@@ -258,26 +272,20 @@ impl Backend {
         Ok(Verdict::Forward)
     }
 
-    fn report(&mut self, body: Option<&[u8]>, events: &mut Vec<Event>) {
-        if self.report_tags {
-            let text = body.and_then(|b| b.strip_suffix(&[0])).unwrap_or_default();
-            events.push(Event::Complete(Tag::read(text)));
-        }
-    }
-
     /// Notices of the router's own queries are nobody's business.
     fn unless_own(&self) -> Verdict {
         match self.queue.front() {
+            Some(Expect::OwnQuery(OwnPurpose::Everywhere { first: true })) => Verdict::Forward,
             Some(
                 Expect::OwnQuery(_) | Expect::OwnParse(_) | Expect::OwnClose | Expect::Refuse(_),
             ) => Verdict::Drop,
             Some(
-                Expect::Query
+                Expect::Query(_)
                 | Expect::Parse(_)
                 | Expect::ParseUnnamed
                 | Expect::Bind(_)
                 | Expect::Describe
-                | Expect::Execute
+                | Expect::Execute(_)
                 | Expect::Close
                 | Expect::FunctionCall
                 | Expect::Sync
@@ -306,8 +314,8 @@ impl Backend {
         events: &mut Vec<Event>,
     ) -> Result<(), Fault> {
         let fields = ErrorFields::decode(body).map_err(|_| Fault::Malformed(tag::ERROR_RESPONSE))?;
-        let state = fields.code().and_then(SqlState::from_bytes);
-        let fatal = matches!(fields.severity(), Some(b"FATAL" | b"PANIC"));
+        let state = fields.code();
+        let fatal = matches!(fields.severity(), b"FATAL" | b"PANIC");
         if !fatal && let Some(Expect::OwnQuery(purpose)) = self.queue.front() {
             let frame = walk.input.get(start..end).unwrap_or_default();
             events.push(Event::OwnFailed(*purpose, frame.into()));
@@ -319,7 +327,7 @@ impl Backend {
             self.refuse_now(end, walk, events);
             return Ok(());
         }
-        let stale = fields.routine() == Some(b"RevalidateCachedQuery")
+        let stale = fields.field(b'R') == Some(b"RevalidateCachedQuery")
             && state == Some(FEATURE_NOT_SUPPORTED);
         if stale && let Some(Expect::Bind(Some(id))) = self.queue.front() {
             let id = *id;
@@ -346,7 +354,7 @@ impl Backend {
         events.push(Event::Error { state: None, fatal: false });
         match refusal.simple {
             // ReadyForQuery follows.
-            SentAs::Query => self.queue.push_front(Expect::Query),
+            SentAs::Query => self.queue.push_front(Expect::Query(Report::Nothing)),
             SentAs::Batch => self.fail_batch(),
         }
     }
@@ -357,13 +365,13 @@ impl Backend {
         self.copy_in = false;
         while let Some(front) = self.queue.front() {
             match front {
-                Expect::Query | Expect::OwnQuery(_) | Expect::FunctionCall | Expect::Sync => return,
+                Expect::Query(_) | Expect::OwnQuery(_) | Expect::FunctionCall | Expect::Sync => return,
                 Expect::Parse(_)
                 | Expect::ParseUnnamed
                 | Expect::OwnParse(_)
                 | Expect::Bind(_)
                 | Expect::Describe
-                | Expect::Execute
+                | Expect::Execute(_)
                 | Expect::Close
                 | Expect::OwnClose
                 | Expect::Say(_)
@@ -387,15 +395,15 @@ impl Backend {
         let status =
             TxStatus::decode(body).map_err(|_| Fault::Malformed(tag::READY_FOR_QUERY))?;
         let own = match self.queue.pop_front() {
-            Some(Expect::Query | Expect::FunctionCall | Expect::Sync) => false,
-            Some(Expect::OwnQuery(_)) => true,
+            Some(Expect::Query(_) | Expect::FunctionCall | Expect::Sync) => None,
+            Some(Expect::OwnQuery(purpose)) => Some(purpose),
             Some(
                 Expect::Parse(_)
                 | Expect::ParseUnnamed
                 | Expect::OwnParse(_)
                 | Expect::Bind(_)
                 | Expect::Describe
-                | Expect::Execute
+                | Expect::Execute(_)
                 | Expect::Close
                 | Expect::OwnClose
                 | Expect::Say(_)
@@ -406,8 +414,12 @@ impl Backend {
         self.status = status;
         self.copy_in = false;
         self.skipping = false;
-        if own {
+        if let Some(purpose) = own {
             walk.drop_frame(start, end);
+            let tag = self.own_tag.take();
+            if matches!(purpose, OwnPurpose::Everywhere { .. }) {
+                events.push(Event::OwnDone(tag));
+            }
         } else if self.swallow_ready {
             self.swallow_ready = false;
             walk.drop_frame(start, end);
@@ -415,7 +427,7 @@ impl Backend {
         } else {
             if let Some(mask) = self.mask {
                 walk.drop_frame(start, end);
-                walk.out.extend_from_slice(&[tag::READY_FOR_QUERY, 0, 0, 0, 5, mask.byte()]);
+                walk.out.extend_from_slice(&[tag::READY_FOR_QUERY, 0, 0, 0, 5, mask.code()]);
             }
             self.answered = true;
             events.push(Event::Ready(status));
@@ -430,6 +442,17 @@ impl Backend {
                 self.answered = true;
             }
         }
+    }
+}
+
+/// Tells the session of a finished statement, if it asked.
+fn tell(report: Report, body: Option<&[u8]>, events: &mut Vec<Event>) {
+    match report {
+        Report::Tag => {
+            let text = body.and_then(|b| b.strip_suffix(&[0])).unwrap_or_default();
+            events.push(Event::Complete(Tag::read(text)));
+        }
+        Report::Nothing => {}
     }
 }
 

@@ -115,7 +115,7 @@ fn push_name(name: &str, sql: &mut String) {
 
 /// Appends `text` as a literal that means the same whatever
 /// `standard_conforming_strings` says.
-pub(super) fn push_literal(text: &str, sql: &mut String) {
+fn push_literal(text: &str, sql: &mut String) {
     if text.contains('\\') {
         sql.push_str(" E'");
         sql.push_str(&text.replace('\\', "\\\\").replace('\'', "''"));

@@ -1,0 +1,313 @@
+//! One client's machine, after its login: phases, prepared statements,
+//! portals, tracked settings, holds and the transaction that has no shard yet.
+//!
+//! Bytes go in ([`Session::feed`]), bytes for the client and for the one
+//! backend it holds come out, with a [`Step`] that says what the shell must do
+//! next. It knows nothing of sockets, pools or time.
+//!
+//! Sources: PostgreSQL manual, "Message Flow"; hazards A to E of
+//! `docs/hazards.md`.
+
+mod answer;
+mod effects;
+mod events;
+mod extended;
+mod feed;
+mod lazy;
+mod lookahead;
+mod place;
+mod refusal;
+mod simple;
+mod statements;
+
+pub use refusal::Refused;
+pub use statements::StatementRegistry;
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::backend::{Backend, SettingsInterner, SettingsSet};
+use crate::cluster::{Cluster, Consistency};
+use crate::route::Planner;
+use crate::shardmap::Map;
+use crate::types::{Access, ShardId};
+
+use effects::{Effects, Log, PortalEffects};
+use lazy::Lazy;
+use statements::{Statements, Unnamed};
+
+/// What a session may use while it reads one piece of input.
+pub struct Env<'e> {
+    /// The thread's planner with its caches.
+    pub planner: &'e mut Planner,
+    /// The thread's shared settings values.
+    pub interner: &'e mut SettingsInterner,
+    /// The thread's shared statement texts.
+    pub registry: &'e mut StatementRegistry,
+    /// The map in force.
+    pub map: &'e Arc<Map>,
+    /// Grows with every map that the thread has had.
+    pub map_serial: u64,
+    /// The newest view of the nodes; only EXPLAIN ROUTE asks it.
+    pub cluster: &'e Cluster,
+    /// The backend that the session holds, and its shard.
+    pub backend: Option<(&'e mut Backend, ShardId)>,
+    /// For the client.
+    pub to_client: &'e mut Vec<u8>,
+    /// For the backend, before the run that [`Fed::direct`] names.
+    pub to_backend: &'e mut Vec<u8>,
+    /// The bytes of the running unit, kept to send it again.
+    pub replay: &'e mut Vec<u8>,
+}
+
+/// How much one client may ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest statement text read to find its shard, in bytes.
+    pub statement_bytes_max: usize,
+    /// Most that is held back before a batch's shard is known, in bytes.
+    pub held_bytes_max: usize,
+    /// Most named statements of one client.
+    pub statements_max: usize,
+    /// Most bytes of settings of one client.
+    pub settings_bytes_max: usize,
+}
+
+/// What one call of [`Session::feed`] did.
+#[derive(Debug)]
+pub struct Fed {
+    /// Bytes of the input that are done with.
+    pub consumed: usize,
+    /// Range of the input that goes to the backend after `to_backend`.
+    pub direct: Range<usize>,
+    /// What comes next.
+    pub step: Step,
+}
+
+/// What the shell does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Read more from the client.
+    Read,
+    /// Check out a backend, then feed the same bytes again.
+    Checkout(Want),
+    /// Nothing from the client is taken until the backend has answered.
+    Await,
+    /// The client says goodbye, or can't be understood any more: what stands
+    /// in `to_client` is its last message.
+    Close,
+}
+
+/// A backend that a session needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// The shard.
+    pub shard: ShardId,
+    /// `Read`: a replica may serve, if the level allows it.
+    pub access: Access,
+    /// The session's own level, over the configured one.
+    pub consistency: Option<Consistency>,
+}
+
+/// What the shell does after the session has heard the backend's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Keep the backend and go on.
+    Keep,
+    /// Give the backend back to its pool.
+    Release,
+    /// Feed the kept bytes of the unit again, on the same backend.
+    Replay,
+    /// Flush, then close the client's connection: the backend said why.
+    Close,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Between units.
+    Idle,
+    /// An extended batch is open.
+    Batch,
+    /// An extended batch failed here, without a backend: skip to its Sync.
+    Skip,
+    /// The unit is sent; its ReadyForQuery is owed.
+    Await,
+    /// Execute of a COPY FROM STDIN is sent; the client's Sync is held back
+    /// until the server says whether it copies, because a copying server
+    /// would swallow it.
+    CopyStart,
+    /// The client sends COPY data of a simple query.
+    CopySimple,
+    /// The client sends COPY data within an extended batch.
+    CopyBatch,
+}
+
+/// Whose transaction it is.
+#[derive(Debug)]
+enum Tx {
+    /// None, or the backend's own status says so.
+    Backend,
+    /// Begun, without a shard yet.
+    Lazy(Box<Lazy>),
+}
+
+/// Reasons to keep a backend between transactions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holds(u8);
+
+impl Holds {
+    /// LISTEN.
+    pub const LISTEN: Self = Self(1);
+    /// Temporary tables.
+    pub const TEMP: Self = Self(2);
+    /// Cursors WITH HOLD.
+    pub const CURSOR: Self = Self(4);
+    /// Session advisory locks.
+    pub const ADVISORY: Self = Self(8);
+    /// Session state that can't be tracked.
+    pub const UNTRACKED: Self = Self(16);
+    /// The pool is in session mode.
+    pub const SESSION: Self = Self(32);
+
+    /// True if nothing holds.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn add(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    fn remove(&mut self, other: Self) {
+        self.0 &= !other.0;
+    }
+
+    /// The reasons as words, for the console.
+    pub fn words(self) -> String {
+        const WORDS: [(Holds, &str); 6] = [
+            (Holds::LISTEN, "listen"),
+            (Holds::TEMP, "temp table"),
+            (Holds::CURSOR, "cursor with hold"),
+            (Holds::ADVISORY, "advisory lock"),
+            (Holds::UNTRACKED, "untracked state"),
+            (Holds::SESSION, "session mode"),
+        ];
+        let held = WORDS.iter().filter(|(bit, _)| self.0 & bit.0 != 0).map(|(_, word)| *word);
+        held.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A bulk message of the client's that is passed as it comes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stream {
+    left: usize,
+    discard: bool,
+}
+
+/// One client after its login.
+pub struct Session {
+    limits: Limits,
+    phase: Phase,
+    tx: Tx,
+    stream: Stream,
+    statements: Statements,
+    unnamed: Unnamed,
+    portals: HashMap<Box<[u8]>, PortalEffects>,
+    /// Settings of the startup message, to which RESET goes back.
+    startup: Rc<SettingsSet>,
+    /// Settings as they are outside the running transaction.
+    settings: Rc<SettingsSet>,
+    log: Log,
+    /// Effects of statements that are sent and not finished.
+    effects: VecDeque<Effects>,
+    /// An error came in the running unit.
+    failed: bool,
+    holds: Holds,
+    consistency: Option<Consistency>,
+    /// What the next feed needs to know of the unit that it begins.
+    pending: place::Pending,
+    /// The unit runs beside the transaction that has no shard yet.
+    outside: bool,
+    /// A statement on its way through all shards.
+    everywhere: Option<place::Everywhere>,
+    /// The map of the running transaction.
+    tx_map: Option<(Arc<Map>, u64)>,
+    /// Statements so far.
+    statements_seen: u64,
+}
+
+impl Session {
+    /// A session with the settings of its startup message.
+    pub fn new(limits: Limits, startup: Rc<SettingsSet>) -> Self {
+        Self {
+            limits,
+            phase: Phase::Idle,
+            tx: Tx::Backend,
+            stream: Stream::default(),
+            statements: Statements::default(),
+            unnamed: Unnamed::default(),
+            portals: HashMap::new(),
+            settings: Rc::clone(&startup),
+            startup,
+            log: Log::default(),
+            effects: VecDeque::new(),
+            failed: false,
+            holds: Holds::default(),
+            consistency: None,
+            pending: place::Pending::default(),
+            outside: false,
+            everywhere: None,
+            tx_map: None,
+            statements_seen: 0,
+        }
+    }
+
+    /// True if a unit is sent and the client must wait.
+    pub const fn is_awaiting(&self) -> bool {
+        match self.phase {
+            Phase::Await | Phase::CopyStart => true,
+            Phase::Idle | Phase::Batch | Phase::Skip | Phase::CopySimple | Phase::CopyBatch => {
+                false
+            }
+        }
+    }
+
+    /// True between units: nothing of the client's is under way.
+    pub const fn is_between_units(&self) -> bool {
+        matches!(self.phase, Phase::Idle) && self.stream.left == 0
+    }
+
+    /// True if the client has begun a transaction, with a shard or without.
+    pub fn in_transaction(&self, backend: Option<&Backend>) -> bool {
+        matches!(self.tx, Tx::Lazy(_))
+            || backend.is_some_and(|b| b.status() != crate::protocol::backend::TxStatus::Idle)
+    }
+
+    /// Why the session keeps its backend between transactions.
+    pub const fn holds(&self) -> Holds {
+        self.holds
+    }
+
+    /// The session keeps its backend for its whole life (pool in session mode).
+    pub fn hold_for_life(&mut self) {
+        self.holds.add(Holds::SESSION);
+    }
+
+    /// The session's settings outside its transaction.
+    pub const fn settings(&self) -> &Rc<SettingsSet> {
+        &self.settings
+    }
+
+    /// Statements (simple queries and executions) so far.
+    pub const fn statements_seen(&self) -> u64 {
+        self.statements_seen
+    }
+
+    /// The checkout that the last feed asked for has failed: the unit at the
+    /// head of the input gets this error when it is fed again.
+    pub fn refuse_checkout(&mut self, refused: Refused) {
+        self.pending.refuse(refused);
+    }
+}

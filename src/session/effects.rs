@@ -1,0 +1,397 @@
+//! What statements do to the session's state, once they have succeeded.
+//!
+//! A statement's effect is known when it is sent, holds when it completes, and
+//! lasts when its transaction commits: [`Log`] keeps what the running
+//! transaction has done, with its savepoints.
+
+use std::rc::Rc;
+
+use crate::protocol::frontend::Bind;
+use crate::sql::statement::{Argument, Facts, Kind, SessionEffect, TxEffect};
+use crate::types::Format;
+
+use super::Holds;
+use super::refusal::{NOT_SUPPORTED, Refused};
+use super::statements::Prepared;
+use crate::backend::{Setting, SettingsSet};
+
+/// One change of the session's state.
+#[derive(Clone)]
+pub(super) enum Effect {
+    /// A setting is set.
+    Set(Box<str>, Setting),
+    /// A setting goes back to its value at startup.
+    Reset(Box<str>),
+    /// All settings do.
+    ResetAll,
+    /// SAVEPOINT.
+    Savepoint(Box<str>),
+    /// RELEASE.
+    Release(Box<str>),
+    /// ROLLBACK TO.
+    RollbackTo(Box<str>),
+    /// PREPARE: the name exists from now on.
+    Prepare(Box<[u8]>, Rc<Prepared>),
+    /// DISCARD ALL on the held backend: nothing holds any more.
+    Discarded,
+}
+
+/// The changes that one statement makes.
+pub(super) type Effects = Vec<Effect>;
+
+/// What a portal's execution does besides rows.
+#[derive(Clone, Default)]
+pub(super) struct PortalEffects {
+    pub(super) effects: Effects,
+    pub(super) copy_in: bool,
+    /// The router answers it; this is its text.
+    pub(super) local: Option<Rc<super::answer::LocalStatement>>,
+}
+
+/// What a statement asks of the session before it is sent.
+#[derive(Default)]
+pub(super) struct Demands {
+    pub(super) effects: Effects,
+    pub(super) holds: Holds,
+    pub(super) dirty: bool,
+    pub(super) copy_in: bool,
+}
+
+/// Where the statement runs, as far as it matters here.
+#[derive(Clone, Copy)]
+pub(super) struct Situation {
+    pub(super) sharded: bool,
+    pub(super) in_transaction: bool,
+    pub(super) held: bool,
+}
+
+/// Works out what one statement does to the session.
+///
+/// # Errors
+/// An effect that can't be carried from backend to backend here.
+pub(super) fn demands(
+    facts: &Facts,
+    text: &[u8],
+    bind: Option<&Bind<'_>>,
+    situation: Situation,
+) -> Result<Demands, Refused> {
+    let mut out = Demands { copy_in: facts.kind == Kind::CopyIn, ..Demands::default() };
+    match &facts.tx {
+        TxEffect::Savepoint { name } => out.effects.push(Effect::Savepoint(name.clone())),
+        TxEffect::Release { name } => out.effects.push(Effect::Release(name.clone())),
+        TxEffect::RollbackTo { name } => out.effects.push(Effect::RollbackTo(name.clone())),
+        TxEffect::PrepareTransaction | TxEffect::CommitPrepared | TxEffect::RollbackPrepared
+            if situation.sharded =>
+        {
+            return Err(Refused::new(
+                NOT_SUPPORTED,
+                "two-phase commit by the client is not supported on a sharded database",
+            )
+            .hint("commit the transaction with COMMIT"));
+        }
+        TxEffect::None
+        | TxEffect::Begin(_)
+        | TxEffect::Commit { .. }
+        | TxEffect::Rollback { .. }
+        | TxEffect::SetTransaction { .. }
+        | TxEffect::SetConstraints
+        | TxEffect::PrepareTransaction
+        | TxEffect::CommitPrepared
+        | TxEffect::RollbackPrepared => {}
+    }
+    for effect in facts.effect.each() {
+        add_demand(effect, text, bind, situation, &mut out)?;
+    }
+    Ok(out)
+}
+
+fn add_demand(
+    effect: &SessionEffect,
+    text: &[u8],
+    bind: Option<&Bind<'_>>,
+    situation: Situation,
+    out: &mut Demands,
+) -> Result<(), Refused> {
+    match effect {
+        SessionEffect::Set { name, value, local, span } => {
+            check_setting(name, value.as_deref(), situation)?;
+            if !local {
+                match std::str::from_utf8(span.of(text)) {
+                    Ok(statement) => out
+                        .effects
+                        .push(Effect::Set(name.clone(), Setting::Statement(statement.into()))),
+                    Err(_) => out.holds.add(Holds::UNTRACKED),
+                }
+            }
+        }
+        SessionEffect::Reset { name } => out.effects.push(Effect::Reset(name.clone())),
+        SessionEffect::ResetAll => out.effects.push(Effect::ResetAll),
+        SessionEffect::SetConfig { name, value, is_local } => {
+            let [name, value, is_local] = [name, value, is_local].map(|a| resolve(a, bind));
+            add_set_config(name, value, is_local, situation, out)?;
+        }
+        SessionEffect::Listen { .. } => hold(Holds::LISTEN, "LISTEN", situation, out)?,
+        SessionEffect::TempTable => hold(Holds::TEMP, "a temporary table", situation, out)?,
+        SessionEffect::HoldCursor { .. } => {
+            hold(Holds::CURSOR, "a cursor WITH HOLD", situation, out)?;
+        }
+        SessionEffect::SessionAdvisoryLock => {
+            hold(Holds::ADVISORY, "a session-level advisory lock", situation, out)?;
+        }
+        SessionEffect::CurrVal if !situation.in_transaction && !situation.held => {
+            return Err(Refused::new(
+                NOT_SUPPORTED,
+                "currval and lastval outside a transaction would read another session's value",
+            )
+            .hint("use INSERT … RETURNING, or call them in the transaction that called nextval"));
+        }
+        SessionEffect::DiscardAll => out.effects.push(Effect::Discarded),
+        SessionEffect::Prepare { .. }
+        | SessionEffect::Execute { .. }
+        | SessionEffect::Deallocate { .. }
+        | SessionEffect::DeallocateAll => {
+            // Alone in their text they never come here: among others their
+            // names can't be kept apart from other clients' on the backend.
+            hold(Holds::UNTRACKED, "PREPARE, EXECUTE or DEALLOCATE among other statements", situation, out)?;
+            out.dirty = true;
+        }
+        SessionEffect::Dirty => out.dirty = true,
+        SessionEffect::None
+        | SessionEffect::CurrVal
+        | SessionEffect::Unlisten { .. }
+        | SessionEffect::CloseCursor { .. }
+        | SessionEffect::AdvisoryUnlock { .. }
+        | SessionEffect::DiscardPlans
+        | SessionEffect::DiscardSequences
+        | SessionEffect::DiscardTemp
+        | SessionEffect::Several(_) => {}
+    }
+    Ok(())
+}
+
+fn hold(reason: Holds, what: &str, situation: Situation, out: &mut Demands) -> Result<(), Refused> {
+    if situation.sharded {
+        return Err(Refused::new(
+            NOT_SUPPORTED,
+            format!("{what} needs one backend for the whole session, which a sharded database does not give yet"),
+        )
+        .hint("use a transaction-level form (pg_advisory_xact_lock, ON COMMIT DROP in one transaction), or connect to the shard directly"));
+    }
+    out.holds.add(reason);
+    Ok(())
+}
+
+/// Settings under which the router could not read the client's statements.
+fn check_setting(name: &str, value: Option<&str>, situation: Situation) -> Result<(), Refused> {
+    if situation.sharded && !is_readable(name, value) {
+        return Err(Refused::new(
+            NOT_SUPPORTED,
+            format!("{name} can't be changed to this value on a sharded database: keys are read from the statement's text"),
+        )
+        .hint("keep client_encoding = UTF8 and standard_conforming_strings = on"));
+    }
+    Ok(())
+}
+
+/// False for settings that change how statements must be read.
+pub(super) fn is_readable(name: &str, value: Option<&str>) -> bool {
+    let Some(value) = value else { return true };
+    match name {
+        "client_encoding" => {
+            let plain: String = value
+                .chars()
+                .filter(char::is_ascii_alphanumeric)
+                .map(|c| c.to_ascii_lowercase())
+                .collect();
+            matches!(plain.as_str(), "utf8" | "unicode")
+        }
+        "standard_conforming_strings" => {
+            matches!(value.to_ascii_lowercase().as_str(), "on" | "true" | "yes" | "1" | "t" | "y")
+        }
+        _ => true,
+    }
+}
+
+fn add_set_config(
+    name: Argument,
+    value: Argument,
+    is_local: Argument,
+    situation: Situation,
+    out: &mut Demands,
+) -> Result<(), Refused> {
+    if let Argument::Text(local) = &is_local
+        && matches!(&**local, "true" | "t" | "on" | "1" | "yes" | "y")
+    {
+        return Ok(());
+    }
+    let Argument::Text(name) = name else { return untracked(situation, out) };
+    if matches!(is_local, Argument::Opaque | Argument::Param(_)) {
+        return untracked(situation, out);
+    }
+    let name: Box<str> = name.to_lowercase().into();
+    match value {
+        Argument::Text(text) => {
+            check_setting(&name, Some(&text), situation)?;
+            out.effects.push(Effect::Set(name, Setting::Flat(text)));
+        }
+        Argument::Null => out.effects.push(Effect::Reset(name)),
+        Argument::Opaque | Argument::Param(_) => return untracked(situation, out),
+    }
+    Ok(())
+}
+
+fn untracked(situation: Situation, out: &mut Demands) -> Result<(), Refused> {
+    hold(Holds::UNTRACKED, "set_config with computed arguments", situation, out)
+}
+
+/// A parameter's value, where its bytes are the text itself.
+fn resolve(argument: &Argument, bind: Option<&Bind<'_>>) -> Argument {
+    let Argument::Param(index) = argument else { return argument.clone() };
+    let index = usize::from(*index);
+    let Some(bind) = bind else { return Argument::Opaque };
+    match (bind.param(index), bind.format_of(index)) {
+        (Some(None), _) => Argument::Null,
+        (Some(Some([flag @ (0 | 1)])), Some(Format::Binary)) => {
+            Argument::Text(if *flag == 1 { "true" } else { "false" }.into())
+        }
+        // The binary form of text is the text.
+        (Some(Some(bytes)), Some(_)) => std::str::from_utf8(bytes)
+            .map_or(Argument::Opaque, |text| Argument::Text(text.into())),
+        _ => Argument::Opaque,
+    }
+}
+
+/// Changes of the running transaction, in order.
+#[derive(Default)]
+pub(super) struct Log {
+    entries: Vec<Effect>,
+}
+
+impl Log {
+    /// Notes what a completed statement did.
+    pub(super) fn push(&mut self, effect: Effect) {
+        match effect {
+            Effect::RollbackTo(name) => {
+                if let Some(at) = self.savepoint(&name) {
+                    self.entries.truncate(at + 1);
+                }
+            }
+            Effect::Release(name) => {
+                if let Some(at) = self.savepoint(&name) {
+                    let mut index = 0;
+                    self.entries.retain(|entry| {
+                        index += 1;
+                        index <= at || !matches!(entry, Effect::Savepoint(_))
+                    });
+                }
+            }
+            other => self.entries.push(other),
+        }
+    }
+
+    fn savepoint(&self, name: &str) -> Option<usize> {
+        self.entries.iter().rposition(|e| matches!(e, Effect::Savepoint(n) if **n == *name))
+    }
+
+    /// The transaction is undone.
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// True if nothing was noted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The transaction is done: applies it to the session's settings, where
+    /// RESET means the value at startup, and to the backend's, where it means
+    /// the server's default.
+    pub(super) fn apply(
+        &mut self,
+        startup: &SettingsSet,
+        session: &mut SettingsSet,
+        backend: &mut SettingsSet,
+    ) {
+        for entry in self.entries.drain(..) {
+            match entry {
+                Effect::Set(name, value) => {
+                    session.set(&name, value.clone());
+                    backend.set(&name, value);
+                }
+                Effect::Reset(name) => {
+                    session.reset(&name);
+                    if let Some(value) = startup.find(&name) {
+                        session.set(&name, value.clone());
+                    }
+                    backend.reset(&name);
+                }
+                Effect::ResetAll => {
+                    *session = startup.clone();
+                    *backend = SettingsSet::default();
+                }
+                Effect::Savepoint(_)
+                | Effect::Release(_)
+                | Effect::RollbackTo(_)
+                | Effect::Prepare(..)
+                | Effect::Discarded => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(name: &str, value: &str) -> Effect {
+        Effect::Set(name.into(), Setting::Flat(value.into()))
+    }
+
+    #[test]
+    fn rollback_to_a_savepoint_takes_back_what_was_set_after_it() {
+        let mut log = Log::default();
+        log.push(set("a", "1"));
+        log.push(Effect::Savepoint("s".into()));
+        log.push(set("a", "2"));
+        log.push(set("b", "2"));
+        log.push(Effect::RollbackTo("s".into()));
+        log.push(set("c", "3"));
+        let (mut session, mut backend) = (SettingsSet::default(), SettingsSet::default());
+        log.apply(&SettingsSet::default(), &mut session, &mut backend);
+        assert_eq!(session.find("a"), Some(&Setting::Flat("1".into())));
+        assert_eq!(session.find("b"), None);
+        assert_eq!(session, backend);
+    }
+
+    #[test]
+    fn released_savepoint_keeps_its_settings() {
+        let mut log = Log::default();
+        log.push(Effect::Savepoint("s".into()));
+        log.push(set("a", "2"));
+        log.push(Effect::Release("s".into()));
+        log.push(Effect::RollbackTo("s".into()));
+        let (mut session, mut backend) = (SettingsSet::default(), SettingsSet::default());
+        log.apply(&SettingsSet::default(), &mut session, &mut backend);
+        assert_eq!(session.find("a"), Some(&Setting::Flat("2".into())));
+    }
+
+    #[test]
+    fn reset_goes_back_to_the_value_at_startup_and_the_backend_to_its_default() {
+        let mut startup = SettingsSet::default();
+        startup.set("timezone", Setting::Flat("UTC".into()));
+        let mut log = Log::default();
+        log.push(Effect::Reset("timezone".into()));
+        let (mut session, mut backend) = (startup.clone(), startup.clone());
+        log.apply(&startup, &mut session, &mut backend);
+        assert_eq!(session, startup);
+        assert!(backend.is_empty());
+    }
+
+    #[test]
+    fn only_utf8_and_standard_strings_are_readable() {
+        assert!(is_readable("client_encoding", Some("utf-8")));
+        assert!(!is_readable("client_encoding", Some("SJIS")));
+        assert!(!is_readable("standard_conforming_strings", Some("off")));
+        assert!(is_readable("work_mem", Some("64MB")));
+    }
+}

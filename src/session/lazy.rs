@@ -1,0 +1,151 @@
+//! A transaction that has begun and has no shard yet.
+//!
+//! On a sharded database BEGIN is answered by the router; what the client does
+//! to the transaction before its first statement with a shard is kept, and
+//! sent ahead of that statement. The server's word comes late, so only what
+//! can't fail, or fails the transaction, is kept.
+
+use super::effects::Effect;
+
+/// What was said before the transaction had a shard.
+#[derive(Debug)]
+pub(super) struct Lazy {
+    begin: Box<[u8]>,
+    /// BEGIN stands alone, without modes.
+    plain: bool,
+    failed: bool,
+    preamble: Vec<Entry>,
+}
+
+struct Entry {
+    text: Box<[u8]>,
+    savepoint: Option<Box<str>>,
+    effects: Vec<Effect>,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Entry({} bytes)", self.text.len())
+    }
+}
+
+impl Lazy {
+    /// A transaction opened by `begin`; `plain` if it names no modes.
+    pub(super) fn new(begin: &[u8], plain: bool) -> Self {
+        Self { begin: begin.into(), plain, failed: false, preamble: Vec::new() }
+    }
+
+    /// True if an error of the router's own has failed it.
+    pub(super) const fn is_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// An error of the router's own fails it.
+    pub(super) fn fail(&mut self) {
+        self.failed = true;
+    }
+
+    /// True if it is READ COMMITTED as far as BEGIN says: a statement may run
+    /// beside it without anyone seeing a difference.
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain && self.preamble.is_empty()
+    }
+
+    /// Bytes kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.begin.len() + self.preamble.iter().map(|e| e.text.len()).sum::<usize>()
+    }
+
+    /// Keeps a statement to be sent once there is a shard.
+    pub(super) fn keep(&mut self, text: &[u8], effects: Vec<Effect>) {
+        self.preamble.push(Entry { text: text.into(), savepoint: None, effects });
+    }
+
+    /// Keeps SAVEPOINT `name`.
+    pub(super) fn savepoint(&mut self, name: &str, text: &[u8]) {
+        let effects = vec![Effect::Savepoint(name.into())];
+        self.preamble.push(Entry { text: text.into(), savepoint: Some(name.into()), effects });
+    }
+
+    /// ROLLBACK TO `name`: true if there is such a savepoint. It heals a
+    /// failure that came after.
+    pub(super) fn rollback_to(&mut self, name: &str) -> bool {
+        match self.find(name) {
+            Some(at) => {
+                self.preamble.truncate(at + 1);
+                self.failed = false;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// RELEASE `name`: true if there is such a savepoint.
+    pub(super) fn release(&mut self, name: &str) -> bool {
+        let Some(at) = self.find(name) else { return false };
+        let mut index = 0;
+        self.preamble.retain(|entry| {
+            index += 1;
+            index <= at || entry.savepoint.is_none()
+        });
+        true
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        self.preamble.iter().rposition(|e| e.savepoint.as_deref() == Some(name))
+    }
+
+    /// True if sending BEGIN alone opens it: nothing in it can fail, so the
+    /// first statement may follow without waiting.
+    pub(super) fn can_not_fail(&self) -> bool {
+        self.is_plain()
+    }
+
+    /// Appends the statements that open it on a backend.
+    pub(super) fn write_sql(&self, sql: &mut Vec<u8>) {
+        sql.extend_from_slice(&self.begin);
+        for entry in &self.preamble {
+            sql.extend_from_slice(b"\n;");
+            sql.extend_from_slice(&entry.text);
+        }
+    }
+
+    /// What the kept statements did, in order.
+    pub(super) fn into_effects(self) -> impl Iterator<Item = Effect> {
+        self.preamble.into_iter().flat_map(|entry| entry.effects)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sql(lazy: &Lazy) -> String {
+        let mut out = Vec::new();
+        lazy.write_sql(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn rollback_to_forgets_what_came_after_and_heals() {
+        let mut lazy = Lazy::new(b"BEGIN", true);
+        lazy.savepoint("a", b"SAVEPOINT a");
+        lazy.keep(b"SET LOCAL x = 1", Vec::new());
+        lazy.fail();
+        assert!(lazy.rollback_to("a"));
+        assert!(!lazy.is_failed());
+        assert_eq!(sql(&lazy), "BEGIN\n;SAVEPOINT a");
+        assert!(!lazy.rollback_to("b"));
+    }
+
+    #[test]
+    fn release_removes_the_savepoint_and_those_inside() {
+        let mut lazy = Lazy::new(b"BEGIN", true);
+        lazy.savepoint("a", b"SAVEPOINT a");
+        lazy.keep(b"SET LOCAL x = 1", Vec::new());
+        lazy.savepoint("b", b"SAVEPOINT b");
+        assert!(lazy.release("a"));
+        assert_eq!(sql(&lazy), "BEGIN\n;SET LOCAL x = 1");
+        assert!(!lazy.release("b"));
+    }
+}

@@ -1,0 +1,89 @@
+//! Errors of the router's own, as the client sees them.
+
+use crate::protocol::encode::{ErrorReport, error_response, notice_response};
+use crate::types::SqlState;
+
+/// A statement that the router refuses, with the way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The SQLSTATE.
+    pub state: SqlState,
+    /// What is refused; lower case, no full stop, no hosts, no secrets.
+    pub message: String,
+    /// What happened around it.
+    pub detail: Option<String>,
+    /// The way out.
+    pub hint: Option<String>,
+}
+
+impl Refused {
+    /// An error without a hint.
+    pub fn new(state: SqlState, message: impl Into<String>) -> Self {
+        Self { state, message: message.into(), detail: None, hint: None }
+    }
+
+    /// The same with the way out.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The whole ErrorResponse frame of an ERROR.
+    pub fn frame(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128);
+        error_response(&mut out, &self.report("ERROR"));
+        out
+    }
+
+    /// The whole ErrorResponse frame of a FATAL: the connection closes.
+    pub fn fatal_frame(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128);
+        error_response(&mut out, &self.report("FATAL"));
+        out
+    }
+
+    /// The whole NoticeResponse frame of a WARNING.
+    pub fn warning_frame(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128);
+        notice_response(&mut out, &self.report("WARNING"));
+        out
+    }
+
+    fn report(&self, severity: &'static str) -> ErrorReport<'_> {
+        let mut report = ErrorReport::error(self.state, &self.message);
+        report.severity = severity;
+        report.detail = self.detail.as_deref();
+        report.hint = self.hint.as_deref();
+        report
+    }
+}
+
+/// `feature_not_supported`
+pub const NOT_SUPPORTED: SqlState = SqlState::new("0A000");
+/// `in_failed_sql_transaction`
+pub const IN_FAILED_TRANSACTION: SqlState = SqlState::new("25P02");
+/// `no_active_sql_transaction`
+pub const NO_TRANSACTION: SqlState = SqlState::new("25P01");
+/// `active_sql_transaction`
+pub const ACTIVE_TRANSACTION: SqlState = SqlState::new("25001");
+/// `invalid_sql_statement_name`
+pub const NO_STATEMENT: SqlState = SqlState::new("26000");
+/// `duplicate_prepared_statement`
+pub const DUPLICATE_STATEMENT: SqlState = SqlState::new("42P05");
+/// `invalid_savepoint_specification`
+pub const NO_SAVEPOINT: SqlState = SqlState::new("3B001");
+/// `program_limit_exceeded`
+pub const LIMIT_EXCEEDED: SqlState = SqlState::new("54000");
+/// `protocol_violation`
+pub const PROTOCOL_VIOLATION: SqlState = SqlState::new("08P01");
+/// `invalid_parameter_value`
+pub const INVALID_VALUE: SqlState = SqlState::new("22023");
+/// `undefined_object`
+pub const UNDEFINED_OBJECT: SqlState = SqlState::new("42704");
+/// `connection_failure`
+pub const CONNECTION_FAILURE: SqlState = SqlState::new("08006");
+/// `transaction_resolution_unknown`
+pub const OUTCOME_UNKNOWN: SqlState = SqlState::new("08007");
+/// `query_canceled`
+pub const CANCELED: SqlState = SqlState::new("57014");

@@ -1,0 +1,225 @@
+//! Prepared statements: a client's names, and the texts that the thread shares.
+//!
+//! A text has one number per thread, whichever client prepared it; its
+//! identity is everything that changes its meaning: the text itself, the
+//! parameter types, search_path and role. Comparing it all costs nothing,
+//! because it happens at Parse alone.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::backend::{Setting, SettingsSet, StatementId};
+use crate::protocol::frontend::Parse;
+use crate::route::Template;
+
+/// A statement text with its number, shared by all clients of the thread.
+pub struct Prepared {
+    /// The number that makes its name on backends.
+    pub id: StatementId,
+    /// The text; for one made by SQL's PREPARE, the whole PREPARE under the
+    /// backends' name.
+    pub text: Box<[u8]>,
+    /// Parameter types as Parse carries them.
+    pub raw_types: Box<[u8]>,
+    /// How it is prepared on a backend.
+    pub origin: Origin,
+    /// Its route template and the serial of the map that it was made under.
+    template: RefCell<(u64, Rc<Template>)>,
+}
+
+/// How a statement came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// A Parse message.
+    Parse,
+    /// SQL's PREPARE.
+    Sql,
+}
+
+impl Prepared {
+    /// The template, if it was made under the map with this serial.
+    pub fn template(&self, serial: u64) -> Option<Rc<Template>> {
+        let slot = self.template.borrow();
+        (slot.0 == serial).then(|| Rc::clone(&slot.1))
+    }
+
+    /// Keeps a template that was made under the map with this serial.
+    pub fn set_template(&self, serial: u64, template: Rc<Template>) {
+        *self.template.borrow_mut() = (serial, template);
+    }
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct Identity {
+    text: Box<[u8]>,
+    raw_types: Box<[u8]>,
+    origin: Origin,
+    context: Box<str>,
+}
+
+/// The thread's statement texts; those that no client has any more are thrown
+/// out when there are too many.
+#[derive(Default)]
+pub struct StatementRegistry {
+    known: HashMap<Identity, Rc<Prepared>>,
+    newest: u64,
+}
+
+impl StatementRegistry {
+    /// The shared statement of a Parse message under these settings.
+    pub fn intern(
+        &mut self,
+        parse: &Parse<'_>,
+        settings: &SettingsSet,
+        template: (u64, Rc<Template>),
+    ) -> Rc<Prepared> {
+        let identity = Identity {
+            text: parse.query.into(),
+            raw_types: parse.raw_types().into(),
+            origin: Origin::Parse,
+            context: context_of(settings),
+        };
+        self.find_or_add(identity, template, |_| parse.query.into())
+    }
+
+    /// The shared statement of a PREPARE in SQL: `text` with the name spliced
+    /// in between `head` and `tail`.
+    pub fn intern_sql(
+        &mut self,
+        (head, tail): (&[u8], &[u8]),
+        settings: &SettingsSet,
+        template: (u64, Rc<Template>),
+    ) -> Rc<Prepared> {
+        let identity = Identity {
+            text: [head, b"\0", tail].concat().into(),
+            raw_types: Box::default(),
+            origin: Origin::Sql,
+            context: context_of(settings),
+        };
+        self.find_or_add(identity, template, |id| {
+            let mut buffer = [0; crate::backend::NAME_LEN];
+            let name = crate::backend::backend_name(id, &mut buffer);
+            [head, name, tail].concat().into()
+        })
+    }
+
+    fn find_or_add(
+        &mut self,
+        identity: Identity,
+        template: (u64, Rc<Template>),
+        text: impl FnOnce(StatementId) -> Box<[u8]>,
+    ) -> Rc<Prepared> {
+        if let Some(shared) = self.known.get(&identity) {
+            return Rc::clone(shared);
+        }
+        if self.known.len() >= TEXTS_MAX {
+            self.known.retain(|_, shared| Rc::strong_count(shared) > 1);
+        }
+        self.newest += 1;
+        let id = StatementId::new(self.newest);
+        let shared = Rc::new(Prepared {
+            id,
+            text: text(id),
+            raw_types: identity.raw_types.clone(),
+            origin: identity.origin,
+            template: RefCell::new(template),
+        });
+        self.known.insert(identity, Rc::clone(&shared));
+        shared
+    }
+
+    /// A number for an unnamed statement; never one of a shared text.
+    pub fn number(&mut self) -> StatementId {
+        self.newest += 1;
+        StatementId::new(self.newest)
+    }
+}
+
+/// The settings that change what a text means.
+fn context_of(settings: &SettingsSet) -> Box<str> {
+    let mut context = String::new();
+    for (name, value) in settings.iter() {
+        if matches!(name, "search_path" | "role" | "session_authorization") {
+            let (Setting::Flat(text) | Setting::Statement(text)) = value;
+            context.push_str(name);
+            context.push('=');
+            context.push_str(text);
+            context.push('\0');
+        }
+    }
+    context.into()
+}
+
+/// One client's names.
+#[derive(Default)]
+pub struct Statements {
+    names: HashMap<Box<[u8]>, Rc<Prepared>>,
+}
+
+impl Statements {
+    /// The statement that the client calls `name`.
+    pub fn find(&self, name: &[u8]) -> Option<&Rc<Prepared>> {
+        self.names.get(name)
+    }
+
+    /// Notes a name.
+    pub fn insert(&mut self, name: &[u8], prepared: Rc<Prepared>) {
+        self.names.insert(name.into(), prepared);
+    }
+
+    /// Forgets a name; true if there was one.
+    pub fn remove(&mut self, name: &[u8]) -> bool {
+        self.names.remove(name).is_some()
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.names.clear();
+    }
+
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+}
+
+/// A client's unnamed statement: one text, replaced by every unnamed Parse,
+/// gone with the next simple query. Its buffers are used again.
+#[derive(Default)]
+pub struct Unnamed {
+    /// Its number, while there is one.
+    pub id: Option<StatementId>,
+    /// The text.
+    pub text: Vec<u8>,
+    /// Parameter types as Parse carries them.
+    pub raw_types: Vec<u8>,
+    /// Its route template and the map's serial.
+    pub template: Option<(u64, Rc<Template>)>,
+}
+
+impl Unnamed {
+    /// Takes the place of the one before.
+    pub fn replace(&mut self, id: StatementId, parse: &Parse<'_>, template: (u64, Rc<Template>)) {
+        self.id = Some(id);
+        self.text.clear();
+        self.text.extend_from_slice(parse.query);
+        self.raw_types.clear();
+        self.raw_types.extend_from_slice(parse.raw_types());
+        self.template = Some(template);
+    }
+
+    /// There is none any more; a large text gives its memory back.
+    pub fn forget(&mut self) {
+        self.id = None;
+        self.template = None;
+        if self.text.capacity() > KEPT_TEXT_MAX {
+            self.text = Vec::new();
+        }
+    }
+}
+
+/// Shared texts kept before those that no client has are thrown out.
+const TEXTS_MAX: usize = 10_000;
+/// Capacity that an unnamed statement's buffer keeps, in bytes.
+const KEPT_TEXT_MAX: usize = 4096;
