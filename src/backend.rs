@@ -67,6 +67,8 @@ pub struct Backend {
     swallow_ready: bool,
     /// Names to close before they are prepared again.
     stale: Vec<StatementId>,
+    /// Names to close because others took their place.
+    evicted: Vec<StatementId>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -96,6 +98,7 @@ impl Backend {
             replayable: false,
             swallow_ready: false,
             stale: Vec::new(),
+            evicted: Vec::new(),
         }
     }
 
@@ -154,6 +157,33 @@ impl Backend {
         self.replayable = true;
     }
 
+    /// True if `id` is prepared on the server under its name.
+    pub fn has_prepared(&mut self, id: StatementId) -> bool {
+        if self.prepared.touch(id) {
+            return true;
+        }
+        // Pushed out of the count by others, and not closed since.
+        let evicted = self.evicted.contains(&id);
+        if evicted {
+            self.evicted.retain(|e| *e != id);
+            self.note_prepared(id);
+        }
+        evicted
+    }
+
+    /// Notes that `id` is being prepared by SQL. A name that it pushes out of
+    /// the count stays on the server until `id`s of its own kind close it.
+    pub fn note_prepared(&mut self, id: StatementId) {
+        if let Some(oldest) = self.prepared.insert(id) {
+            self.evicted.push(oldest);
+        }
+    }
+
+    /// Names to close because others took their place.
+    pub fn take_evicted(&mut self) -> Option<StatementId> {
+        self.evicted.pop()
+    }
+
     /// True, once, if `id` is still prepared on the server although its plan
     /// is stale: it has to be closed before it is prepared again.
     pub fn take_stale(&mut self, id: StatementId) -> bool {
@@ -183,6 +213,7 @@ impl Backend {
         self.dirty = false;
         self.prepared.clear();
         self.stale.clear();
+        self.evicted.clear();
         self.unnamed = None;
         self.settings = defaults;
     }
@@ -192,7 +223,7 @@ impl Backend {
     pub fn push(&mut self, expect: Expect) {
         if self.skipping {
             match expect {
-                Expect::Sync => {}
+                Expect::Sync | Expect::OwnQuery(OwnPurpose::Describe) => {}
                 Expect::Query(_)
                 | Expect::OwnQuery(_)
                 | Expect::Parse(_)

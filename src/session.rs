@@ -20,6 +20,7 @@ mod refusal;
 mod simple;
 mod statements;
 
+pub use events::{EventEnv, Lost, Writes};
 pub use refusal::Refused;
 pub use statements::StatementRegistry;
 
@@ -28,8 +29,8 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::backend::{Backend, SettingsInterner, SettingsSet};
-use crate::cluster::{Cluster, Consistency};
+use crate::backend::{Backend, Setting, SettingsInterner, SettingsSet, StatementId};
+use crate::cluster::Consistency;
 use crate::route::Planner;
 use crate::shardmap::Map;
 use crate::types::{Access, ShardId};
@@ -50,8 +51,11 @@ pub struct Env<'e> {
     pub map: &'e Arc<Map>,
     /// Grows with every map that the thread has had.
     pub map_serial: u64,
-    /// The newest view of the nodes; only EXPLAIN ROUTE asks it.
-    pub cluster: &'e Cluster,
+    /// The configured level of reads.
+    pub consistency: Consistency,
+    /// Says which node a read of a shard at a level would use, and why; only
+    /// EXPLAIN ROUTE asks.
+    pub choose: &'e dyn Fn(ShardId, Consistency) -> String,
     /// The backend that the session holds, and its shard.
     pub backend: Option<(&'e mut Backend, ShardId)>,
     /// For the client.
@@ -132,6 +136,10 @@ enum Phase {
     Batch,
     /// An extended batch failed here, without a backend: skip to its Sync.
     Skip,
+    /// It failed and has a backend: skip to its Sync, which goes on.
+    SkipBound,
+    /// A query of the router's own runs first; the client's message stays.
+    Own,
     /// The unit is sent; its ReadyForQuery is owed.
     Await,
     /// Execute of a COPY FROM STDIN is sent; the client's Sync is held back
@@ -210,6 +218,8 @@ struct Stream {
 pub struct Session {
     limits: Limits,
     phase: Phase,
+    /// The phase to go back to after a query of the router's own.
+    resume: Phase,
     tx: Tx,
     stream: Stream,
     statements: Statements,
@@ -234,6 +244,19 @@ pub struct Session {
     everywhere: Option<place::Everywhere>,
     /// The map of the running transaction.
     tx_map: Option<(Arc<Map>, u64)>,
+    /// Settings make the client's statements unreadable (not UTF-8, or old
+    /// string syntax); only an unsharded database serves it then.
+    unreadable: bool,
+    /// The batch's last Execute is of a COPY FROM STDIN.
+    copy_pending: bool,
+    /// A unit has begun on the held backend and not ended.
+    unit_open: bool,
+    /// The running unit may commit the transaction.
+    commit_sent: bool,
+    /// The batch has bound a portal.
+    bound_in_batch: bool,
+    /// Names whose Parse the server has not confirmed.
+    unconfirmed: Vec<(Box<[u8]>, StatementId)>,
     /// Statements so far.
     statements_seen: u64,
 }
@@ -244,6 +267,7 @@ impl Session {
         Self {
             limits,
             phase: Phase::Idle,
+            resume: Phase::Idle,
             tx: Tx::Backend,
             stream: Stream::default(),
             statements: Statements::default(),
@@ -260,6 +284,12 @@ impl Session {
             outside: false,
             everywhere: None,
             tx_map: None,
+            unreadable: false,
+            copy_pending: false,
+            unit_open: false,
+            commit_sent: false,
+            bound_in_batch: false,
+            unconfirmed: Vec::new(),
             statements_seen: 0,
         }
     }
@@ -267,10 +297,13 @@ impl Session {
     /// True if a unit is sent and the client must wait.
     pub const fn is_awaiting(&self) -> bool {
         match self.phase {
-            Phase::Await | Phase::CopyStart => true,
-            Phase::Idle | Phase::Batch | Phase::Skip | Phase::CopySimple | Phase::CopyBatch => {
-                false
-            }
+            Phase::Await | Phase::CopyStart | Phase::Own => true,
+            Phase::Idle
+            | Phase::Batch
+            | Phase::Skip
+            | Phase::SkipBound
+            | Phase::CopySimple
+            | Phase::CopyBatch => false,
         }
     }
 
@@ -303,6 +336,13 @@ impl Session {
     /// Statements (simple queries and executions) so far.
     pub const fn statements_seen(&self) -> u64 {
         self.statements_seen
+    }
+
+    /// The session's search_path as it was set, if it was.
+    fn search_path(&self) -> Option<&str> {
+        match self.settings.find("search_path")? {
+            Setting::Flat(text) | Setting::Statement(text) => Some(text),
+        }
     }
 
     /// The checkout that the last feed asked for has failed: the unit at the

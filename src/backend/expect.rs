@@ -69,12 +69,13 @@ pub enum SentAs {
 /// Why the router sent a query of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnPurpose {
-    /// Bring the session's settings to this backend.
-    Settings,
-    /// Open the transaction that the client began before it had a shard.
+    /// Bring the session's settings, its transaction and what its statement
+    /// needs to this backend; the unit waits for it.
+    Prelude,
+    /// A Sync that ends what was only described; the batch goes on elsewhere.
+    Describe,
+    /// A bare BEGIN, which can't fail; the unit follows at once.
     Begin,
-    /// Prepare a statement that the client made with SQL's PREPARE.
-    Prepare(StatementId),
     /// A statement that goes to all shards in turn.
     Everywhere {
         /// Notices of the first shard reach the client, the others repeat them.
@@ -103,9 +104,9 @@ pub enum Event {
     /// A query of the router's own failed; the client's unit behind it failed
     /// or ran without what it needed.
     OwnFailed(OwnPurpose, Box<[u8]>),
-    /// A statement for all shards has ended on this one; with its command tag
-    /// (and NUL) unless it failed.
-    OwnDone(Option<Box<[u8]>>),
+    /// A query of the router's own has ended; with its last command tag (and
+    /// NUL) if it had one.
+    OwnDone(OwnPurpose, Option<Box<[u8]>>),
     /// The server waits for COPY data.
     CopyIn,
 }

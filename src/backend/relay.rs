@@ -417,9 +417,7 @@ impl Backend {
         if let Some(purpose) = own {
             walk.drop_frame(start, end);
             let tag = self.own_tag.take();
-            if matches!(purpose, OwnPurpose::Everywhere { .. }) {
-                events.push(Event::OwnDone(tag));
-            }
+            events.push(Event::OwnDone(purpose, tag));
         } else if self.swallow_ready {
             self.swallow_ready = false;
             walk.drop_frame(start, end);

@@ -35,6 +35,11 @@ impl Lazy {
         Self { begin: begin.into(), plain, failed: false, preamble: Vec::new() }
     }
 
+    /// The transaction that AND CHAIN opens: the same modes, nothing said yet.
+    pub(super) fn restarted(&self) -> Self {
+        Self::new(&self.begin, self.plain)
+    }
+
     /// True if an error of the router's own has failed it.
     pub(super) const fn is_failed(&self) -> bool {
         self.failed

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use crate::backend::{Setting, SettingsSet, StatementId};
 use crate::protocol::frontend::Parse;
 use crate::route::Template;
+use crate::sql::literal::Literals;
 
 /// A statement text with its number, shared by all clients of the thread.
 pub struct Prepared {
@@ -22,6 +23,8 @@ pub struct Prepared {
     pub text: Box<[u8]>,
     /// Parameter types as Parse carries them.
     pub raw_types: Box<[u8]>,
+    /// The text's constants.
+    pub literals: Literals,
     /// How it is prepared on a backend.
     pub origin: Origin,
     /// Its route template and the serial of the map that it was made under.
@@ -73,6 +76,7 @@ impl StatementRegistry {
         parse: &Parse<'_>,
         settings: &SettingsSet,
         template: (u64, Rc<Template>),
+        literals: Literals,
     ) -> Rc<Prepared> {
         let identity = Identity {
             text: parse.query.into(),
@@ -80,7 +84,7 @@ impl StatementRegistry {
             origin: Origin::Parse,
             context: context_of(settings),
         };
-        self.find_or_add(identity, template, |_| parse.query.into())
+        self.find_or_add(identity, template, literals, |_| parse.query.into())
     }
 
     /// The shared statement of a PREPARE in SQL: `text` with the name spliced
@@ -97,7 +101,7 @@ impl StatementRegistry {
             origin: Origin::Sql,
             context: context_of(settings),
         };
-        self.find_or_add(identity, template, |id| {
+        self.find_or_add(identity, template, Literals::default(), |id| {
             let mut buffer = [0; crate::backend::NAME_LEN];
             let name = crate::backend::backend_name(id, &mut buffer);
             [head, name, tail].concat().into()
@@ -108,6 +112,7 @@ impl StatementRegistry {
         &mut self,
         identity: Identity,
         template: (u64, Rc<Template>),
+        literals: Literals,
         text: impl FnOnce(StatementId) -> Box<[u8]>,
     ) -> Rc<Prepared> {
         if let Some(shared) = self.known.get(&identity) {
@@ -122,6 +127,7 @@ impl StatementRegistry {
             id,
             text: text(id),
             raw_types: identity.raw_types.clone(),
+            literals,
             origin: identity.origin,
             template: RefCell::new(template),
         });
@@ -194,13 +200,22 @@ pub struct Unnamed {
     pub text: Vec<u8>,
     /// Parameter types as Parse carries them.
     pub raw_types: Vec<u8>,
+    /// The text's constants.
+    pub literals: Literals,
     /// Its route template and the map's serial.
     pub template: Option<(u64, Rc<Template>)>,
 }
 
 impl Unnamed {
     /// Takes the place of the one before.
-    pub fn replace(&mut self, id: StatementId, parse: &Parse<'_>, template: (u64, Rc<Template>)) {
+    pub fn replace(
+        &mut self,
+        id: StatementId,
+        parse: &Parse<'_>,
+        template: (u64, Rc<Template>),
+        literals: &Literals,
+    ) {
+        self.literals.clone_from(literals);
         self.id = Some(id);
         self.text.clear();
         self.text.extend_from_slice(parse.query);

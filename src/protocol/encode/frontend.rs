@@ -352,3 +352,23 @@ mod tests {
         assert!(out.is_empty());
     }
 }
+
+/// Parse with the parameter types as another Parse carried them.
+///
+/// # Errors
+/// A zero byte in `name` or `text`, types that are not whole, or a message
+/// that becomes too long.
+pub fn parse_raw(
+    out: &mut Vec<u8>,
+    name: &[u8],
+    text: &[u8],
+    raw_types: &[u8],
+) -> Result<(), EncodeError> {
+    message(out, tag::PARSE, |w| {
+        w.text("statement name", name)?;
+        w.text("query", text)?;
+        w.count("parameter types", raw_types.len() / 4)?;
+        w.raw(raw_types);
+        Ok(())
+    })
+}

@@ -1,0 +1,393 @@
+//! What the session learns from its backend's replies.
+
+use std::rc::Rc;
+
+use crate::backend::{Backend, Event, Expect, OwnPurpose, SettingsInterner, SettingsSet, Tag};
+use crate::protocol::backend::TxStatus;
+use crate::protocol::encode;
+
+use super::effects::{Effect, is_readable};
+use super::refusal::{CONNECTION_FAILURE, OUTCOME_UNKNOWN, Refused};
+use super::{After, Holds, Phase, Session, Tx};
+use crate::backend::Setting;
+
+/// What the session may use while it hears a backend's events.
+pub struct EventEnv<'e> {
+    /// The backend that it holds.
+    pub backend: &'e mut Backend,
+    /// The thread's shared settings values.
+    pub interner: &'e mut SettingsInterner,
+    /// For the backend.
+    pub to_backend: &'e mut Vec<u8>,
+}
+
+/// What is left for a client whose backend is gone.
+#[derive(Debug)]
+pub enum Lost {
+    /// Nothing was under way: it notices nothing, or only that its
+    /// transaction failed.
+    Quiet,
+    /// Say this; the session lives on.
+    Say(Vec<u8>),
+    /// Say this, then close: state that only the backend had is gone, or the
+    /// client is in the middle of a message.
+    Close(Vec<u8>),
+}
+
+impl Session {
+    /// Takes in what a walk over the backend's replies reported.
+    pub fn on_events(&mut self, events: &mut Vec<Event>, mut env: EventEnv<'_>) -> After {
+        let mut after = After::Keep;
+        for event in events.drain(..) {
+            match event {
+                Event::Ready(status) => self.on_ready(status, &mut env),
+                Event::Complete(tag) => self.on_complete(tag, &mut env),
+                Event::Error { fatal, .. } => {
+                    self.on_error(&mut env);
+                    if fatal {
+                        return After::Close;
+                    }
+                }
+                Event::StalePlan => {
+                    self.phase = Phase::Idle;
+                    self.unit_open = false;
+                    self.effects.clear();
+                    after = After::Replay;
+                }
+                Event::OwnFailed(purpose, frame) => self.on_own_failed(purpose, frame, &mut env),
+                Event::OwnDone(purpose, tag) => self.on_own_done(purpose, tag, &mut env),
+                Event::CopyIn => match self.phase {
+                    Phase::Await => self.phase = Phase::CopySimple,
+                    Phase::CopyStart | Phase::Batch => self.phase = Phase::CopyBatch,
+                    Phase::Idle
+                    | Phase::Skip
+                    | Phase::SkipBound
+                    | Phase::Own
+                    | Phase::CopySimple
+                    | Phase::CopyBatch => {}
+                },
+            }
+        }
+        if after == After::Keep && self.may_release(env.backend) {
+            self.unit_open = false;
+            self.outside = false;
+            return After::Release;
+        }
+        after
+    }
+
+    /// True if the session has no use for its backend any more.
+    pub fn may_release(&self, backend: &Backend) -> bool {
+        let between = matches!(self.phase, Phase::Idle)
+            || (matches!(self.phase, Phase::Batch | Phase::Skip) && !self.unit_open);
+        between
+            && self.holds.is_empty()
+            && backend.status() == TxStatus::Idle
+            && backend.is_settled()
+            && self.stream.left == 0
+            && !self.pending.is_placed()
+    }
+
+    fn on_ready(&mut self, status: TxStatus, env: &mut EventEnv<'_>) {
+        self.phase = Phase::Idle;
+        self.unit_open = false;
+        self.copy_pending = false;
+        self.effects.clear();
+        if !self.unconfirmed.is_empty() {
+            self.drop_unconfirmed(env.backend);
+        }
+        if status == TxStatus::Idle && !self.outside {
+            if !self.log.is_empty() {
+                if self.failed {
+                    self.log.clear();
+                } else {
+                    self.apply_log(env);
+                }
+            }
+            if !self.portals.is_empty() {
+                self.portals.clear();
+            }
+            self.tx_map = None;
+            self.tx = Tx::Backend;
+        }
+        self.outside = false;
+        self.failed = false;
+    }
+
+    /// Names whose Parse failed do not exist.
+    fn drop_unconfirmed(&mut self, backend: &mut Backend) {
+        for (name, id) in self.unconfirmed.drain(..) {
+            if !backend.prepared().touch(id) {
+                self.statements.remove(&name);
+            }
+        }
+    }
+
+    fn on_complete(&mut self, tag: Tag, env: &mut EventEnv<'_>) {
+        let effects = self.effects.pop_front().unwrap_or_default();
+        match tag {
+            Tag::Commit | Tag::PrepareTransaction => self.apply_log(env),
+            Tag::Rollback if !effects.iter().any(|e| matches!(e, Effect::RollbackTo(_))) => {
+                self.log.clear();
+            }
+            Tag::Rollback | Tag::Other => {}
+        }
+        for effect in effects {
+            match effect {
+                Effect::Prepare(name, prepared) => self.statements.insert(&name, prepared),
+                Effect::Discarded => self.on_discarded(env),
+                Effect::Set(..)
+                | Effect::Reset(_)
+                | Effect::ResetAll
+                | Effect::Savepoint(_)
+                | Effect::Release(_)
+                | Effect::RollbackTo(_) => self.log.push(effect),
+            }
+        }
+        if self.phase == Phase::CopyStart {
+            // The COPY ended without data from the client.
+            self.release_sync(env);
+        }
+    }
+
+    /// DISCARD ALL ran on the held backend.
+    fn on_discarded(&mut self, env: &mut EventEnv<'_>) {
+        let defaults = env.interner.intern(SettingsSet::default());
+        env.backend.reset_done(defaults);
+        self.statements.clear();
+        self.unnamed.forget();
+        self.log.clear();
+        self.settings = Rc::clone(&self.startup);
+        self.unreadable = false;
+        self.consistency = None;
+        self.holds = Holds(self.holds.0 & Holds::SESSION.0);
+    }
+
+    fn on_error(&mut self, env: &mut EventEnv<'_>) {
+        self.failed = true;
+        self.effects.clear();
+        match self.phase {
+            Phase::CopySimple => self.phase = Phase::Await,
+            Phase::CopyBatch => self.phase = Phase::SkipBound,
+            Phase::CopyStart => self.release_sync(env),
+            Phase::Idle
+            | Phase::Batch
+            | Phase::Skip
+            | Phase::SkipBound
+            | Phase::Own
+            | Phase::Await => {}
+        }
+    }
+
+    /// Sends the Sync that was held back behind a COPY.
+    fn release_sync(&mut self, env: &mut EventEnv<'_>) {
+        encode::sync(env.to_backend);
+        env.backend.push(Expect::Sync);
+        self.phase = Phase::Await;
+    }
+
+    fn on_own_failed(&mut self, purpose: OwnPurpose, frame: Box<[u8]>, env: &mut EventEnv<'_>) {
+        match purpose {
+            OwnPurpose::Everywhere { .. } => {
+                if let Some(everywhere) = &mut self.everywhere {
+                    let done = everywhere.shards.iter().take(everywhere.next);
+                    let done: Vec<&str> = done.map(|(_, name)| &**name).collect();
+                    let at = everywhere.shards.get(everywhere.next).map_or("?", |(_, name)| name);
+                    everywhere.failed = Some(with_place(&frame, at, &done));
+                }
+            }
+            OwnPurpose::Prelude | OwnPurpose::Begin | OwnPurpose::Describe => {
+                // Half of it may have been done.
+                env.backend.mark_dirty();
+                self.pending.refuse_frame(frame);
+            }
+        }
+    }
+
+    fn on_own_done(
+        &mut self,
+        purpose: OwnPurpose,
+        tag: Option<Box<[u8]>>,
+        env: &mut EventEnv<'_>,
+    ) {
+        match purpose {
+            OwnPurpose::Begin => return,
+            OwnPurpose::Describe => {
+                self.unit_open = false;
+                self.phase = if self.failed { Phase::Skip } else { Phase::Batch };
+                return;
+            }
+            OwnPurpose::Everywhere { .. } => {
+                if let Some(everywhere) = &mut self.everywhere
+                    && everywhere.failed.is_none()
+                {
+                    everywhere.next += 1;
+                    everywhere.tag = tag;
+                }
+                self.unit_open = false;
+                self.pending.clear();
+            }
+            OwnPurpose::Prelude => self.on_prelude_done(env),
+        }
+        self.phase = self.resume;
+    }
+
+    /// The backend has the session's settings and is in its transaction.
+    fn on_prelude_done(&mut self, env: &mut EventEnv<'_>) {
+        let opened = env.backend.status() != TxStatus::Idle;
+        if self.pending.is_refused() {
+            if opened {
+                self.tx = Tx::Backend;
+            } else if let Tx::Lazy(lazy) = &mut self.tx {
+                lazy.fail();
+            }
+            return;
+        }
+        env.backend.set_settings(Rc::clone(&self.settings));
+        if opened && let Tx::Lazy(lazy) = std::mem::replace(&mut self.tx, Tx::Backend) {
+            for effect in lazy.into_effects() {
+                self.log.push(effect);
+            }
+        }
+    }
+
+    // === settings ===
+
+    fn apply_log(&mut self, env: &mut EventEnv<'_>) {
+        if self.log.is_empty() {
+            return;
+        }
+        let mut session = (*self.settings).clone();
+        let mut backend = (**env.backend.settings()).clone();
+        self.log.apply(&self.startup, &mut session, &mut backend);
+        if session.bytes() > self.limits.settings_bytes_max {
+            // Too much to carry: the session keeps its backend instead.
+            self.holds.add(Holds::UNTRACKED);
+        }
+        self.note_unreadable(&session);
+        self.settings = env.interner.intern(session);
+        env.backend.set_settings(env.interner.intern(backend));
+    }
+
+    /// A transaction that never had a shard commits.
+    pub(super) fn apply_log_without_backend(&mut self, interner: &mut SettingsInterner) {
+        if self.log.is_empty() {
+            return;
+        }
+        let mut session = (*self.settings).clone();
+        let mut nobody = SettingsSet::default();
+        self.log.apply(&self.startup, &mut session, &mut nobody);
+        self.note_unreadable(&session);
+        self.settings = interner.intern(session);
+    }
+
+    /// Whether the client's statements can still be read.
+    pub(super) fn note_unreadable(&mut self, settings: &SettingsSet) {
+        self.unreadable = settings.iter().any(|(name, value)| match value {
+            Setting::Flat(text) => !is_readable(name, Some(text)),
+            Setting::Statement(text) => {
+                let value = text.rsplit(['=', ' ']).next().unwrap_or_default();
+                !is_readable(name, Some(value.trim_matches(['\'', '"', ';'])))
+            }
+        });
+    }
+
+    // === a backend that is gone ===
+
+    /// The held backend's connection broke. `told`: it said why (a FATAL has
+    /// been forwarded), so nothing is added.
+    pub fn on_lost(&mut self, backend: &Backend, writes: Writes) -> Lost {
+        let was_transaction = backend.status() != TxStatus::Idle;
+        let running = self.is_awaiting() || self.unit_open;
+        let held = !Holds(self.holds.0 & !Holds::SESSION.0).is_empty();
+        let refused = if running && writes == Writes::Possible && !was_transaction
+            || running && self.ends_transaction()
+        {
+            Refused::new(
+                OUTCOME_UNKNOWN,
+                "connection to the shard was lost; whether the statement was committed is unknown",
+            )
+            .hint("check for its effect before sending it again")
+        } else {
+            Refused::new(CONNECTION_FAILURE, "connection to the shard was lost")
+                .hint("the transaction was rolled back; it can be run again")
+        };
+        if held || backend.is_mid_frame() {
+            return Lost::Close(refused.fatal_frame());
+        }
+        let extended = matches!(self.phase, Phase::Batch | Phase::SkipBound | Phase::CopyBatch);
+        self.forget_backend();
+        if !running && !was_transaction {
+            return Lost::Quiet;
+        }
+        if was_transaction {
+            let mut lazy = super::lazy::Lazy::new(b"BEGIN", true);
+            lazy.fail();
+            self.tx = Tx::Lazy(Box::new(lazy));
+        }
+        if !running {
+            // Told when the client speaks again: its transaction has failed.
+            return Lost::Quiet;
+        }
+        let mut frame = refused.frame();
+        if extended {
+            self.phase = Phase::Skip;
+        } else {
+            let status = if was_transaction { TxStatus::Failed } else { TxStatus::Idle };
+            encode::ready_for_query(&mut frame, status);
+        }
+        Lost::Say(frame)
+    }
+
+    fn ends_transaction(&self) -> bool {
+        self.commit_sent
+    }
+
+    /// The session goes on without the backend that it held.
+    fn forget_backend(&mut self) {
+        self.phase = Phase::Idle;
+        self.unit_open = false;
+        self.effects.clear();
+        self.log.clear();
+        self.portals.clear();
+        self.unconfirmed.clear();
+        self.pending = super::place::Pending::default();
+        self.everywhere = None;
+        self.outside = false;
+        self.failed = false;
+        self.copy_pending = false;
+        self.tx_map = None;
+        self.stream.discard = true;
+        self.tx = Tx::Backend;
+    }
+}
+
+/// Whether the lost unit may have written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// It ran on a primary.
+    Possible,
+    /// It ran on a replica.
+    Impossible,
+}
+
+/// The server's error with the shard that it came from, and those where the
+/// statement is already done.
+fn with_place(frame: &[u8], at: &str, done: &[&str]) -> Box<[u8]> {
+    use crate::protocol::backend::ErrorFields;
+    use crate::protocol::frame::HEADER_LEN;
+    let body = frame.get(HEADER_LEN..).unwrap_or_default();
+    let Ok(fields) = ErrorFields::decode(body) else { return frame.into() };
+    let text = |code| fields.field(code).map(|v| String::from_utf8_lossy(v).into_owned());
+    let Some(state) = fields.code() else { return frame.into() };
+    let mut refused = Refused::new(state, text(b'M').unwrap_or_default());
+    let before = if done.is_empty() {
+        "no shard has run it".to_owned()
+    } else {
+        format!("already done on: {}", done.join(", "))
+    };
+    let own = text(b'D').map(|detail| format!("{detail} ")).unwrap_or_default();
+    refused.detail = Some(format!("{own}(failed on shard {at}; {before})"));
+    refused.hint = text(b'H');
+    refused.frame().into()
+}

@@ -1,0 +1,850 @@
+//! The extended protocol: batches of Parse, Bind, Describe, Execute and Close,
+//! up to Sync.
+//!
+//! A batch without a backend looks ahead for its shard (`lookahead`); once it
+//! has one, every message goes on, with the client's statement names replaced
+//! by the backends', and with a Parse ahead of a Bind where this backend does
+//! not have the statement yet.
+
+use std::rc::Rc;
+
+use crate::backend::{Expect, NAME_LEN, OwnPurpose, Report, SentAs, StatementId, backend_name};
+use crate::protocol::encode;
+use crate::protocol::frame::Header;
+use crate::protocol::frontend::{Bind, Close, Describe, Execute, Parse, Target};
+use crate::protocol::tag::frontend as tag;
+use crate::route::{Param, Params, Template};
+use crate::sql::statement::TxEffect;
+use crate::types::{Format, Oid};
+
+use super::answer::LocalStatement;
+use super::effects::{PortalEffects, demands};
+use super::feed::{Feed, refuse_route};
+use super::lookahead::Ahead;
+use super::place::Place;
+use super::refusal::{LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused};
+use super::simple::{duplicate, missing, too_many};
+use super::statements::{Origin, Prepared};
+use super::{Phase, Step, Stream, Tx};
+
+/// The statement that a Bind or a Describe names.
+pub(super) enum Named {
+    Shared(Rc<Prepared>),
+    Unnamed(StatementId, Rc<Template>),
+}
+
+impl Feed<'_, '_> {
+    pub(super) fn on_extended(&mut self, kind: u8, body: &[u8], end: usize) -> Option<Step> {
+        if let Some(frame) = self.s.pending.take_refused() {
+            return self.refuse_in_batch(frame);
+        }
+        if self.s.everywhere.is_some() {
+            return self.continue_everywhere(kind, body, end);
+        }
+        if self.env.backend.is_none() {
+            match self.look_ahead() {
+                Ahead::Need(want) => return Some(self.ask(want, None)),
+                Ahead::More => return self.wait_for_more(),
+                Ahead::Local => {}
+            }
+        } else if !self.s.unit_open {
+            if let Some(step) = self.begin_batch() {
+                return Some(step);
+            }
+        }
+        if self.s.phase == Phase::Idle {
+            self.s.phase = Phase::Batch;
+            self.s.failed = false;
+        }
+        if self.env.backend.as_ref().is_some_and(|(b, _)| b.is_skipping()) && kind != tag::SYNC {
+            self.consume(end);
+            return None;
+        }
+        match kind {
+            tag::PARSE => self.on_parse(body, end),
+            tag::BIND => self.on_bind(body, end),
+            tag::DESCRIBE => self.on_describe(body, end),
+            tag::EXECUTE => self.on_execute(body, end),
+            tag::CLOSE => self.on_close(body, end),
+            tag::FLUSH => self.on_flush(end),
+            _ => self.on_sync(end),
+        }
+    }
+
+    /// Brings a backend that was just checked out, or that is held, into the
+    /// session's state before the batch's first message.
+    fn begin_batch(&mut self) -> Option<Step> {
+        if let Some(step) = self.prepare_backend(None) {
+            return Some(step);
+        }
+        let replayable = !self.in_backend_transaction();
+        self.begin_unit();
+        self.fix_map();
+        if replayable {
+            self.keep_for_replay();
+        }
+        None
+    }
+
+    /// Keeps the batch's bytes, should a plan turn out stale: possible if it
+    /// is here whole and small.
+    fn keep_for_replay(&mut self) {
+        self.env.replay.clear();
+        let rest = self.input.get(self.at..).unwrap_or_default();
+        let Some(end) = super::lookahead::batch_end(rest, REPLAY_BYTES_MAX) else { return };
+        if let Some(batch) = rest.get(..end) {
+            self.env.replay.extend_from_slice(batch);
+        }
+        if let Some(backend) = self.backend() {
+            backend.allow_replay();
+        }
+    }
+
+    fn wait_for_more(&mut self) -> Option<Step> {
+        let held = self.input.len() - self.at;
+        if held <= self.s.limits.held_bytes_max {
+            return Some(Step::Read);
+        }
+        let refused = Refused::new(
+            LIMIT_EXCEEDED,
+            format!(
+                "the batch's shard is not known after {} bytes",
+                self.s.limits.held_bytes_max
+            ),
+        )
+        .hint("bind the sharding key as one of the first parameters, or raise limits.held_bytes_max");
+        Some(self.break_off(&refused))
+    }
+
+    // === messages ===
+
+    fn on_parse(&mut self, body: &[u8], end: usize) -> Option<Step> {
+        let Ok(parse) = Parse::decode(body) else { return self.malformed("Parse") };
+        if let Some(refused) = self.refuse_parse(&parse) {
+            return self.refuse_message(&refused, end);
+        }
+        let template = match self.plan(parse.query) {
+            Ok(Some(template)) => template,
+            Ok(None) => return self.forward_unread(end),
+            Err(refused) => return self.refuse_message(&refused, end),
+        };
+        let local = self.is_local_text(&template);
+        let made = (self.map_serial(), template);
+        if parse.name.is_empty() {
+            let id = self.env.registry.number();
+            self.s.unnamed.replace(id, &parse, made, self.env.planner.literals());
+            if local || self.env.backend.is_none() {
+                self.consume(end);
+                self.say(PARSE_COMPLETE);
+                return None;
+            }
+            self.forward(end);
+            if let Some(backend) = self.backend() {
+                backend.push(Expect::ParseUnnamed);
+                backend.set_unnamed(Some(id));
+            }
+            return None;
+        }
+        let literals = self.env.planner.literals().clone();
+        let prepared = self.env.registry.intern(&parse, &self.s.settings, made, literals);
+        self.s.statements.insert(parse.name, Rc::clone(&prepared));
+        self.consume(end);
+        if local || self.env.backend.is_none() {
+            self.say(PARSE_COMPLETE);
+            return None;
+        }
+        if self.backend().is_some_and(|backend| backend.has_prepared(prepared.id)) {
+            self.say(PARSE_COMPLETE);
+            return None;
+        }
+        self.s.unconfirmed.push((parse.name.into(), prepared.id));
+        self.send_parse(&prepared, Expect::Parse(prepared.id));
+        None
+    }
+
+    fn refuse_parse(&self, parse: &Parse<'_>) -> Option<Refused> {
+        if let Some(refused) = self.refuse_in_failed()
+            && !is_transaction_end(parse.query)
+        {
+            return Some(refused);
+        }
+        if !parse.name.is_empty() && self.s.statements.find(parse.name).is_some() {
+            return Some(duplicate(&String::from_utf8_lossy(parse.name)));
+        }
+        let max = self.s.limits.statements_max;
+        (!parse.name.is_empty() && self.s.statements.len() >= max).then(|| too_many(max))
+    }
+
+    /// A text that can't be read, on an unsharded database.
+    fn forward_unread(&mut self, end: usize) -> Option<Step> {
+        self.hold_and_mark(super::Holds::UNTRACKED, true);
+        self.forward(end);
+        if let Some(backend) = self.backend() {
+            backend.push(Expect::ParseUnnamed);
+        }
+        None
+    }
+
+    fn on_bind(&mut self, body: &[u8], end: usize) -> Option<Step> {
+        let Ok(bind) = Bind::decode(body) else { return self.malformed("Bind") };
+        self.s.bound_in_batch = true;
+        let named = match self.named(bind.statement()) {
+            Ok(Some(named)) => named,
+            // Prepared while nothing could be read: it is the server's name.
+            Ok(None) => return self.forward_bind(None, end),
+            Err(refused) => return self.refuse_message(&refused, end),
+        };
+        let template = match self.template_of(&named) {
+            Ok(template) => template,
+            Err(refused) => return self.refuse_message(&refused, end),
+        };
+        if self.is_local_text(&template) {
+            self.consume(end);
+            let local = LocalStatement::new(self.text_of(&named), template);
+            let portal = PortalEffects { local: Some(Rc::new(local)), ..PortalEffects::default() };
+            self.s.portals.insert(bind.portal().into(), portal);
+            self.say(BIND_COMPLETE);
+            return None;
+        }
+        if let Err(refused) = self.check_bind(&bind, &named, &template) {
+            return self.refuse_message(&refused, end);
+        }
+        if self.env.backend.is_none() {
+            // Goes everywhere: its Execute will.
+            self.consume(end);
+            self.say(BIND_COMPLETE);
+            return None;
+        }
+        match named {
+            Named::Shared(prepared) => {
+                if let Err(refused) = self.ensure_prepared(&prepared) {
+                    return self.refuse_message(&refused, end);
+                }
+                self.consume(end);
+                let mut buffer = [0; NAME_LEN];
+                let name = backend_name(prepared.id, &mut buffer);
+                if !self.inject(|out| encode::bind_renamed(out, bind.body(), name)) {
+                    return self.malformed("Bind");
+                }
+                if let Some(backend) = self.backend() {
+                    backend.push(Expect::Bind(Some(prepared.id)));
+                }
+                None
+            }
+            Named::Unnamed(id, _) => {
+                self.ensure_unnamed(id);
+                self.forward_bind(None, end)
+            }
+        }
+    }
+
+    fn forward_bind(&mut self, id: Option<StatementId>, end: usize) -> Option<Step> {
+        self.forward(end);
+        if let Some(backend) = self.backend() {
+            backend.push(Expect::Bind(id));
+        }
+        None
+    }
+
+    /// Checks that the statement belongs where the batch runs, and notes what
+    /// its execution will do.
+    fn check_bind(
+        &mut self,
+        bind: &Bind<'_>,
+        named: &Named,
+        template: &Rc<Template>,
+    ) -> Result<(), Refused> {
+        if let Some(refused) = self.refuse_in_failed() {
+            return Err(refused);
+        }
+        let route = self.locate_bound(named, template, &BoundParams::new(bind, self.types_of(named)))?;
+        if route.targets == crate::route::Targets::AllInTurn {
+            if self.env.backend.is_some() {
+                return Err(Refused::new(
+                    NOT_SUPPORTED,
+                    "a statement for all shards must stand alone in its batch",
+                ));
+            }
+            let local = LocalStatement::everywhere(self.text_of(named), Rc::clone(template));
+            let portal = PortalEffects { local: Some(Rc::new(local)), ..PortalEffects::default() };
+            self.s.portals.insert(bind.portal().into(), portal);
+            return Ok(());
+        }
+        if self.map().is_sharded() {
+            match self.place(template, &route) {
+                Place::Here => {}
+                Place::Refuse(refused) => return Err(refused),
+                Place::Need(_) => {
+                    return Err(Refused::new(NOT_SUPPORTED, "statement found no shard in its batch"));
+                }
+            }
+        }
+        if template.is_plain() {
+            if !self.s.portals.is_empty() {
+                self.s.portals.remove(bind.portal());
+            }
+            return Ok(());
+        }
+        let text = self.text_of(named);
+        let mut portal = PortalEffects::default();
+        for facts in template.statements() {
+            self.s.commit_sent |= matches!(facts.tx, TxEffect::Commit { .. });
+            let demand = demands(facts, &text, Some(bind), self.situation())?;
+            self.hold_and_mark(demand.holds, demand.dirty);
+            portal.effects.extend(demand.effects);
+            portal.copy_in |= demand.copy_in;
+        }
+        self.s.portals.insert(bind.portal().into(), portal);
+        Ok(())
+    }
+
+    pub(super) fn locate_bound(
+        &self,
+        named: &Named,
+        template: &Template,
+        params: &dyn Params,
+    ) -> Result<crate::route::Route, Refused> {
+        let map = self.map();
+        let located = match named {
+            Named::Shared(p) => template.locate(&p.text, &p.literals, Some(params), map),
+            Named::Unnamed(..) => {
+                let unnamed = &self.s.unnamed;
+                template.locate(&unnamed.text, &unnamed.literals, Some(params), map)
+            }
+        };
+        located.map_err(|error| refuse_route(&error))
+    }
+
+    fn on_describe(&mut self, body: &[u8], end: usize) -> Option<Step> {
+        let Ok(describe) = Describe::decode(body) else { return self.malformed("Describe") };
+        if describe.kind == Target::Portal {
+            if let Some(local) = self.s.portals.get(describe.name).and_then(|p| p.local.clone()) {
+                self.consume(end);
+                let frame = self.describe_local(&local);
+                self.say(&frame);
+                return None;
+            }
+            return self.forward_expecting(Expect::Describe, end);
+        }
+        let named = match self.named(describe.name) {
+            Ok(Some(named)) => named,
+            Ok(None) => return self.forward_expecting(Expect::Describe, end),
+            Err(refused) => return self.refuse_message(&refused, end),
+        };
+        let template = match self.template_of(&named) {
+            Ok(template) => template,
+            Err(refused) => return self.refuse_message(&refused, end),
+        };
+        if self.is_local_text(&template) {
+            self.consume(end);
+            let local = LocalStatement::new(self.text_of(&named), template);
+            let mut frame = NO_PARAMETERS.to_vec();
+            frame.extend_from_slice(&self.describe_local(&local));
+            self.say(&frame);
+            return None;
+        }
+        if self.env.backend.is_none() {
+            self.consume(end);
+            let mut frame = NO_PARAMETERS.to_vec();
+            encode::no_data(&mut frame);
+            self.say(&frame);
+            return None;
+        }
+        match named {
+            Named::Shared(prepared) => {
+                if let Err(refused) = self.ensure_prepared(&prepared) {
+                    return self.refuse_message(&refused, end);
+                }
+                self.consume(end);
+                let mut buffer = [0; NAME_LEN];
+                let name = backend_name(prepared.id, &mut buffer);
+                self.inject(|out| encode::describe(out, Target::Statement, name));
+                if let Some(backend) = self.backend() {
+                    backend.push(Expect::Describe);
+                }
+                None
+            }
+            Named::Unnamed(id, _) => {
+                self.ensure_unnamed(id);
+                self.forward_expecting(Expect::Describe, end)
+            }
+        }
+    }
+
+    fn forward_expecting(&mut self, expect: Expect, end: usize) -> Option<Step> {
+        if self.env.backend.is_none() {
+            let refused = Refused::new(NO_CURSOR, "portal does not exist");
+            return self.refuse_message(&refused, end);
+        }
+        self.forward(end);
+        if let Some(backend) = self.backend() {
+            backend.push(expect);
+        }
+        None
+    }
+
+    fn on_execute(&mut self, body: &[u8], end: usize) -> Option<Step> {
+        let Ok(execute) = Execute::decode(body) else { return self.malformed("Execute") };
+        let portal = if self.s.portals.is_empty() {
+            None
+        } else {
+            self.s.portals.get(execute.portal).cloned()
+        };
+        let Some(portal) = portal else {
+            self.s.statements_seen += 1;
+            return self.forward_expecting(Expect::Execute(Report::Nothing), end);
+        };
+        if let Some(local) = portal.local {
+            if local.is_everywhere() {
+                if let Err(refused) = self.start_everywhere() {
+                    return self.refuse_message(&refused, end);
+                }
+                return self.go_everywhere(local.text(), None);
+            }
+            self.consume(end);
+            return match self.execute_local(&local) {
+                Ok(frame) => {
+                    self.say(&frame);
+                    None
+                }
+                Err(refused) => self.refuse_in_batch(refused.frame().into()),
+            };
+        }
+        self.s.copy_pending = portal.copy_in;
+        self.s.effects.push_back(portal.effects);
+        self.s.statements_seen += 1;
+        self.forward_expecting(Expect::Execute(Report::Tag), end)
+    }
+
+    /// The Execute that set out to run everywhere is fed again.
+    fn continue_everywhere(&mut self, kind: u8, body: &[u8], end: usize) -> Option<Step> {
+        let local = Execute::decode(body)
+            .ok()
+            .filter(|_| kind == tag::EXECUTE)
+            .and_then(|execute| self.s.portals.get(execute.portal)?.local.clone());
+        let Some(local) = local else {
+            self.s.everywhere = None;
+            return self.malformed("Execute");
+        };
+        let done = self.s.everywhere.as_ref().is_some_and(|e| {
+            e.failed.is_some() || e.next >= e.shards.len()
+        });
+        if done {
+            self.consume(end);
+        }
+        self.go_everywhere(local.text(), None)
+    }
+
+    fn on_close(&mut self, body: &[u8], end: usize) -> Option<Step> {
+        let Ok(close) = Close::decode(body) else { return self.malformed("Close") };
+        if close.kind == Target::Statement {
+            // The name is the client's; the backends' statement stays for
+            // whoever has the same text.
+            if close.name.is_empty() {
+                self.s.unnamed.forget();
+            } else {
+                self.s.statements.remove(close.name);
+            }
+            self.consume(end);
+            self.say(CLOSE_COMPLETE);
+            return None;
+        }
+        let local = self.s.portals.remove(close.name).is_some_and(|p| p.local.is_some());
+        if local || self.env.backend.is_none() {
+            self.consume(end);
+            self.say(CLOSE_COMPLETE);
+            return None;
+        }
+        self.forward_expecting(Expect::Close, end)
+    }
+
+    fn on_flush(&mut self, end: usize) -> Option<Step> {
+        if self.env.backend.is_none() {
+            self.consume(end);
+            return None;
+        }
+        let free = !self.in_backend_transaction() && self.s.holds.is_empty();
+        if free && self.only_describes() && self.map().is_sharded() {
+            // The batch's shard is still open: what was described so far ends
+            // here, and its Bind may go elsewhere.
+            self.consume(end);
+            self.inject(|out| {
+                encode::sync(out);
+                Ok::<(), ()>(())
+            });
+            if let Some(backend) = self.backend() {
+                backend.push(Expect::OwnQuery(OwnPurpose::Describe));
+            }
+            self.s.phase = Phase::Own;
+            self.s.resume = Phase::Batch;
+            return Some(Step::Await);
+        }
+        self.forward(end);
+        None
+    }
+
+    fn on_sync(&mut self, end: usize) -> Option<Step> {
+        if self.env.backend.is_none() {
+            self.consume(end);
+            self.s.phase = Phase::Idle;
+            self.end_local_batch();
+            self.say_ready();
+            return None;
+        }
+        if self.s.copy_pending {
+            self.consume(end);
+            self.inject(|out| {
+                encode::flush(out);
+                Ok::<(), ()>(())
+            });
+            self.s.copy_pending = false;
+            self.s.phase = Phase::CopyStart;
+            return Some(Step::Await);
+        }
+        self.forward(end);
+        if let Some(backend) = self.backend() {
+            backend.push(Expect::Sync);
+        }
+        self.s.phase = Phase::Await;
+        Some(Step::Await)
+    }
+
+    /// A batch that the router answered alone is over.
+    fn end_local_batch(&mut self) {
+        self.s.pending.clear();
+        if matches!(self.s.tx, Tx::Backend) {
+            self.s.portals.clear();
+            self.s.tx_map = None;
+        }
+    }
+
+    // === statements on the backend ===
+
+    /// What the client calls `name`; `None` if names are the server's own.
+    pub(super) fn named(&self, name: &[u8]) -> Result<Option<Named>, Refused> {
+        if name.is_empty() {
+            let unnamed = &self.s.unnamed;
+            if let (Some(id), Some((_, template))) = (unnamed.id, &unnamed.template) {
+                return Ok(Some(Named::Unnamed(id, Rc::clone(template))));
+            }
+        } else if let Some(prepared) = self.s.statements.find(name) {
+            return Ok(Some(Named::Shared(Rc::clone(prepared))));
+        }
+        if self.s.unreadable { Ok(None) } else { Err(missing(name)) }
+    }
+
+    /// Its template under the map of the transaction.
+    pub(super) fn template_of(&mut self, named: &Named) -> Result<Rc<Template>, Refused> {
+        let serial = self.map_serial();
+        let text: Box<[u8]> = match named {
+            Named::Shared(prepared) => match prepared.template(serial) {
+                Some(template) => return Ok(template),
+                None => prepared.text.clone(),
+            },
+            Named::Unnamed(_, template) => match &self.s.unnamed.template {
+                Some((made, _)) if *made == serial => return Ok(Rc::clone(template)),
+                _ => self.s.unnamed.text.as_slice().into(),
+            },
+        };
+        let Some(template) = self.plan(&text)? else {
+            return Err(Refused::new(NOT_SUPPORTED, "the statement can't be read under the session's settings"));
+        };
+        match named {
+            Named::Shared(prepared) => prepared.set_template(serial, Rc::clone(&template)),
+            Named::Unnamed(..) => self.s.unnamed.template = Some((serial, Rc::clone(&template))),
+        }
+        Ok(template)
+    }
+
+    pub(super) fn text_of(&self, named: &Named) -> Box<[u8]> {
+        match named {
+            Named::Shared(prepared) => prepared.text.clone(),
+            Named::Unnamed(..) => self.s.unnamed.text.as_slice().into(),
+        }
+    }
+
+    pub(super) fn types_of<'n>(&'n self, named: &'n Named) -> &'n [u8] {
+        match named {
+            Named::Shared(prepared) => &prepared.raw_types,
+            Named::Unnamed(..) => &self.s.unnamed.raw_types,
+        }
+    }
+
+    /// Makes sure that the backend has a named statement.
+    fn ensure_prepared(&mut self, prepared: &Rc<Prepared>) -> Result<(), Refused> {
+        if self.backend().is_some_and(|backend| backend.has_prepared(prepared.id)) {
+            return Ok(());
+        }
+        if prepared.origin == Origin::Sql {
+            return Err(Refused::new(
+                NOT_SUPPORTED,
+                "a statement made with PREPARE can't be bound by protocol message",
+            )
+            .hint("run it with EXECUTE, or prepare it by protocol message"));
+        }
+        self.send_parse(prepared, Expect::OwnParse(prepared.id));
+        Ok(())
+    }
+
+    fn send_parse(&mut self, prepared: &Prepared, expect: Expect) {
+        let mut buffer = [0; NAME_LEN];
+        let stale = self.backend().is_some_and(|backend| backend.take_stale(prepared.id));
+        if stale {
+            self.send_close(prepared.id);
+        }
+        if let Some(backend) = self.backend() {
+            backend.note_prepared(prepared.id);
+        }
+        while let Some(evicted) = self.backend().and_then(|backend| backend.take_evicted()) {
+            self.send_close(evicted);
+        }
+        let name = backend_name(prepared.id, &mut buffer);
+        let sent = self.inject(|out| {
+            encode::parse_raw(out, name, &prepared.text, &prepared.raw_types)
+        });
+        debug_assert!(sent, "a Parse that came as a message goes as one");
+        if let Some(backend) = self.backend() {
+            backend.push(expect);
+        }
+    }
+
+    fn send_close(&mut self, id: StatementId) {
+        let mut buffer = [0; NAME_LEN];
+        let name = backend_name(id, &mut buffer);
+        self.inject(|out| encode::close(out, Target::Statement, name));
+        if let Some(backend) = self.backend() {
+            backend.push(Expect::OwnClose);
+        }
+    }
+
+    /// Makes sure that the backend's unnamed statement is this client's.
+    fn ensure_unnamed(&mut self, id: StatementId) {
+        if self.env.backend.as_ref().is_some_and(|(backend, _)| backend.unnamed() == Some(id)) {
+            return;
+        }
+        let text = std::mem::take(&mut self.s.unnamed.text);
+        let types = std::mem::take(&mut self.s.unnamed.raw_types);
+        self.inject(|out| encode::parse_raw(out, b"", &text, &types));
+        self.s.unnamed.text = text;
+        self.s.unnamed.raw_types = types;
+        if let Some(backend) = self.backend() {
+            backend.push(Expect::OwnParse(id));
+            backend.set_unnamed(Some(id));
+        }
+    }
+
+    // === saying and refusing ===
+
+    /// Says `frame` when its turn comes.
+    pub(super) fn say(&mut self, frame: &[u8]) {
+        if let Some((backend, _)) = &mut self.env.backend
+            && !backend.owes_nothing()
+        {
+            backend.push(Expect::Say(frame.into()));
+            return;
+        }
+        self.env.to_client.extend_from_slice(frame);
+    }
+
+    fn malformed(&mut self, what: &str) -> Option<Step> {
+        let refused = Refused::new(PROTOCOL_VIOLATION, format!("malformed {what} message"));
+        Some(self.break_off(&refused))
+    }
+
+    fn refuse_message(&mut self, refused: &Refused, end: usize) -> Option<Step> {
+        self.consume(end);
+        self.refuse_in_batch(refused.frame().into())
+    }
+
+    /// The batch fails with `frame`; what was sent of it is undone by making
+    /// the backend's implicit transaction fail before its Sync.
+    pub(super) fn refuse_in_batch(&mut self, frame: Box<[u8]>) -> Option<Step> {
+        self.s.pending.clear();
+        self.s.failed = true;
+        if self.env.backend.is_some() {
+            if !self.s.unit_open {
+                self.begin_unit();
+            }
+            self.send_refusal(frame, SentAs::Batch);
+            self.s.phase = Phase::SkipBound;
+            return None;
+        }
+        self.fail_lazy();
+        self.env.to_client.extend_from_slice(&frame);
+        self.s.phase = Phase::Skip;
+        None
+    }
+
+    /// A Bind that is not here whole: its values are passed as they come, once
+    /// those that decide its shard are here.
+    pub(super) fn on_partial_bind(&mut self, header: Header) -> Option<Step> {
+        if header.body_len <= self.s.limits.held_bytes_max {
+            return Some(Step::Read);
+        }
+        let whole = header.frame_len();
+        let start = self.at + crate::protocol::frame::HEADER_LEN;
+        let prefix = self.input.get(start..).unwrap_or_default();
+        if let Some(frame) = self.s.pending.take_refused() {
+            self.s.stream = Stream { left: whole, discard: true };
+            return self.refuse_in_batch(frame);
+        }
+        if self.env.backend.is_none() {
+            match self.look_ahead() {
+                Ahead::Need(want) => return Some(self.ask(want, None)),
+                Ahead::More => return self.wait_for_more(),
+                Ahead::Local => {
+                    let refused = Refused::new(
+                        LIMIT_EXCEEDED,
+                        format!("message of {} bytes is too long for this statement", header.body_len),
+                    );
+                    self.s.stream = Stream { left: whole, discard: true };
+                    return self.refuse_in_batch(refused.frame().into());
+                }
+            }
+        } else if !self.s.unit_open
+            && let Some(step) = self.begin_batch()
+        {
+            return Some(step);
+        }
+        if self.s.phase == Phase::Idle {
+            self.s.phase = Phase::Batch;
+        }
+        self.stream_bind(header, prefix)
+    }
+
+    fn stream_bind(&mut self, header: Header, prefix: &[u8]) -> Option<Step> {
+        self.s.bound_in_batch = true;
+        let whole = header.frame_len();
+        let bind = match Bind::decode_prefix(prefix) {
+            Ok(Some(bind)) => bind,
+            Ok(None) => return Some(Step::Read),
+            Err(_) => return self.malformed("Bind"),
+        };
+        let checked = self.check_prefix(&bind);
+        let named = match checked {
+            Ok(Some(named)) => named,
+            Ok(None) => return self.wait_for_more(),
+            Err(refused) => {
+                self.s.stream = Stream { left: whole, discard: true };
+                return self.refuse_in_batch(refused.frame().into());
+            }
+        };
+        match named {
+            Named::Shared(prepared) => {
+                if let Err(refused) = self.ensure_prepared(&prepared) {
+                    self.s.stream = Stream { left: whole, discard: true };
+                    return self.refuse_in_batch(refused.frame().into());
+                }
+                let mut buffer = [0; NAME_LEN];
+                let name = backend_name(prepared.id, &mut buffer);
+                // The head of the message is written anew, the rest follows.
+                self.consume(self.input.len());
+                if !self.inject(|out| encode::bind_prefix_renamed(out, header.body_len, &bind, name)) {
+                    return self.malformed("Bind");
+                }
+                if let Some(backend) = self.backend() {
+                    backend.push(Expect::Bind(Some(prepared.id)));
+                }
+                self.s.stream = Stream {
+                    left: header.body_len.saturating_sub(prefix.len()),
+                    discard: false,
+                };
+            }
+            Named::Unnamed(id, _) => {
+                self.ensure_unnamed(id);
+                if let Some(backend) = self.backend() {
+                    backend.push(Expect::Bind(None));
+                }
+                self.s.stream = Stream { left: whole, discard: false };
+            }
+        }
+        None
+    }
+
+    fn check_prefix(
+        &mut self,
+        bind: &crate::protocol::frontend::BindPrefix<'_>,
+    ) -> Result<Option<Named>, Refused> {
+        let Some(named) = self.named(bind.statement())? else {
+            return Err(missing(bind.statement()));
+        };
+        let template = self.template_of(&named)?;
+        if self.map().is_sharded() {
+            if template.key_params().iter().any(|i| usize::from(*i) >= bind.complete()) {
+                return Ok(None);
+            }
+            let params = PrefixParams { bind, types: self.types_of(&named) };
+            let route = self.locate_bound(&named, &template, &params)?;
+            if let Place::Refuse(refused) = self.place(&template, &route) {
+                return Err(refused);
+            }
+        }
+        self.s.portals.remove(bind.portal());
+        Ok(Some(named))
+    }
+}
+
+/// A Bind's values as a route reads them.
+pub(super) struct BoundParams<'a> {
+    bind: &'a Bind<'a>,
+    types: &'a [u8],
+}
+
+impl<'a> BoundParams<'a> {
+    pub(super) fn new(bind: &'a Bind<'a>, types: &'a [u8]) -> Self {
+        Self { bind, types }
+    }
+}
+
+impl Params for BoundParams<'_> {
+    fn get(&self, index: usize) -> Option<Param<'_>> {
+        let value = self.bind.param(index)?;
+        let format = self.bind.format_of(index)?;
+        Some(Param { value, format, oid: declared_type(self.types, index) })
+    }
+}
+
+/// The same of a Bind that has not arrived whole.
+pub(super) struct PrefixParams<'a> {
+    pub(super) bind: &'a crate::protocol::frontend::BindPrefix<'a>,
+    pub(super) types: &'a [u8],
+}
+
+impl Params for PrefixParams<'_> {
+    fn get(&self, index: usize) -> Option<Param<'_>> {
+        let value = self.bind.param(index)?;
+        let format: Format = self.bind.format_of(index)?;
+        Some(Param { value, format, oid: declared_type(self.types, index) })
+    }
+}
+
+/// The type that Parse declared for a parameter; zero if it did not.
+fn declared_type(types: &[u8], index: usize) -> Oid {
+    let number = index
+        .checked_mul(4)
+        .and_then(|at| types.get(at..at.checked_add(4)?))
+        .and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+    Oid::new(number.map_or(0, u32::from_be_bytes))
+}
+
+/// True for the statements that a failed transaction accepts.
+fn is_transaction_end(text: &[u8]) -> bool {
+    let word: Vec<u8> = text
+        .iter()
+        .skip_while(|b| b.is_ascii_whitespace())
+        .take_while(|b| b.is_ascii_alphabetic())
+        .map(u8::to_ascii_uppercase)
+        .take(8)
+        .collect();
+    matches!(word.as_slice(), b"ROLLBACK" | b"COMMIT" | b"END" | b"ABORT")
+}
+
+
+const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
+const BIND_COMPLETE: &[u8] = &[b'2', 0, 0, 0, 4];
+const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];
+const NO_PARAMETERS: &[u8] = &[b't', 0, 0, 0, 6, 0, 0];
+/// `invalid_cursor_name`
+const NO_CURSOR: crate::types::SqlState = crate::types::SqlState::new("34000");
+/// Batches larger than this are not kept to be sent again.
+const REPLAY_BYTES_MAX: usize = 16 * 1024;

@@ -1,0 +1,424 @@
+//! The walk over a client's messages.
+//!
+//! A message that needs a backend which the session does not hold stays
+//! unconsumed: the shell checks one out and feeds the same bytes again.
+//! Messages that go on unchanged stay one run of the input.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::backend::{Backend, Expect, OwnPurpose, Refusal, SentAs};
+use crate::protocol::backend::TxStatus;
+use crate::protocol::encode;
+use crate::protocol::frame::{HEADER_LEN, Header, decode_header};
+use crate::protocol::tag::frontend as tag;
+use crate::route::{RouteError, Template};
+use crate::shardmap::Map;
+
+use super::effects::Situation;
+use super::refusal::{LIMIT_EXCEEDED, PROTOCOL_VIOLATION, Refused};
+use super::{Env, Fed, Holds, Phase, Session, Step, Stream, Tx};
+
+/// One call of [`Session::feed`].
+pub(super) struct Feed<'f, 'e> {
+    pub(super) s: &'f mut Session,
+    pub(super) env: &'f mut Env<'e>,
+    pub(super) input: &'f [u8],
+    /// Where the next message starts.
+    pub(super) at: usize,
+    run: usize,
+}
+
+impl Session {
+    /// Reads what came from the client, as far as it can be acted on.
+    /// `input` starts where the last call stopped consuming.
+    pub fn feed(&mut self, input: &[u8], env: &mut Env<'_>) -> Fed {
+        let mut feed = Feed { s: self, env, input, at: 0, run: 0 };
+        let step = feed.walk();
+        let direct: Range<usize> = feed.run.min(feed.at)..feed.at;
+        Fed { consumed: feed.at, direct, step }
+    }
+}
+
+impl Feed<'_, '_> {
+    fn walk(&mut self) -> Step {
+        loop {
+            if self.s.stream.left > 0 && !self.pass_stream() {
+                return Step::Read;
+            }
+            if self.s.is_awaiting() {
+                return Step::Await;
+            }
+            let rest = self.input.get(self.at..).unwrap_or_default();
+            let header = match decode_header(rest) {
+                Ok(Some(header)) => header,
+                Ok(None) => return Step::Read,
+                Err(error) => return self.break_off(&Refused::new(error.sqlstate(), error.to_string())),
+            };
+            let end = self.at.saturating_add(HEADER_LEN).saturating_add(header.body_len);
+            let step = match self.input.get(self.at + HEADER_LEN..end) {
+                Some(body) => self.on_message(header.tag, body, end),
+                None => self.on_partial(header),
+            };
+            if let Some(step) = step {
+                return step;
+            }
+        }
+    }
+
+    /// Passes a bulk message's bytes; true once it is through.
+    fn pass_stream(&mut self) -> bool {
+        let available = self.input.len() - self.at;
+        let take = self.s.stream.left.min(available);
+        self.s.stream.left -= take;
+        let end = self.at + take;
+        if self.s.stream.discard {
+            self.consume(end);
+        } else {
+            self.forward(end);
+        }
+        self.s.stream.left == 0
+    }
+
+    fn on_message(&mut self, kind: u8, body: &[u8], end: usize) -> Option<Step> {
+        match self.s.phase {
+            Phase::CopySimple | Phase::CopyBatch => return self.on_copy_message(kind, end),
+            Phase::Skip | Phase::SkipBound => return self.on_skipped(kind, end),
+            Phase::Idle | Phase::Batch | Phase::Await | Phase::Own | Phase::CopyStart => {}
+        }
+        match kind {
+            tag::QUERY => self.on_query(body, end),
+            tag::PARSE
+            | tag::BIND
+            | tag::DESCRIBE
+            | tag::EXECUTE
+            | tag::CLOSE
+            | tag::FLUSH
+            | tag::SYNC => self.on_extended(kind, body, end),
+            tag::FUNCTION_CALL => self.on_function_call(end),
+            // What is left of a COPY that the server has already ended.
+            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => {
+                self.consume(end);
+                None
+            }
+            tag::TERMINATE => {
+                self.consume(end);
+                Some(Step::Close)
+            }
+            other => Some(self.break_off(&Refused::new(
+                PROTOCOL_VIOLATION,
+                format!("invalid frontend message type {other}"),
+            ))),
+        }
+    }
+
+    fn on_copy_message(&mut self, kind: u8, end: usize) -> Option<Step> {
+        let simple = matches!(self.s.phase, Phase::CopySimple);
+        match kind {
+            tag::COPY_DATA => self.forward(end),
+            tag::COPY_DONE | tag::COPY_FAIL => {
+                self.forward(end);
+                self.end_copy(simple);
+            }
+            // A copying server would swallow them.
+            tag::FLUSH | tag::SYNC => self.consume(end),
+            tag::TERMINATE => {
+                self.consume(end);
+                return Some(Step::Close);
+            }
+            _ => {
+                let sent = self.inject(|out| {
+                    encode::copy_fail(out, b"unexpected message during COPY from stdin")
+                });
+                debug_assert!(sent, "a short message can be encoded");
+                self.end_copy(simple);
+            }
+        }
+        None
+    }
+
+    fn end_copy(&mut self, simple: bool) {
+        if let Some(backend) = self.backend() {
+            backend.end_copy_in();
+        }
+        self.s.phase = if simple { Phase::Await } else { Phase::Batch };
+    }
+
+    /// After an error everything up to Sync is ignored.
+    fn on_skipped(&mut self, kind: u8, end: usize) -> Option<Step> {
+        match kind {
+            tag::SYNC if self.s.phase == Phase::SkipBound => {
+                self.s.phase = Phase::Batch;
+                self.on_extended(kind, &[], end)
+            }
+            tag::SYNC => {
+                self.consume(end);
+                self.s.phase = Phase::Idle;
+                self.say_ready();
+                None
+            }
+            tag::TERMINATE => {
+                self.consume(end);
+                Some(Step::Close)
+            }
+            _ => {
+                self.consume(end);
+                None
+            }
+        }
+    }
+
+    /// A message that is not here whole.
+    fn on_partial(&mut self, header: Header) -> Option<Step> {
+        let whole = header.frame_len();
+        let copying = matches!(self.s.phase, Phase::CopySimple | Phase::CopyBatch);
+        if header.tag == tag::COPY_DATA {
+            self.s.stream = Stream { left: whole, discard: !copying };
+            return None;
+        }
+        if matches!(self.s.phase, Phase::Skip | Phase::SkipBound) && header.tag != tag::SYNC {
+            self.s.stream = Stream { left: whole, discard: true };
+            return None;
+        }
+        let limit = match header.tag {
+            tag::QUERY | tag::PARSE => self.s.limits.statement_bytes_max,
+            tag::BIND => return self.on_partial_bind(header),
+            tag::FUNCTION_CALL => self.s.limits.held_bytes_max,
+            _ => SMALL_MESSAGE_MAX,
+        };
+        if header.body_len <= limit {
+            return Some(Step::Read);
+        }
+        if header.tag == tag::QUERY && !self.map().is_sharded() {
+            return self.stream_query(whole);
+        }
+        let refused = Refused::new(
+            LIMIT_EXCEEDED,
+            format!("message of {} bytes is longer than the limit of {limit} bytes", header.body_len),
+        )
+        .hint("send large values as parameters or with COPY, or raise limits.statement_bytes_max");
+        match header.tag {
+            tag::QUERY => {
+                self.s.stream = Stream { left: whole, discard: true };
+                self.refuse_query(refused.frame().into())
+            }
+            tag::PARSE => {
+                self.s.stream = Stream { left: whole, discard: true };
+                self.refuse_in_batch(refused.frame().into())
+            }
+            _ => Some(self.break_off(&refused)),
+        }
+    }
+
+    // === bytes ===
+
+    /// The input up to `end` goes to the backend as it is.
+    pub(super) fn forward(&mut self, end: usize) {
+        self.at = end;
+    }
+
+    /// The input up to `end` is done with and goes nowhere.
+    pub(super) fn consume(&mut self, end: usize) {
+        self.flush_run();
+        self.at = end;
+        self.run = end;
+    }
+
+    fn flush_run(&mut self) {
+        if let Some(run) = self.input.get(self.run..self.at) {
+            self.env.to_backend.extend_from_slice(run);
+        }
+        self.run = self.at;
+    }
+
+    /// Appends a message of ours for the backend. False if it can't be
+    /// encoded, which leaves nothing behind.
+    pub(super) fn inject<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> bool {
+        self.flush_run();
+        let before = self.env.to_backend.len();
+        let written = write(self.env.to_backend).is_ok();
+        if !written {
+            self.env.to_backend.truncate(before);
+        }
+        written
+    }
+
+    // === facts ===
+
+    /// The backend that the session holds.
+    pub(super) fn backend(&mut self) -> Option<&mut Backend> {
+        self.env.backend.as_mut().map(|(backend, _)| &mut **backend)
+    }
+
+    /// The map of the transaction, or the one in force.
+    pub(super) fn map(&self) -> &Map {
+        match &self.s.tx_map {
+            Some((map, _)) => map,
+            None => self.env.map,
+        }
+    }
+
+    /// The same, to keep.
+    pub(super) fn shared_map(&self) -> Arc<Map> {
+        Arc::clone(self.s.tx_map.as_ref().map_or(self.env.map, |(map, _)| map))
+    }
+
+    pub(super) fn map_serial(&self) -> u64 {
+        self.s.tx_map.as_ref().map_or(self.env.map_serial, |(_, serial)| *serial)
+    }
+
+    /// True if the backend is in a transaction.
+    pub(super) fn in_backend_transaction(&self) -> bool {
+        self.env.backend.as_ref().is_some_and(|(b, _)| b.status() != TxStatus::Idle)
+    }
+
+    pub(super) fn situation(&self) -> Situation {
+        Situation {
+            sharded: self.map().is_sharded(),
+            in_transaction: self.in_backend_transaction() || matches!(self.s.tx, Tx::Lazy(_)),
+            held: !self.s.holds.is_empty(),
+        }
+    }
+
+    /// The status that a ReadyForQuery of ours tells.
+    pub(super) fn status(&self) -> TxStatus {
+        match &self.s.tx {
+            Tx::Lazy(lazy) if lazy.is_failed() => TxStatus::Failed,
+            Tx::Lazy(_) => TxStatus::InTransaction,
+            Tx::Backend => {
+                self.env.backend.as_ref().map_or(TxStatus::Idle, |(backend, _)| backend.status())
+            }
+        }
+    }
+
+    pub(super) fn say_ready(&mut self) {
+        let status = self.status();
+        encode::ready_for_query(self.env.to_client, status);
+    }
+
+    /// Reads `text`. `Ok(None)`: the client's settings make it unreadable, and
+    /// the database is not sharded.
+    pub(super) fn plan(&mut self, text: &[u8]) -> Result<Option<Rc<Template>>, Refused> {
+        if self.s.unreadable {
+            return Ok(None);
+        }
+        let map = self.shared_map();
+        let world = crate::route::World::new(&map, self.s.search_path());
+        match self.env.planner.plan(text, &world) {
+            Ok(template) => Ok(Some(template)),
+            Err(error) => Err(refuse_route(&error)),
+        }
+    }
+
+    // === ends ===
+
+    /// The client can't be understood any more.
+    pub(super) fn break_off(&mut self, refused: &Refused) -> Step {
+        self.env.to_client.extend_from_slice(&refused.fatal_frame());
+        Step::Close
+    }
+
+    /// Makes the transaction fail, if the router alone knows of it.
+    pub(super) fn fail_lazy(&mut self) {
+        if let Tx::Lazy(lazy) = &mut self.s.tx {
+            lazy.fail();
+        }
+    }
+
+    /// Sends a statement that must fail and whose error the client sees as
+    /// `frame`: the backend's transaction fails with the session's.
+    pub(super) fn send_refusal(&mut self, frame: Box<[u8]>, sent_as: SentAs) {
+        let sent = self.inject(|out| match sent_as {
+            SentAs::Query => encode::query(out, MUST_FAIL),
+            SentAs::Batch => encode::parse(out, b"kw_refused", MUST_FAIL, &[]),
+        });
+        debug_assert!(sent, "a short message can be encoded");
+        if let Some(backend) = self.backend() {
+            backend.push(Expect::Refuse(Box::new(Refusal { frame, simple: sent_as })));
+        }
+    }
+
+    /// Brings the held backend to the session's settings and into its
+    /// transaction, ahead of the unit that begins. `Some`: that has to be
+    /// answered first.
+    pub(super) fn prepare_backend(&mut self, extra: Option<&[u8]>) -> Option<Step> {
+        let wanted = Rc::clone(&self.s.settings);
+        let outside = self.s.pending.is_outside();
+        let (backend, _) = self.env.backend.as_mut()?;
+        let mut sql = Vec::new();
+        if backend.status() == TxStatus::Idle {
+            if !Rc::ptr_eq(backend.settings(), &wanted) {
+                let mut text = String::new();
+                wanted.transition(backend.settings(), &mut text);
+                sql = text.into_bytes();
+                if sql.is_empty() {
+                    backend.set_settings(wanted);
+                }
+            }
+            if let (Tx::Lazy(lazy), false) = (&self.s.tx, outside) {
+                if sql.is_empty() && extra.is_none() && lazy.can_not_fail() {
+                    self.open_lazily();
+                } else {
+                    lazy.write_sql(&mut sql);
+                    sql.extend_from_slice(b"\n;");
+                }
+            }
+        }
+        if let Some(extra) = extra {
+            sql.extend_from_slice(extra);
+        }
+        if sql.is_empty() {
+            return None;
+        }
+        self.s.resume = self.s.phase;
+        self.s.phase = Phase::Own;
+        self.send_own(&sql, OwnPurpose::Prelude);
+        Some(Step::Await)
+    }
+
+    /// Sends BEGIN ahead of the first statement, which need not wait for it.
+    fn open_lazily(&mut self) {
+        let mut begin = Vec::new();
+        if let Tx::Lazy(lazy) = &self.s.tx {
+            lazy.write_sql(&mut begin);
+        }
+        self.send_own(&begin, OwnPurpose::Begin);
+        self.s.tx = Tx::Backend;
+    }
+
+    pub(super) fn send_own(&mut self, sql: &[u8], purpose: OwnPurpose) {
+        if self.inject(|out| encode::query(out, sql))
+            && let Some(backend) = self.backend()
+        {
+            backend.push(Expect::OwnQuery(purpose));
+        }
+    }
+
+    /// Notes what a statement asks for before it is sent.
+    pub(super) fn hold_and_mark(&mut self, holds: Holds, dirty: bool) {
+        self.s.holds.add(holds);
+        if dirty && let Some(backend) = self.backend() {
+            backend.mark_dirty();
+        }
+    }
+
+    /// Fixes the map for the transaction that this unit may open.
+    pub(super) fn fix_map(&mut self) {
+        if self.s.tx_map.is_none() {
+            self.s.tx_map = Some((Arc::clone(self.env.map), self.env.map_serial));
+        }
+    }
+}
+
+/// A routing error in the client's words.
+pub(super) fn refuse_route(error: &RouteError) -> Refused {
+    let mut refused = Refused::new(error.sqlstate(), error.to_string());
+    refused.hint = error.hint();
+    refused
+}
+
+/// No server reads this.
+const MUST_FAIL: &[u8] = b"keyway: refused by the router";
+/// Messages that are neither statements nor values are never longer.
+const SMALL_MESSAGE_MAX: usize = 64 * 1024;

@@ -1,0 +1,212 @@
+//! Finding a batch's shard before any of it is sent.
+//!
+//! Nothing is consumed and nothing changes: the messages are read again once
+//! there is a backend. The first Bind that has a shard decides; a batch that
+//! only parses and describes goes to a primary that has the tables, outside
+//! the client's transaction.
+
+use std::rc::Rc;
+
+use crate::protocol::frame::{HEADER_LEN, decode_header};
+use crate::protocol::frontend::{Bind, Describe, Parse, Target};
+use crate::protocol::tag::frontend as tag;
+use crate::route::{Targets, Template};
+use crate::sql::literal::Literals;
+use crate::types::Access;
+
+use super::extended::{BoundParams, Named, PrefixParams};
+use super::feed::Feed;
+use super::place::Place;
+use super::{Phase, Tx, Want};
+
+/// What a batch without a backend needs.
+pub(super) enum Ahead {
+    /// A backend for its first statement with a shard.
+    Need(Want),
+    /// More bytes: nothing decides yet.
+    More,
+    /// No backend: the router answers, or refuses, its next message.
+    Local,
+}
+
+/// A Parse of this batch that is not noted yet.
+struct Parsed<'i> {
+    parse: Parse<'i>,
+    template: Rc<Template>,
+    literals: Literals,
+}
+
+impl Feed<'_, '_> {
+    pub(super) fn look_ahead(&mut self) -> Ahead {
+        if matches!(self.s.phase, Phase::Skip) {
+            return Ahead::Local;
+        }
+        if self.s.unreadable {
+            return Ahead::Need(self.home());
+        }
+        let input = self.input;
+        let mut at = self.at;
+        let mut parsed: Vec<Parsed<'_>> = Vec::new();
+        let mut describes = false;
+        loop {
+            let rest = input.get(at..).unwrap_or_default();
+            let Ok(Some(header)) = decode_header(rest) else { return Ahead::More };
+            let body_at = at + HEADER_LEN;
+            let end = body_at.saturating_add(header.body_len);
+            let Some(body) = input.get(body_at..end) else {
+                return self.look_at_partial(header.tag, input.get(body_at..), &parsed);
+            };
+            let found = match header.tag {
+                tag::PARSE => {
+                    let Some(one) = self.read_parse(body) else { return Ahead::Local };
+                    describes |= !self.is_local_text(&one.template);
+                    parsed.push(one);
+                    None
+                }
+                tag::BIND => match Bind::decode(body) {
+                    Ok(bind) => self.look_at_bind(&bind, &parsed),
+                    Err(_) => Some(Ahead::Local),
+                },
+                tag::DESCRIBE => {
+                    describes |= self.describes_statement(body);
+                    None
+                }
+                tag::SYNC | tag::FLUSH => Some(if describes {
+                    self.describing(&parsed)
+                } else {
+                    Ahead::Local
+                }),
+                _ => None,
+            };
+            if let Some(found) = found {
+                return found;
+            }
+            at = end;
+        }
+    }
+
+    /// A Parse that will succeed here; otherwise the router refuses it.
+    fn read_parse<'i>(&mut self, body: &'i [u8]) -> Option<Parsed<'i>> {
+        let parse = Parse::decode(body).ok()?;
+        let template = self.plan(parse.query).ok()??;
+        Some(Parsed { parse, template, literals: self.env.planner.literals().clone() })
+    }
+
+    fn describes_statement(&mut self, body: &[u8]) -> bool {
+        let Ok(describe) = Describe::decode(body) else { return false };
+        if describe.kind == Target::Portal {
+            return false;
+        }
+        let Ok(Some(named)) = self.named(describe.name) else { return false };
+        self.template_of(&named).is_ok_and(|template| !self.is_local_text(&template))
+    }
+
+    /// `None` if the batch's shard is still open after this Bind.
+    fn look_at_bind(&mut self, bind: &Bind<'_>, parsed: &[Parsed<'_>]) -> Option<Ahead> {
+        let fresh = parsed.iter().rev().find(|p| p.parse.name == bind.statement());
+        let (template, route) = match fresh {
+            Some(one) => {
+                if self.is_local_text(&one.template) {
+                    return None;
+                }
+                let params = BoundParams::new(bind, one.parse.raw_types());
+                let map = self.shared_map();
+                let route =
+                    one.template.locate(one.parse.query, &one.literals, Some(&params), &map);
+                (Rc::clone(&one.template), route.ok())
+            }
+            None => {
+                let Ok(Some(named)) = self.named(bind.statement()) else {
+                    return Some(Ahead::Local);
+                };
+                let Ok(template) = self.template_of(&named) else { return Some(Ahead::Local) };
+                if self.is_local_text(&template) {
+                    return None;
+                }
+                let params = BoundParams::new(bind, self.types_of(&named));
+                let route = self.locate_bound(&named, &template, &params).ok();
+                (template, route)
+            }
+        };
+        let Some(route) = route else { return Some(Ahead::Local) };
+        if route.targets == Targets::AllInTurn || self.refuse_in_failed().is_some() {
+            return Some(Ahead::Local);
+        }
+        Some(match self.place(&template, &route) {
+            Place::Need(want) => Ahead::Need(want),
+            Place::Here | Place::Refuse(_) => Ahead::Local,
+        })
+    }
+
+    fn look_at_partial(
+        &mut self,
+        kind: u8,
+        prefix: Option<&[u8]>,
+        parsed: &[Parsed<'_>],
+    ) -> Ahead {
+        let Some(prefix) = prefix.filter(|_| kind == tag::BIND) else { return Ahead::More };
+        let Ok(Some(bind)) = Bind::decode_prefix(prefix) else { return Ahead::More };
+        if let Some(one) = parsed.iter().rev().find(|p| p.parse.name == bind.statement()) {
+            if one.template.key_params().iter().any(|i| usize::from(*i) >= bind.complete()) {
+                return Ahead::More;
+            }
+            let params = PrefixParams { bind: &bind, types: one.parse.raw_types() };
+            let map = self.shared_map();
+            let route = one.template.locate(one.parse.query, &one.literals, Some(&params), &map);
+            return match route.map(|route| self.place(&one.template, &route)) {
+                Ok(Place::Need(want)) => Ahead::Need(want),
+                Ok(Place::Here | Place::Refuse(_)) | Err(_) => Ahead::More,
+            };
+        }
+        let Ok(Some(named)) = self.named(bind.statement()) else { return Ahead::More };
+        let Ok(template) = self.template_of(&named) else { return Ahead::More };
+        if template.key_params().iter().any(|i| usize::from(*i) >= bind.complete()) {
+            return Ahead::More;
+        }
+        let params = PrefixParams { bind: &bind, types: self.types_of(&named) };
+        let route = self.locate_bound(&named, &template, &params);
+        match route.map(|route| self.place(&template, &route)) {
+            Ok(Place::Need(want)) => Ahead::Need(want),
+            Ok(Place::Here | Place::Refuse(_)) | Err(_) => Ahead::More,
+        }
+    }
+
+    /// A batch that only parses and describes: any primary that has its table
+    /// will do.
+    fn describing(&mut self, parsed: &[Parsed<'_>]) -> Ahead {
+        let mut shard = self.map().home();
+        for one in parsed {
+            let map = self.shared_map();
+            if let Ok(route) = one.template.locate(one.parse.query, &one.literals, None, &map)
+                && let Targets::Shard(only) = route.targets
+            {
+                shard = only;
+            }
+        }
+        self.s.pending.set_outside(matches!(self.s.tx, Tx::Lazy(_)));
+        Ahead::Need(Want { shard, access: Access::Write, consistency: None })
+    }
+
+    /// True if the batch at hand has only parsed and described so far.
+    pub(super) fn only_describes(&self) -> bool {
+        !self.s.bound_in_batch
+    }
+}
+
+/// Where a batch that is here whole ends: after its Sync. `None` if it is not
+/// whole, or longer than `max` bytes.
+pub(super) fn batch_end(input: &[u8], max: usize) -> Option<usize> {
+    let mut at = 0;
+    while at <= max {
+        let header = decode_header(input.get(at..)?).ok()??;
+        let end = at.checked_add(header.frame_len())?;
+        if end > input.len() || end > max {
+            return None;
+        }
+        if header.tag == tag::SYNC {
+            return Some(end);
+        }
+        at = end;
+    }
+    None
+}

@@ -1,0 +1,156 @@
+//! Where a unit runs: on the backend that the session holds, or on one that it
+//! needs first; and what is remembered between the two.
+
+use std::rc::Rc;
+
+use crate::backend::Backend;
+use crate::protocol::backend::TxStatus;
+use crate::route::{Route, Targets, Template};
+use crate::types::{Access, ShardId};
+
+use super::feed::Feed;
+use super::refusal::{NOT_SUPPORTED, Refused};
+use super::{Tx, Want};
+
+/// What one feed leaves for the next, which begins with the same bytes.
+#[derive(Default)]
+pub(super) struct Pending {
+    template: Option<Rc<Template>>,
+    outside: bool,
+    refused: Option<Box<[u8]>>,
+    /// The unit's place is decided; its backend is being got ready.
+    placed: bool,
+}
+
+impl Pending {
+    pub(super) fn refuse(&mut self, refused: Refused) {
+        self.refused = Some(refused.frame().into());
+    }
+
+    pub(super) fn refuse_frame(&mut self, frame: Box<[u8]>) {
+        self.refused = Some(frame);
+    }
+
+    pub(super) const fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
+    pub(super) fn take_refused(&mut self) -> Option<Box<[u8]>> {
+        let refused = self.refused.take();
+        if refused.is_some() {
+            self.clear();
+        }
+        refused
+    }
+
+    pub(super) fn keep(&mut self, template: Rc<Template>) {
+        self.template = Some(template);
+        self.placed = true;
+    }
+
+    pub(super) fn place(&mut self) {
+        self.placed = true;
+    }
+
+    pub(super) const fn is_placed(&self) -> bool {
+        self.placed
+    }
+
+    pub(super) fn take_template(&mut self) -> Option<Rc<Template>> {
+        self.template.take()
+    }
+
+    pub(super) const fn set_outside(&mut self, outside: bool) {
+        self.outside = outside;
+    }
+
+    pub(super) const fn is_outside(&self) -> bool {
+        self.outside
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.template = None;
+        self.outside = false;
+        self.placed = false;
+    }
+}
+
+/// A statement that goes to every shard, one after the other.
+pub(super) struct Everywhere {
+    pub(super) shards: Vec<(ShardId, Box<str>)>,
+    pub(super) next: usize,
+    pub(super) tag: Option<Box<[u8]>>,
+    pub(super) failed: Option<Box<[u8]>>,
+}
+
+/// Where a unit runs.
+pub(super) enum Place {
+    /// On the backend that the session holds.
+    Here,
+    /// On a backend that it does not hold yet.
+    Need(Want),
+    /// Nowhere.
+    Refuse(Refused),
+}
+
+impl Feed<'_, '_> {
+    /// Decides where a statement with this route runs.
+    pub(super) fn place(&mut self, template: &Template, route: &Route) -> Place {
+        let map = self.map();
+        let home = map.home();
+        let bound = self.env.backend.as_ref().map(|(backend, shard)| (is_busy(backend), *shard));
+        let (shard, movable) = match &route.targets {
+            Targets::Shard(shard) => (*shard, false),
+            Targets::Home => (home, false),
+            Targets::HomeOutside | Targets::AnyShard => (home, true),
+            Targets::AllInTurn | Targets::Router(_) => {
+                return Place::Refuse(Refused::new(
+                    NOT_SUPPORTED,
+                    "this statement can't be part of a longer query string or batch here",
+                )
+                .hint("send it alone"));
+            }
+        };
+        if let Some((busy, bound)) = bound {
+            if movable || shard == bound {
+                return Place::Here;
+            }
+            if busy || !self.s.holds.is_empty() {
+                return Place::Refuse(self.other_shard(shard, bound));
+            }
+            // Held for a unit that turned out to go elsewhere: an earlier
+            // message of this batch bound it.
+            return Place::Refuse(self.other_shard(shard, bound));
+        }
+        let lazy = match &self.s.tx {
+            Tx::Lazy(lazy) => Some(lazy),
+            Tx::Backend => None,
+        };
+        let outside = movable && lazy.is_some_and(|lazy| lazy.is_plain());
+        self.s.pending.set_outside(outside);
+        let replica = template.replica_ok() && (lazy.is_none() || outside);
+        let access = if replica { Access::Read } else { Access::Write };
+        Place::Need(Want { shard, access, consistency: self.s.consistency })
+    }
+
+    fn other_shard(&self, wanted: ShardId, bound: ShardId) -> Refused {
+        let name = |id| self.map().shard(id).map_or("?", |shard| &*shard.name);
+        let mut refused = Refused::new(
+            NOT_SUPPORTED,
+            format!(
+                "statement belongs to shard {}, but the transaction runs on shard {}",
+                name(wanted),
+                name(bound)
+            ),
+        );
+        refused.hint = Some(
+            "statements of one transaction or one batch must stay on one shard; commit first, or send it in a batch of its own".to_owned(),
+        );
+        refused
+    }
+}
+
+/// True if a transaction or an unfinished unit is on it.
+fn is_busy(backend: &Backend) -> bool {
+    backend.status() != TxStatus::Idle || backend.owed() > 0
+}

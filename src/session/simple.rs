@@ -1,0 +1,497 @@
+//! Simple queries: one message, one text of any number of statements, one
+//! ReadyForQuery.
+
+use std::rc::Rc;
+
+use crate::backend::{Expect, OwnPurpose, Report, SentAs};
+use crate::protocol::backend::TxStatus;
+use crate::protocol::encode;
+use crate::protocol::frontend::Query;
+use crate::route::{Targets, Template};
+use crate::sql::statement::{Facts, SessionEffect, TxEffect};
+use crate::types::Access;
+
+use super::effects::{Effect, Effects, demands};
+use super::feed::{Feed, refuse_route};
+use super::place::{Everywhere, Place};
+use super::refusal::{
+    DUPLICATE_STATEMENT, IN_FAILED_TRANSACTION, LIMIT_EXCEEDED, NO_STATEMENT, NOT_SUPPORTED,
+    PROTOCOL_VIOLATION, Refused,
+};
+use super::statements::{Origin, Prepared};
+use super::{Holds, Phase, Step, Stream, Tx, Want};
+
+impl Feed<'_, '_> {
+    pub(super) fn on_query(&mut self, body: &[u8], end: usize) -> Option<Step> {
+        let Ok(Query(text)) = Query::decode(body) else {
+            return Some(self.break_off(&Refused::new(PROTOCOL_VIOLATION, "malformed Query message")));
+        };
+        if let Some(frame) = self.s.pending.take_refused() {
+            self.consume(end);
+            return self.refuse_query(frame);
+        }
+        if self.s.everywhere.is_some() {
+            return self.go_everywhere(text, Some(end));
+        }
+        let placed = self.s.pending.is_placed();
+        let template = match self.s.pending.take_template() {
+            Some(template) => Some(template),
+            None => match self.plan(text) {
+                Ok(template) => template,
+                Err(refused) => return self.refuse_simple(&refused, end),
+            },
+        };
+        self.s.unnamed.forget();
+        let Some(template) = template else { return self.on_unreadable_query(end) };
+        if template.is_plain() {
+            self.on_plain_query(text, template, placed, end)
+        } else {
+            self.on_effective_query(text, template, placed, end)
+        }
+    }
+
+    /// The hot path: one statement that changes neither session nor
+    /// transaction.
+    fn on_plain_query(
+        &mut self,
+        text: &[u8],
+        template: Rc<Template>,
+        placed: bool,
+        end: usize,
+    ) -> Option<Step> {
+        if let Some(refused) = self.refuse_in_failed() {
+            return self.refuse_simple(&refused, end);
+        }
+        if !placed {
+            match self.locate_and_place(text, &template) {
+                Ok(Place::Here) => {}
+                Ok(Place::Need(want)) => return Some(self.ask(want, Some(template))),
+                Ok(Place::Refuse(refused)) | Err(refused) => {
+                    return self.refuse_simple(&refused, end);
+                }
+            }
+        }
+        if let Some(step) = self.prepare_backend(None) {
+            self.s.pending.keep(template);
+            return Some(step);
+        }
+        self.send_query(Report::Nothing, end)
+    }
+
+    pub(super) fn locate_and_place(
+        &mut self,
+        text: &[u8],
+        template: &Template,
+    ) -> Result<Place, Refused> {
+        let route = {
+            let map = self.s.tx_map.as_ref().map_or(self.env.map, |(map, _)| map);
+            template
+                .locate(text, self.env.planner.literals(), None, map)
+                .map_err(|error| refuse_route(&error))?
+        };
+        Ok(self.place(template, &route))
+    }
+
+    /// Asks the shell for a backend; the message stays for the next feed.
+    pub(super) fn ask(&mut self, want: Want, template: Option<Rc<Template>>) -> Step {
+        match template {
+            Some(template) => self.s.pending.keep(template),
+            None => self.s.pending.place(),
+        }
+        Step::Checkout(want)
+    }
+
+    /// The client's query goes on as it came.
+    fn send_query(&mut self, report: Report, end: usize) -> Option<Step> {
+        self.begin_unit();
+        if let Some(backend) = self.backend() {
+            backend.push(Expect::Query(report));
+        }
+        self.s.phase = Phase::Await;
+        self.s.statements_seen += 1;
+        self.forward(end);
+        Some(Step::Await)
+    }
+
+    /// The unit starts on the held backend.
+    pub(super) fn begin_unit(&mut self) {
+        let outside = self.s.pending.is_outside();
+        self.s.pending.clear();
+        self.s.outside = outside;
+        self.s.unit_open = true;
+        self.s.commit_sent = false;
+        self.s.failed = false;
+        self.s.copy_pending = false;
+        self.s.bound_in_batch = false;
+        let mask = outside.then_some(TxStatus::InTransaction);
+        if let Some(backend) = self.backend() {
+            backend.begin_unit(mask);
+        }
+    }
+
+    fn on_effective_query(
+        &mut self,
+        text: &[u8],
+        template: Rc<Template>,
+        placed: bool,
+        end: usize,
+    ) -> Option<Step> {
+        let statements = template.statements();
+        if !placed && statements.iter().all(|facts| self.is_local(facts, &template)) {
+            return self.answer_query(text, &template, end);
+        }
+        if let Some(refused) = self.refuse_in_failed() {
+            return self.refuse_simple(&refused, end);
+        }
+        if let [facts] = statements {
+            match &facts.effect {
+                SessionEffect::Prepare { .. } | SessionEffect::Execute { .. } => {
+                    let facts = facts.clone();
+                    return self.on_sql_prepared(text, template, &facts, placed, end);
+                }
+                _ => {}
+            }
+        }
+        if !placed {
+            match self.place_effective(text, &template) {
+                Ok(Place::Here) => {}
+                Ok(Place::Need(want)) => return Some(self.ask(want, Some(template))),
+                Ok(Place::Refuse(refused)) | Err(refused) => {
+                    return self.refuse_simple(&refused, end);
+                }
+            }
+            if self.s.everywhere.is_some() {
+                return self.go_everywhere(text, Some(end));
+            }
+        }
+        let mut effects: Vec<Effects> = Vec::with_capacity(statements.len());
+        let (mut holds, mut dirty) = (Holds::default(), false);
+        for facts in statements {
+            match demands(facts, text, None, self.situation()) {
+                Ok(demand) => {
+                    effects.push(demand.effects);
+                    holds.add(demand.holds);
+                    dirty |= demand.dirty;
+                }
+                Err(refused) => return self.refuse_simple(&refused, end),
+            }
+        }
+        if let Some(step) = self.prepare_backend(None) {
+            self.s.pending.keep(template);
+            return Some(step);
+        }
+        self.hold_and_mark(holds, dirty);
+        self.s.effects.extend(effects);
+        self.fix_map();
+        let commits = statements.iter().any(|f| matches!(f.tx, TxEffect::Commit { .. }));
+        let sent = self.send_query(Report::Tag, end);
+        self.s.commit_sent = commits;
+        sent
+    }
+
+    /// Like [`Feed::locate_and_place`], and starts what goes everywhere.
+    fn place_effective(&mut self, text: &[u8], template: &Template) -> Result<Place, Refused> {
+        let route = template
+            .locate(text, self.env.planner.literals(), None, self.map())
+            .map_err(|error| refuse_route(&error))?;
+        if route.targets == Targets::AllInTurn {
+            self.start_everywhere()?;
+            return Ok(Place::Here);
+        }
+        Ok(self.place(template, &route))
+    }
+
+    // === everywhere ===
+
+    /// Sets out to run a statement on every shard.
+    pub(super) fn start_everywhere(&mut self) -> Result<(), Refused> {
+        if matches!(self.s.tx, Tx::Lazy(_)) || self.in_backend_transaction() {
+            return Err(Refused::new(
+                NOT_SUPPORTED,
+                "a statement for all shards can't run inside a transaction yet",
+            )
+            .hint("run it outside a transaction; it stops at the first shard that refuses it"));
+        }
+        let shards = self.map().shards().iter().map(|s| (s.id, s.name.as_ref().into())).collect();
+        self.s.everywhere = Some(Everywhere { shards, next: 0, tag: None, failed: None });
+        Ok(())
+    }
+
+    /// The next step of a statement that goes to every shard. `end`: it is a
+    /// simple query that ends there.
+    pub(super) fn go_everywhere(&mut self, text: &[u8], end: Option<usize>) -> Option<Step> {
+        let everywhere = self.s.everywhere.as_ref()?;
+        let done = everywhere.next >= everywhere.shards.len();
+        if done || everywhere.failed.is_some() {
+            let everywhere = self.s.everywhere.take()?;
+            return self.end_everywhere(everywhere, end);
+        }
+        let (shard, _) = everywhere.shards.get(everywhere.next)?;
+        let (shard, first) = (*shard, everywhere.next == 0);
+        if self.env.backend.is_none() {
+            return Some(Step::Checkout(Want { shard, access: Access::Write, consistency: None }));
+        }
+        if let Some(step) = self.prepare_backend(None) {
+            return Some(step);
+        }
+        self.begin_unit();
+        self.s.resume = self.s.phase;
+        self.s.phase = Phase::Own;
+        self.send_own(text, OwnPurpose::Everywhere { first });
+        Some(Step::Await)
+    }
+
+    fn end_everywhere(&mut self, everywhere: Everywhere, end: Option<usize>) -> Option<Step> {
+        if let Some(end) = end {
+            self.consume(end);
+        }
+        match (everywhere.failed, end) {
+            (Some(frame), Some(_)) => return self.refuse_query(frame),
+            (Some(frame), None) => return self.refuse_in_batch(frame),
+            (None, _) => {}
+        }
+        self.s.statements_seen += 1;
+        let tag = everywhere.tag.unwrap_or_default();
+        let tag = tag.strip_suffix(&[0]).and_then(|tag| std::str::from_utf8(tag).ok());
+        encode::command_complete(self.env.to_client, tag.unwrap_or("OK"));
+        if end.is_some() {
+            self.say_ready();
+        }
+        None
+    }
+
+    // === refusals ===
+
+    /// 25P02, if an error of the router's own has failed the transaction.
+    pub(super) fn refuse_in_failed(&self) -> Option<Refused> {
+        match &self.s.tx {
+            Tx::Lazy(lazy) if lazy.is_failed() => Some(Refused::new(
+                IN_FAILED_TRANSACTION,
+                "current transaction is aborted, commands ignored until end of transaction block",
+            )),
+            Tx::Lazy(_) | Tx::Backend => None,
+        }
+    }
+
+    fn refuse_simple(&mut self, refused: &Refused, end: usize) -> Option<Step> {
+        self.consume(end);
+        self.refuse_query(refused.frame().into())
+    }
+
+    /// The query at hand is consumed and fails with `frame`, as it would on
+    /// Postgres: with the transaction around it.
+    pub(super) fn refuse_query(&mut self, frame: Box<[u8]>) -> Option<Step> {
+        self.s.pending.clear();
+        self.s.unnamed.forget();
+        if self.in_backend_transaction() {
+            self.begin_unit();
+            self.send_refusal(frame, SentAs::Query);
+            self.s.phase = Phase::Await;
+            return Some(Step::Await);
+        }
+        self.fail_lazy();
+        self.env.to_client.extend_from_slice(&frame);
+        self.say_ready();
+        None
+    }
+
+    // === what can't be read ===
+
+    /// The client's settings hide the text from the router: an unsharded
+    /// database gets it as it is, and the backend is reset afterwards.
+    fn on_unreadable_query(&mut self, end: usize) -> Option<Step> {
+        if self.env.backend.is_none() {
+            return Some(self.ask(self.home(), None));
+        }
+        if let Some(step) = self.prepare_backend(None) {
+            return Some(step);
+        }
+        self.hold_and_mark(Holds::UNTRACKED, true);
+        self.send_query(Report::Nothing, end)
+    }
+
+    /// A query longer than the router reads, on an unsharded database.
+    pub(super) fn stream_query(&mut self, whole: usize) -> Option<Step> {
+        if let Some(frame) = self.s.pending.take_refused() {
+            self.s.stream = Stream { left: whole, discard: true };
+            return self.refuse_query(frame);
+        }
+        if self.env.backend.is_none() {
+            return Some(self.ask(self.home(), None));
+        }
+        if let Some(step) = self.prepare_backend(None) {
+            return Some(step);
+        }
+        self.hold_and_mark(Holds::default(), true);
+        self.begin_unit();
+        if let Some(backend) = self.backend() {
+            backend.push(Expect::Query(Report::Nothing));
+        }
+        self.s.statements_seen += 1;
+        self.s.stream = Stream { left: whole, discard: false };
+        self.s.phase = Phase::Await;
+        None
+    }
+
+    /// A backend of the home shard's primary.
+    pub(super) fn home(&self) -> Want {
+        Want { shard: self.map().home(), access: Access::Write, consistency: None }
+    }
+
+    pub(super) fn on_function_call(&mut self, end: usize) -> Option<Step> {
+        if let Some(frame) = self.s.pending.take_refused() {
+            self.consume(end);
+            return self.refuse_query(frame);
+        }
+        if self.map().is_sharded() {
+            let refused = Refused::new(
+                NOT_SUPPORTED,
+                "function calls by protocol message are not supported on a sharded database",
+            )
+            .hint("call the function with SELECT");
+            return self.refuse_simple(&refused, end);
+        }
+        if self.env.backend.is_none() {
+            return Some(self.ask(self.home(), None));
+        }
+        if let Some(step) = self.prepare_backend(None) {
+            return Some(step);
+        }
+        self.hold_and_mark(Holds::default(), true);
+        self.begin_unit();
+        if let Some(backend) = self.backend() {
+            backend.push(Expect::FunctionCall);
+        }
+        self.s.phase = Phase::Await;
+        self.forward(end);
+        Some(Step::Await)
+    }
+
+    // === PREPARE and EXECUTE in SQL ===
+
+    /// PREPARE and EXECUTE: the client's name gives way to the backends'.
+    fn on_sql_prepared(
+        &mut self,
+        text: &[u8],
+        template: Rc<Template>,
+        facts: &Facts,
+        placed: bool,
+        end: usize,
+    ) -> Option<Step> {
+        let rewritten = self.rewrite_prepared(text, &template, facts);
+        let (prepared, sql, effect) = match rewritten {
+            Ok(rewritten) => rewritten,
+            Err(refused) => return self.refuse_simple(&refused, end),
+        };
+        if self.env.backend.is_none() && !placed {
+            return Some(self.ask(self.home(), Some(template)));
+        }
+        let is_new = effect.is_some();
+        let here = self.backend().is_some_and(|backend| backend.has_prepared(prepared.id));
+        let extra = (!here && !is_new).then(|| Rc::clone(&prepared));
+        if !here && let Some(backend) = self.backend() {
+            backend.note_prepared(prepared.id);
+        }
+        if let Some(step) = self.prepare_backend(extra.as_ref().map(|p| &*p.text)) {
+            self.s.pending.keep(template);
+            return Some(step);
+        }
+        if is_new && here {
+            // The backend has it from another client or an earlier time.
+            self.consume(end);
+            self.s.statements.insert(facts_name(facts), prepared);
+            encode::command_complete(self.env.to_client, "PREPARE");
+            self.say_ready();
+            return None;
+        }
+        self.begin_unit();
+        if let Some(backend) = self.backend() {
+            backend.push(Expect::Query(Report::Tag));
+        }
+        self.s.effects.push_back(effect.into_iter().collect());
+        self.s.statements_seen += 1;
+        self.s.phase = Phase::Await;
+        self.consume(end);
+        let sent = self.inject(|out| encode::query(out, &sql));
+        debug_assert!(sent, "a rewritten statement is as long as its text and a name");
+        Some(Step::Await)
+    }
+
+    #[allow(clippy::type_complexity, reason = "used once, right above")]
+    fn rewrite_prepared(
+        &mut self,
+        text: &[u8],
+        template: &Rc<Template>,
+        facts: &Facts,
+    ) -> Result<(Rc<Prepared>, Vec<u8>, Option<Effect>), Refused> {
+        if self.map().is_sharded() {
+            return Err(Refused::new(
+                NOT_SUPPORTED,
+                "PREPARE and EXECUTE as SQL statements are not supported on a sharded database yet",
+            )
+            .hint("use the driver's own prepared statements (protocol level), which are"));
+        }
+        match &facts.effect {
+            SessionEffect::Prepare { name, name_span, .. } => {
+                if self.s.statements.find(name.as_bytes()).is_some() {
+                    return Err(duplicate(name));
+                }
+                if self.s.statements.len() >= self.s.limits.statements_max {
+                    return Err(too_many(self.s.limits.statements_max));
+                }
+                let head = text.get(..name_span.range().start).unwrap_or_default();
+                let tail = text.get(name_span.range().end..).unwrap_or_default();
+                let made = (self.map_serial(), Rc::clone(template));
+                let prepared =
+                    self.env.registry.intern_sql((head, tail), &self.s.settings, made);
+                let sql = prepared.text.to_vec();
+                let effect = Effect::Prepare(name.as_bytes().into(), Rc::clone(&prepared));
+                Ok((prepared, sql, Some(effect)))
+            }
+            SessionEffect::Execute { name, name_span, .. } => {
+                let Some(prepared) = self.s.statements.find(name.as_bytes()) else {
+                    return Err(missing(name.as_bytes()));
+                };
+                if prepared.origin == Origin::Parse {
+                    return Err(Refused::new(
+                        NOT_SUPPORTED,
+                        "EXECUTE of a statement that was prepared by protocol message",
+                    )
+                    .hint("bind it by protocol message too, or prepare it with PREPARE"));
+                }
+                let prepared = Rc::clone(prepared);
+                let mut buffer = [0; crate::backend::NAME_LEN];
+                let own = crate::backend::backend_name(prepared.id, &mut buffer);
+                let head = text.get(..name_span.range().start).unwrap_or_default();
+                let tail = text.get(name_span.range().end..).unwrap_or_default();
+                let sql = [head, own, tail].concat();
+                Ok((prepared, sql, None))
+            }
+            _ => Err(Refused::new(NOT_SUPPORTED, "not a prepared statement")),
+        }
+    }
+}
+
+fn facts_name(facts: &Facts) -> &[u8] {
+    match &facts.effect {
+        SessionEffect::Prepare { name, .. } | SessionEffect::Execute { name, .. } => name.as_bytes(),
+        _ => b"",
+    }
+}
+
+pub(super) fn duplicate(name: &str) -> Refused {
+    Refused::new(DUPLICATE_STATEMENT, format!("prepared statement \"{name}\" already exists"))
+}
+
+pub(super) fn missing(name: &[u8]) -> Refused {
+    let name = String::from_utf8_lossy(name);
+    if name.is_empty() {
+        return Refused::new(NO_STATEMENT, "unnamed prepared statement does not exist");
+    }
+    Refused::new(NO_STATEMENT, format!("prepared statement \"{name}\" does not exist"))
+}
+
+pub(super) fn too_many(max: usize) -> Refused {
+    Refused::new(LIMIT_EXCEEDED, format!("a client may have {max} prepared statements at most"))
+        .hint("deallocate statements that are no longer used, or raise limits.statements_max")
+}
