@@ -11,6 +11,7 @@ pub mod document;
 pub mod local;
 pub mod protocol;
 pub mod route;
+pub mod session;
 pub mod shardmap;
 pub mod sql;
 pub mod store;

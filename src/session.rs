@@ -29,11 +29,10 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::backend::{Backend, Setting, SettingsInterner, SettingsSet, StatementId};
-use crate::cluster::Consistency;
-use crate::route::Planner;
+use crate::backend::{Backend, SettingsInterner, SettingsSet, StatementId};
+use crate::route::{Planner, SearchPath};
 use crate::shardmap::Map;
-use crate::types::{Access, ShardId};
+use crate::types::{Access, Consistency, ShardId};
 
 use effects::{Effects, Log, PortalEffects};
 use lazy::Lazy;
@@ -244,6 +243,9 @@ pub struct Session {
     everywhere: Option<place::Everywhere>,
     /// The map of the running transaction.
     tx_map: Option<(Arc<Map>, u64)>,
+    /// Where a name without a schema is looked up.
+    search_path: SearchPath,
+    user: Box<str>,
     /// Settings make the client's statements unreadable (not UTF-8, or old
     /// string syntax); only an unsharded database serves it then.
     unreadable: bool,
@@ -263,8 +265,8 @@ pub struct Session {
 
 impl Session {
     /// A session with the settings of its startup message.
-    pub fn new(limits: Limits, startup: Rc<SettingsSet>) -> Self {
-        Self {
+    pub fn new(limits: Limits, user: &str, startup: Rc<SettingsSet>) -> Self {
+        let mut session = Self {
             limits,
             phase: Phase::Idle,
             resume: Phase::Idle,
@@ -284,6 +286,8 @@ impl Session {
             outside: false,
             everywhere: None,
             tx_map: None,
+            search_path: SearchPath::default(),
+            user: user.into(),
             unreadable: false,
             copy_pending: false,
             unit_open: false,
@@ -291,7 +295,9 @@ impl Session {
             bound_in_batch: false,
             unconfirmed: Vec::new(),
             statements_seen: 0,
-        }
+        };
+        session.note_settings(&Rc::clone(&session.settings));
+        session
     }
 
     /// True if a unit is sent and the client must wait.
@@ -336,13 +342,6 @@ impl Session {
     /// Statements (simple queries and executions) so far.
     pub const fn statements_seen(&self) -> u64 {
         self.statements_seen
-    }
-
-    /// The session's search_path as it was set, if it was.
-    fn search_path(&self) -> Option<&str> {
-        match self.settings.find("search_path")? {
-            Setting::Flat(text) | Setting::Statement(text) => Some(text),
-        }
     }
 
     /// The checkout that the last feed asked for has failed: the unit at the

@@ -298,8 +298,8 @@ impl Backend {
     /// What the node itself is must not flip with the node behind.
     fn on_parameter(&self, body: Option<&[u8]>) -> Result<Verdict, Fault> {
         let Some(body) = body else { return Ok(Verdict::Drop) };
-        let parameter = ParameterStatus::decode(body)
-            .map_err(|_| Fault::Malformed(tag::PARAMETER_STATUS))?;
+        let parameter =
+            ParameterStatus::decode(body).map_err(|_| Fault::Malformed(tag::PARAMETER_STATUS))?;
         if matches!(parameter.name, b"server_version" | b"in_hot_standby") {
             return Ok(Verdict::Drop);
         }
@@ -313,7 +313,8 @@ impl Backend {
         walk: &mut Walk<'_>,
         events: &mut Vec<Event>,
     ) -> Result<(), Fault> {
-        let fields = ErrorFields::decode(body).map_err(|_| Fault::Malformed(tag::ERROR_RESPONSE))?;
+        let fields =
+            ErrorFields::decode(body).map_err(|_| Fault::Malformed(tag::ERROR_RESPONSE))?;
         let state = fields.code();
         let fatal = matches!(fields.severity(), b"FATAL" | b"PANIC");
         if !fatal && let Some(Expect::OwnQuery(purpose)) = self.queue.front() {
@@ -365,7 +366,9 @@ impl Backend {
         self.copy_in = false;
         while let Some(front) = self.queue.front() {
             match front {
-                Expect::Query(_) | Expect::OwnQuery(_) | Expect::FunctionCall | Expect::Sync => return,
+                Expect::Query(_) | Expect::OwnQuery(_) | Expect::FunctionCall | Expect::Sync => {
+                    return;
+                }
                 Expect::Parse(_)
                 | Expect::ParseUnnamed
                 | Expect::OwnParse(_)
@@ -392,8 +395,7 @@ impl Backend {
         walk: &mut Walk<'_>,
         events: &mut Vec<Event>,
     ) -> Result<(), Fault> {
-        let status =
-            TxStatus::decode(body).map_err(|_| Fault::Malformed(tag::READY_FOR_QUERY))?;
+        let status = TxStatus::decode(body).map_err(|_| Fault::Malformed(tag::READY_FOR_QUERY))?;
         let own = match self.queue.pop_front() {
             Some(Expect::Query(_) | Expect::FunctionCall | Expect::Sync) => None,
             Some(Expect::OwnQuery(purpose)) => Some(purpose),

@@ -185,7 +185,8 @@ mod tests {
             "SELECT pg_catalog.set_config('application_name', E'o''x\\\\''; drop table t;--',false);"
         );
         sql.clear();
-        SettingsSet::default().transition(&set(&[("a b.c\"d", Setting::Flat("".into()))]), &mut sql);
+        SettingsSet::default()
+            .transition(&set(&[("a b.c\"d", Setting::Flat("".into()))]), &mut sql);
         assert_eq!(sql, "RESET \"a b\".\"c\"\"d\";");
     }
 

@@ -6,28 +6,7 @@
 use std::fmt;
 
 use super::{Cluster, Health, NodeState};
-use crate::types::{Millis, Moment, NodeId, Role, ShardId};
-
-/// How old a read may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Consistency {
-    /// Reads go to the primary.
-    Primary,
-    /// Any healthy replica, however far behind.
-    Any,
-    /// A healthy replica that misses at most this much time.
-    Bounded(Millis),
-}
-
-impl fmt::Display for Consistency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Primary => f.write_str("primary"),
-            Self::Any => f.write_str("any"),
-            Self::Bounded(limit) => write!(f, "bounded({})", limit.count()),
-        }
-    }
-}
+use crate::types::{Consistency, Millis, Moment, NodeId, Role, ShardId};
 
 /// The node for a read and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

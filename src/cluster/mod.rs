@@ -10,9 +10,9 @@
 
 mod choice;
 
-pub use choice::{Choice, Consistency, Passed, ReadReason};
+pub use choice::{Choice, Passed, ReadReason};
 
-use crate::types::{Lsn, Millis, Moment, NodeId, Role, ShardId};
+use crate::types::{Consistency, Lsn, Millis, Moment, NodeId, Role, ShardId};
 
 /// Whether a node answers the monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

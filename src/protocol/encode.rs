@@ -18,8 +18,8 @@ pub use backend::{
 };
 pub use frontend::{
     bind, bind_prefix_renamed, bind_renamed, cancel_request, close, copy_data, copy_done,
-    copy_fail, describe, execute, flush, gss_request, parse, parse_renamed, password, query,
-    sasl_initial, sasl_response, ssl_request, startup, sync, terminate,
+    copy_fail, describe, execute, flush, gss_request, parse, parse_raw, parse_renamed, password,
+    query, sasl_initial, sasl_response, ssl_request, startup, sync, terminate,
 };
 
 use super::error::EncodeError;

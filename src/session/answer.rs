@@ -4,11 +4,10 @@
 
 use std::rc::Rc;
 
-use crate::cluster::Consistency;
 use crate::protocol::encode::{self, Column};
 use crate::route::{Route, RouterCommand, Targets, Template};
 use crate::sql::statement::{Facts, Kind, SessionEffect, TxEffect, TxModes};
-use crate::types::SqlState;
+use crate::types::{Consistency, SqlState};
 
 use super::effects::demands;
 use super::feed::Feed;
@@ -130,13 +129,15 @@ impl Feed<'_, '_> {
             | TxEffect::RollbackTo { .. } => true,
             TxEffect::SetTransaction { snapshot, .. } => lazy && !snapshot,
             TxEffect::SetConstraints => lazy,
-            TxEffect::PrepareTransaction | TxEffect::CommitPrepared | TxEffect::RollbackPrepared => {
-                false
-            }
+            TxEffect::PrepareTransaction
+            | TxEffect::CommitPrepared
+            | TxEffect::RollbackPrepared => false,
             TxEffect::None => {
                 lazy && matches!(
                     facts.effect,
-                    SessionEffect::Set { .. } | SessionEffect::Reset { .. } | SessionEffect::ResetAll
+                    SessionEffect::Set { .. }
+                        | SessionEffect::Reset { .. }
+                        | SessionEffect::ResetAll
                 )
             }
         }
@@ -207,7 +208,12 @@ impl Feed<'_, '_> {
         Ok(out)
     }
 
-    fn answer(&mut self, facts: &Facts, text: &[u8], template: &Template) -> Result<Answer, Refused> {
+    fn answer(
+        &mut self,
+        facts: &Facts,
+        text: &[u8],
+        template: &Template,
+    ) -> Result<Answer, Refused> {
         if let TxEffect::None = facts.tx
             && let Some(refused) = self.refuse_in_failed()
         {
@@ -225,8 +231,9 @@ impl Feed<'_, '_> {
             }
             TxEffect::SetTransaction { .. } => return self.keep(facts, text, "SET"),
             TxEffect::SetConstraints => return self.keep(facts, text, "SET CONSTRAINTS"),
-            TxEffect::PrepareTransaction | TxEffect::CommitPrepared | TxEffect::RollbackPrepared => {
-            }
+            TxEffect::PrepareTransaction
+            | TxEffect::CommitPrepared
+            | TxEffect::RollbackPrepared => {}
         }
         if facts.kind == Kind::Empty {
             return Ok(Answer::default());
@@ -253,7 +260,9 @@ impl Feed<'_, '_> {
             SessionEffect::DiscardTemp => Ok(Answer::tag("DISCARD TEMP")),
             // currval outside a transaction is refused, so there is nothing.
             SessionEffect::DiscardSequences => Ok(Answer::tag("DISCARD SEQUENCES")),
-            SessionEffect::Reset { .. } | SessionEffect::ResetAll => self.keep(facts, text, "RESET"),
+            SessionEffect::Reset { .. } | SessionEffect::ResetAll => {
+                self.keep(facts, text, "RESET")
+            }
             _ => self.keep(facts, text, "SET"),
         }
     }
@@ -264,7 +273,8 @@ impl Feed<'_, '_> {
         self.s.unnamed.forget();
         self.s.portals.clear();
         self.s.settings = Rc::clone(&self.s.startup);
-        self.s.unreadable = false;
+        let startup = Rc::clone(&self.s.startup);
+        self.s.note_settings(&startup);
         self.s.consistency = None;
         let for_life = self.s.holds.0 & Holds::SESSION.0;
         self.s.holds = Holds(for_life);
@@ -377,8 +387,11 @@ impl Feed<'_, '_> {
         self.s.consistency = match value {
             None => None,
             Some(text) => Some(text.parse::<Consistency>().map_err(|error| {
-                Refused::new(INVALID_VALUE, format!("invalid value for keyway.consistency: {error}"))
-                    .hint("use primary, any, or bounded(milliseconds)")
+                Refused::new(
+                    INVALID_VALUE,
+                    format!("invalid value for keyway.consistency: {error}"),
+                )
+                .hint("use primary, any, or bounded(milliseconds)")
             })?),
         };
         Ok(())
@@ -400,7 +413,10 @@ impl Feed<'_, '_> {
     fn explain(&mut self, statement: &[u8]) -> Result<Answer, Refused> {
         let planned = self.plan(statement)?;
         let Some(template) = planned else {
-            return Err(Refused::new(NOT_SUPPORTED, "the statement can't be read under the session's settings"));
+            return Err(Refused::new(
+                NOT_SUPPORTED,
+                "the statement can't be read under the session's settings",
+            ));
         };
         let route = template
             .locate(statement, self.env.planner.literals(), None, self.map())

@@ -152,7 +152,12 @@ fn add_demand(
         | SessionEffect::DeallocateAll => {
             // Alone in their text they never come here: among others their
             // names can't be kept apart from other clients' on the backend.
-            hold(Holds::UNTRACKED, "PREPARE, EXECUTE or DEALLOCATE among other statements", situation, out)?;
+            hold(
+                Holds::UNTRACKED,
+                "PREPARE, EXECUTE or DEALLOCATE among other statements",
+                situation,
+                out,
+            )?;
             out.dirty = true;
         }
         SessionEffect::Dirty => out.dirty = true,
@@ -255,8 +260,9 @@ fn resolve(argument: &Argument, bind: Option<&Bind<'_>>) -> Argument {
             Argument::Text(if *flag == 1 { "true" } else { "false" }.into())
         }
         // The binary form of text is the text.
-        (Some(Some(bytes)), Some(_)) => std::str::from_utf8(bytes)
-            .map_or(Argument::Opaque, |text| Argument::Text(text.into())),
+        (Some(Some(bytes)), Some(_)) => {
+            std::str::from_utf8(bytes).map_or(Argument::Opaque, |text| Argument::Text(text.into()))
+        }
         _ => Argument::Opaque,
     }
 }

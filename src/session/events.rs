@@ -10,6 +10,7 @@ use super::effects::{Effect, is_readable};
 use super::refusal::{CONNECTION_FAILURE, OUTCOME_UNKNOWN, Refused};
 use super::{After, Holds, Phase, Session, Tx};
 use crate::backend::Setting;
+use crate::route::SearchPath;
 
 /// What the session may use while it hears a backend's events.
 pub struct EventEnv<'e> {
@@ -158,7 +159,8 @@ impl Session {
         self.unnamed.forget();
         self.log.clear();
         self.settings = Rc::clone(&self.startup);
-        self.unreadable = false;
+        let startup = Rc::clone(&self.startup);
+        self.note_settings(&startup);
         self.consistency = None;
         self.holds = Holds(self.holds.0 & Holds::SESSION.0);
     }
@@ -204,12 +206,7 @@ impl Session {
         }
     }
 
-    fn on_own_done(
-        &mut self,
-        purpose: OwnPurpose,
-        tag: Option<Box<[u8]>>,
-        env: &mut EventEnv<'_>,
-    ) {
+    fn on_own_done(&mut self, purpose: OwnPurpose, tag: Option<Box<[u8]>>, env: &mut EventEnv<'_>) {
         match purpose {
             OwnPurpose::Begin => return,
             OwnPurpose::Describe => {
@@ -264,7 +261,7 @@ impl Session {
             // Too much to carry: the session keeps its backend instead.
             self.holds.add(Holds::UNTRACKED);
         }
-        self.note_unreadable(&session);
+        self.note_settings(&session);
         self.settings = env.interner.intern(session);
         env.backend.set_settings(env.interner.intern(backend));
     }
@@ -277,19 +274,21 @@ impl Session {
         let mut session = (*self.settings).clone();
         let mut nobody = SettingsSet::default();
         self.log.apply(&self.startup, &mut session, &mut nobody);
-        self.note_unreadable(&session);
+        self.note_settings(&session);
         self.settings = interner.intern(session);
     }
 
-    /// Whether the client's statements can still be read.
-    pub(super) fn note_unreadable(&mut self, settings: &SettingsSet) {
-        self.unreadable = settings.iter().any(|(name, value)| match value {
-            Setting::Flat(text) => !is_readable(name, Some(text)),
-            Setting::Statement(text) => {
-                let value = text.rsplit(['=', ' ']).next().unwrap_or_default();
-                !is_readable(name, Some(value.trim_matches(['\'', '"', ';'])))
+    /// What the settings mean for reading the client's statements.
+    pub(super) fn note_settings(&mut self, settings: &SettingsSet) {
+        self.unreadable =
+            settings.iter().any(|(name, value)| !is_readable(name, Some(&bare(&shown(value)))));
+        self.search_path = match settings.find("search_path") {
+            None => SearchPath::parse(DEFAULT_SEARCH_PATH, &self.user).unwrap_or_default(),
+            // A path that can't be read finds no table at all.
+            Some(value) => {
+                SearchPath::parse(&shown(value), &self.user).unwrap_or_else(|| SearchPath::new([]))
             }
-        });
+        };
     }
 
     // === a backend that is gone ===
@@ -361,6 +360,31 @@ impl Session {
         self.tx = Tx::Backend;
     }
 }
+
+/// A setting's value as text, names in double quotes.
+fn shown(value: &Setting) -> String {
+    match value {
+        Setting::Flat(text) => text.to_string(),
+        Setting::Statement(text) => {
+            let lower = text.to_ascii_lowercase();
+            let from = match (lower.find('='), lower.find(" to ")) {
+                (Some(equals), Some(to)) if to < equals => to + 4,
+                (Some(equals), _) => equals + 1,
+                (None, Some(to)) => to + 4,
+                (None, None) => lower.rfind(' ').map_or(0, |at| at + 1),
+            };
+            text.get(from..).unwrap_or_default().trim().replace('\'', "\"")
+        }
+    }
+}
+
+/// A value without the quotes around it.
+fn bare(value: &str) -> String {
+    value.trim_matches(['"', '\'', ';', ' ']).to_owned()
+}
+
+/// Postgres's own default.
+const DEFAULT_SEARCH_PATH: &str = "\"$user\", public";
 
 /// Whether the lost unit may have written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

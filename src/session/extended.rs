@@ -107,12 +107,11 @@ impl Feed<'_, '_> {
         }
         let refused = Refused::new(
             LIMIT_EXCEEDED,
-            format!(
-                "the batch's shard is not known after {} bytes",
-                self.s.limits.held_bytes_max
-            ),
+            format!("the batch's shard is not known after {} bytes", self.s.limits.held_bytes_max),
         )
-        .hint("bind the sharding key as one of the first parameters, or raise limits.held_bytes_max");
+        .hint(
+            "bind the sharding key as one of the first parameters, or raise limits.held_bytes_max",
+        );
         Some(self.break_off(&refused))
     }
 
@@ -223,7 +222,7 @@ impl Feed<'_, '_> {
                 self.consume(end);
                 let mut buffer = [0; NAME_LEN];
                 let name = backend_name(prepared.id, &mut buffer);
-                if !self.inject(|out| encode::bind_renamed(out, bind.body(), name)) {
+                if !self.inject(|out| encode::bind_renamed(out, &bind, name)) {
                     return self.malformed("Bind");
                 }
                 if let Some(backend) = self.backend() {
@@ -257,7 +256,8 @@ impl Feed<'_, '_> {
         if let Some(refused) = self.refuse_in_failed() {
             return Err(refused);
         }
-        let route = self.locate_bound(named, template, &BoundParams::new(bind, self.types_of(named)))?;
+        let route =
+            self.locate_bound(named, template, &BoundParams::new(bind, self.types_of(named)))?;
         if route.targets == crate::route::Targets::AllInTurn {
             if self.env.backend.is_some() {
                 return Err(Refused::new(
@@ -275,7 +275,10 @@ impl Feed<'_, '_> {
                 Place::Here => {}
                 Place::Refuse(refused) => return Err(refused),
                 Place::Need(_) => {
-                    return Err(Refused::new(NOT_SUPPORTED, "statement found no shard in its batch"));
+                    return Err(Refused::new(
+                        NOT_SUPPORTED,
+                        "statement found no shard in its batch",
+                    ));
                 }
             }
         }
@@ -426,9 +429,11 @@ impl Feed<'_, '_> {
             self.s.everywhere = None;
             return self.malformed("Execute");
         };
-        let done = self.s.everywhere.as_ref().is_some_and(|e| {
-            e.failed.is_some() || e.next >= e.shards.len()
-        });
+        let done = self
+            .s
+            .everywhere
+            .as_ref()
+            .is_some_and(|e| e.failed.is_some() || e.next >= e.shards.len());
         if done {
             self.consume(end);
         }
@@ -547,7 +552,10 @@ impl Feed<'_, '_> {
             },
         };
         let Some(template) = self.plan(&text)? else {
-            return Err(Refused::new(NOT_SUPPORTED, "the statement can't be read under the session's settings"));
+            return Err(Refused::new(
+                NOT_SUPPORTED,
+                "the statement can't be read under the session's settings",
+            ));
         };
         match named {
             Named::Shared(prepared) => prepared.set_template(serial, Rc::clone(&template)),
@@ -599,9 +607,8 @@ impl Feed<'_, '_> {
             self.send_close(evicted);
         }
         let name = backend_name(prepared.id, &mut buffer);
-        let sent = self.inject(|out| {
-            encode::parse_raw(out, name, &prepared.text, &prepared.raw_types)
-        });
+        let sent =
+            self.inject(|out| encode::parse_raw(out, name, &prepared.text, &prepared.raw_types));
         debug_assert!(sent, "a Parse that came as a message goes as one");
         if let Some(backend) = self.backend() {
             backend.push(expect);
@@ -695,7 +702,10 @@ impl Feed<'_, '_> {
                 Ahead::Local => {
                     let refused = Refused::new(
                         LIMIT_EXCEEDED,
-                        format!("message of {} bytes is too long for this statement", header.body_len),
+                        format!(
+                            "message of {} bytes is too long for this statement",
+                            header.body_len
+                        ),
                     );
                     self.s.stream = Stream { left: whole, discard: true };
                     return self.refuse_in_batch(refused.frame().into());
@@ -739,16 +749,16 @@ impl Feed<'_, '_> {
                 let name = backend_name(prepared.id, &mut buffer);
                 // The head of the message is written anew, the rest follows.
                 self.consume(self.input.len());
-                if !self.inject(|out| encode::bind_prefix_renamed(out, header.body_len, &bind, name)) {
+                if !self
+                    .inject(|out| encode::bind_prefix_renamed(out, &bind, header.body_len, name))
+                {
                     return self.malformed("Bind");
                 }
                 if let Some(backend) = self.backend() {
                     backend.push(Expect::Bind(Some(prepared.id)));
                 }
-                self.s.stream = Stream {
-                    left: header.body_len.saturating_sub(prefix.len()),
-                    discard: false,
-                };
+                self.s.stream =
+                    Stream { left: header.body_len.saturating_sub(prefix.len()), discard: false };
             }
             Named::Unnamed(id, _) => {
                 self.ensure_unnamed(id);
@@ -838,7 +848,6 @@ fn is_transaction_end(text: &[u8]) -> bool {
         .collect();
     matches!(word.as_slice(), b"ROLLBACK" | b"COMMIT" | b"END" | b"ABORT")
 }
-
 
 const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
 const BIND_COMPLETE: &[u8] = &[b'2', 0, 0, 0, 4];

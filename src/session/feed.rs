@@ -13,7 +13,7 @@ use crate::protocol::backend::TxStatus;
 use crate::protocol::encode;
 use crate::protocol::frame::{HEADER_LEN, Header, decode_header};
 use crate::protocol::tag::frontend as tag;
-use crate::route::{RouteError, Template};
+use crate::route::{RouteError, Template, World};
 use crate::shardmap::Map;
 
 use super::effects::Situation;
@@ -54,7 +54,9 @@ impl Feed<'_, '_> {
             let header = match decode_header(rest) {
                 Ok(Some(header)) => header,
                 Ok(None) => return Step::Read,
-                Err(error) => return self.break_off(&Refused::new(error.sqlstate(), error.to_string())),
+                Err(error) => {
+                    return self.break_off(&Refused::new(error.sqlstate(), error.to_string()));
+                }
             };
             let end = self.at.saturating_add(HEADER_LEN).saturating_add(header.body_len);
             let step = match self.input.get(self.at + HEADER_LEN..end) {
@@ -195,7 +197,10 @@ impl Feed<'_, '_> {
         }
         let refused = Refused::new(
             LIMIT_EXCEEDED,
-            format!("message of {} bytes is longer than the limit of {limit} bytes", header.body_len),
+            format!(
+                "message of {} bytes is longer than the limit of {limit} bytes",
+                header.body_len
+            ),
         )
         .hint("send large values as parameters or with COPY, or raise limits.statement_bytes_max");
         match header.tag {
@@ -304,7 +309,7 @@ impl Feed<'_, '_> {
             return Ok(None);
         }
         let map = self.shared_map();
-        let world = crate::route::World::new(&map, self.s.search_path());
+        let world = World { map: &map, search_path: &self.s.search_path };
         match self.env.planner.plan(text, &world) {
             Ok(template) => Ok(Some(template)),
             Err(error) => Err(refuse_route(&error)),

@@ -14,7 +14,7 @@ use crate::route::{Targets, Template};
 use crate::sql::literal::Literals;
 use crate::types::Access;
 
-use super::extended::{BoundParams, Named, PrefixParams};
+use super::extended::{BoundParams, PrefixParams};
 use super::feed::Feed;
 use super::place::Place;
 use super::{Phase, Tx, Want};
@@ -71,11 +71,9 @@ impl Feed<'_, '_> {
                     describes |= self.describes_statement(body);
                     None
                 }
-                tag::SYNC | tag::FLUSH => Some(if describes {
-                    self.describing(&parsed)
-                } else {
-                    Ahead::Local
-                }),
+                tag::SYNC | tag::FLUSH => {
+                    Some(if describes { self.describing(&parsed) } else { Ahead::Local })
+                }
                 _ => None,
             };
             if let Some(found) = found {
@@ -138,12 +136,7 @@ impl Feed<'_, '_> {
         })
     }
 
-    fn look_at_partial(
-        &mut self,
-        kind: u8,
-        prefix: Option<&[u8]>,
-        parsed: &[Parsed<'_>],
-    ) -> Ahead {
+    fn look_at_partial(&mut self, kind: u8, prefix: Option<&[u8]>, parsed: &[Parsed<'_>]) -> Ahead {
         let Some(prefix) = prefix.filter(|_| kind == tag::BIND) else { return Ahead::More };
         let Ok(Some(bind)) = Bind::decode_prefix(prefix) else { return Ahead::More };
         if let Some(one) = parsed.iter().rev().find(|p| p.parse.name == bind.statement()) {

@@ -104,11 +104,13 @@ impl Feed<'_, '_> {
             Targets::Home => (home, false),
             Targets::HomeOutside | Targets::AnyShard => (home, true),
             Targets::AllInTurn | Targets::Router(_) => {
-                return Place::Refuse(Refused::new(
-                    NOT_SUPPORTED,
-                    "this statement can't be part of a longer query string or batch here",
-                )
-                .hint("send it alone"));
+                return Place::Refuse(
+                    Refused::new(
+                        NOT_SUPPORTED,
+                        "this statement can't be part of a longer query string or batch here",
+                    )
+                    .hint("send it alone"),
+                );
             }
         };
         if let Some((busy, bound)) = bound {

@@ -24,7 +24,9 @@ use super::{Holds, Phase, Step, Stream, Tx, Want};
 impl Feed<'_, '_> {
     pub(super) fn on_query(&mut self, body: &[u8], end: usize) -> Option<Step> {
         let Ok(Query(text)) = Query::decode(body) else {
-            return Some(self.break_off(&Refused::new(PROTOCOL_VIOLATION, "malformed Query message")));
+            return Some(
+                self.break_off(&Refused::new(PROTOCOL_VIOLATION, "malformed Query message")),
+            );
         };
         if let Some(frame) = self.s.pending.take_refused() {
             self.consume(end);
@@ -212,7 +214,7 @@ impl Feed<'_, '_> {
             )
             .hint("run it outside a transaction; it stops at the first shard that refuses it"));
         }
-        let shards = self.map().shards().iter().map(|s| (s.id, s.name.as_ref().into())).collect();
+        let shards = self.map().shards().iter().map(|s| (s.id, s.name.as_str().into())).collect();
         self.s.everywhere = Some(Everywhere { shards, next: 0, tag: None, failed: None });
         Ok(())
     }
@@ -442,8 +444,7 @@ impl Feed<'_, '_> {
                 let head = text.get(..name_span.range().start).unwrap_or_default();
                 let tail = text.get(name_span.range().end..).unwrap_or_default();
                 let made = (self.map_serial(), Rc::clone(template));
-                let prepared =
-                    self.env.registry.intern_sql((head, tail), &self.s.settings, made);
+                let prepared = self.env.registry.intern_sql((head, tail), &self.s.settings, made);
                 let sql = prepared.text.to_vec();
                 let effect = Effect::Prepare(name.as_bytes().into(), Rc::clone(&prepared));
                 Ok((prepared, sql, Some(effect)))
@@ -474,7 +475,9 @@ impl Feed<'_, '_> {
 
 fn facts_name(facts: &Facts) -> &[u8] {
     match &facts.effect {
-        SessionEffect::Prepare { name, .. } | SessionEffect::Execute { name, .. } => name.as_bytes(),
+        SessionEffect::Prepare { name, .. } | SessionEffect::Execute { name, .. } => {
+            name.as_bytes()
+        }
         _ => b"",
     }
 }
