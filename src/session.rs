@@ -19,6 +19,7 @@ mod place;
 mod refusal;
 mod simple;
 mod statements;
+mod values;
 
 pub use events::{EventEnv, Lost, Writes};
 pub use refusal::Refused;

@@ -10,12 +10,10 @@ use std::rc::Rc;
 
 use crate::backend::{Expect, NAME_LEN, OwnPurpose, Report, SentAs, StatementId, backend_name};
 use crate::protocol::encode;
-use crate::protocol::frame::Header;
 use crate::protocol::frontend::{Bind, Close, Describe, Execute, Parse, Target};
 use crate::protocol::tag::frontend as tag;
-use crate::route::{Param, Params, Template};
+use crate::route::{Params, Template};
 use crate::sql::statement::TxEffect;
-use crate::types::{Format, Oid};
 
 use super::answer::LocalStatement;
 use super::effects::{PortalEffects, demands};
@@ -25,7 +23,8 @@ use super::place::Place;
 use super::refusal::{LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused};
 use super::simple::{duplicate, missing, too_many};
 use super::statements::{Origin, Prepared};
-use super::{Phase, Step, Stream, Tx};
+use super::values::BoundParams;
+use super::{Phase, Step, Tx};
 
 /// The statement that a Bind or a Describe names.
 pub(super) enum Named {
@@ -73,7 +72,7 @@ impl Feed<'_, '_> {
 
     /// Brings a backend that was just checked out, or that is held, into the
     /// session's state before the batch's first message.
-    fn begin_batch(&mut self) -> Option<Step> {
+    pub(super) fn begin_batch(&mut self) -> Option<Step> {
         if let Some(step) = self.prepare_backend(None) {
             return Some(step);
         }
@@ -100,7 +99,7 @@ impl Feed<'_, '_> {
         }
     }
 
-    fn wait_for_more(&mut self) -> Option<Step> {
+    pub(super) fn wait_for_more(&mut self) -> Option<Step> {
         let held = self.input.len() - self.at;
         if held <= self.s.limits.held_bytes_max {
             return Some(Step::Read);
@@ -579,7 +578,7 @@ impl Feed<'_, '_> {
     }
 
     /// Makes sure that the backend has a named statement.
-    fn ensure_prepared(&mut self, prepared: &Rc<Prepared>) -> Result<(), Refused> {
+    pub(super) fn ensure_prepared(&mut self, prepared: &Rc<Prepared>) -> Result<(), Refused> {
         if self.backend().is_some_and(|backend| backend.has_prepared(prepared.id)) {
             return Ok(());
         }
@@ -625,7 +624,7 @@ impl Feed<'_, '_> {
     }
 
     /// Makes sure that the backend's unnamed statement is this client's.
-    fn ensure_unnamed(&mut self, id: StatementId) {
+    pub(super) fn ensure_unnamed(&mut self, id: StatementId) {
         if self.env.backend.as_ref().is_some_and(|(backend, _)| backend.unnamed() == Some(id)) {
             return;
         }
@@ -653,7 +652,7 @@ impl Feed<'_, '_> {
         self.env.to_client.extend_from_slice(frame);
     }
 
-    fn malformed(&mut self, what: &str) -> Option<Step> {
+    pub(super) fn malformed(&mut self, what: &str) -> Option<Step> {
         let refused = Refused::new(PROTOCOL_VIOLATION, format!("malformed {what} message"));
         Some(self.break_off(&refused))
     }
@@ -681,160 +680,6 @@ impl Feed<'_, '_> {
         self.s.phase = Phase::Skip;
         None
     }
-
-    /// A Bind that is not here whole: its values are passed as they come, once
-    /// those that decide its shard are here.
-    pub(super) fn on_partial_bind(&mut self, header: Header) -> Option<Step> {
-        if header.body_len <= self.s.limits.held_bytes_max {
-            return Some(Step::Read);
-        }
-        let whole = header.frame_len();
-        let start = self.at + crate::protocol::frame::HEADER_LEN;
-        let prefix = self.input.get(start..).unwrap_or_default();
-        if let Some(frame) = self.s.pending.take_refused() {
-            self.s.stream = Stream { left: whole, discard: true };
-            return self.refuse_in_batch(frame);
-        }
-        if self.env.backend.is_none() {
-            match self.look_ahead() {
-                Ahead::Need(want) => return Some(self.ask(want, None)),
-                Ahead::More => return self.wait_for_more(),
-                Ahead::Local => {
-                    let refused = Refused::new(
-                        LIMIT_EXCEEDED,
-                        format!(
-                            "message of {} bytes is too long for this statement",
-                            header.body_len
-                        ),
-                    );
-                    self.s.stream = Stream { left: whole, discard: true };
-                    return self.refuse_in_batch(refused.frame().into());
-                }
-            }
-        } else if !self.s.unit_open
-            && let Some(step) = self.begin_batch()
-        {
-            return Some(step);
-        }
-        if self.s.phase == Phase::Idle {
-            self.s.phase = Phase::Batch;
-        }
-        self.stream_bind(header, prefix)
-    }
-
-    fn stream_bind(&mut self, header: Header, prefix: &[u8]) -> Option<Step> {
-        self.s.bound_in_batch = true;
-        let whole = header.frame_len();
-        let bind = match Bind::decode_prefix(prefix) {
-            Ok(Some(bind)) => bind,
-            Ok(None) => return Some(Step::Read),
-            Err(_) => return self.malformed("Bind"),
-        };
-        let checked = self.check_prefix(&bind);
-        let named = match checked {
-            Ok(Some(named)) => named,
-            Ok(None) => return self.wait_for_more(),
-            Err(refused) => {
-                self.s.stream = Stream { left: whole, discard: true };
-                return self.refuse_in_batch(refused.frame().into());
-            }
-        };
-        match named {
-            Named::Shared(prepared) => {
-                if let Err(refused) = self.ensure_prepared(&prepared) {
-                    self.s.stream = Stream { left: whole, discard: true };
-                    return self.refuse_in_batch(refused.frame().into());
-                }
-                let mut buffer = [0; NAME_LEN];
-                let name = backend_name(prepared.id, &mut buffer);
-                // The head of the message is written anew, the rest follows.
-                self.consume(self.input.len());
-                if !self
-                    .inject(|out| encode::bind_prefix_renamed(out, &bind, header.body_len, name))
-                {
-                    return self.malformed("Bind");
-                }
-                if let Some(backend) = self.backend() {
-                    backend.push(Expect::Bind(Some(prepared.id)));
-                }
-                self.s.stream =
-                    Stream { left: header.body_len.saturating_sub(prefix.len()), discard: false };
-            }
-            Named::Unnamed(id, _) => {
-                self.ensure_unnamed(id);
-                if let Some(backend) = self.backend() {
-                    backend.push(Expect::Bind(None));
-                }
-                self.s.stream = Stream { left: whole, discard: false };
-            }
-        }
-        None
-    }
-
-    fn check_prefix(
-        &mut self,
-        bind: &crate::protocol::frontend::BindPrefix<'_>,
-    ) -> Result<Option<Named>, Refused> {
-        let Some(named) = self.named(bind.statement())? else {
-            return Err(missing(bind.statement()));
-        };
-        let template = self.template_of(&named)?;
-        if self.map().is_sharded() {
-            if template.key_params().iter().any(|i| usize::from(*i) >= bind.complete()) {
-                return Ok(None);
-            }
-            let params = PrefixParams { bind, types: self.types_of(&named) };
-            let route = self.locate_bound(&named, &template, &params)?;
-            if let Place::Refuse(refused) = self.place(&template, &route) {
-                return Err(refused);
-            }
-        }
-        self.s.portals.remove(bind.portal());
-        Ok(Some(named))
-    }
-}
-
-/// A Bind's values as a route reads them.
-pub(super) struct BoundParams<'a> {
-    bind: &'a Bind<'a>,
-    types: &'a [u8],
-}
-
-impl<'a> BoundParams<'a> {
-    pub(super) fn new(bind: &'a Bind<'a>, types: &'a [u8]) -> Self {
-        Self { bind, types }
-    }
-}
-
-impl Params for BoundParams<'_> {
-    fn get(&self, index: usize) -> Option<Param<'_>> {
-        let value = self.bind.param(index)?;
-        let format = self.bind.format_of(index)?;
-        Some(Param { value, format, oid: declared_type(self.types, index) })
-    }
-}
-
-/// The same of a Bind that has not arrived whole.
-pub(super) struct PrefixParams<'a> {
-    pub(super) bind: &'a crate::protocol::frontend::BindPrefix<'a>,
-    pub(super) types: &'a [u8],
-}
-
-impl Params for PrefixParams<'_> {
-    fn get(&self, index: usize) -> Option<Param<'_>> {
-        let value = self.bind.param(index)?;
-        let format: Format = self.bind.format_of(index)?;
-        Some(Param { value, format, oid: declared_type(self.types, index) })
-    }
-}
-
-/// The type that Parse declared for a parameter; zero if it did not.
-fn declared_type(types: &[u8], index: usize) -> Oid {
-    let number = index
-        .checked_mul(4)
-        .and_then(|at| types.get(at..at.checked_add(4)?))
-        .and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-    Oid::new(number.map_or(0, u32::from_be_bytes))
 }
 
 /// True for the statements that a failed transaction accepts.

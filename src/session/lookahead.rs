@@ -14,9 +14,9 @@ use crate::route::{Targets, Template};
 use crate::sql::literal::Literals;
 use crate::types::Access;
 
-use super::extended::{BoundParams, PrefixParams};
 use super::feed::Feed;
 use super::place::Place;
+use super::values::{BoundParams, PrefixParams};
 use super::{Phase, Tx, Want};
 
 /// What a batch without a backend needs.
