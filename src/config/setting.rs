@@ -276,6 +276,7 @@ macro_rules! section {
         }
     ) => {
         $(#[doc = $about])+
+        #[allow(unreachable_pub, reason = "one section stays inside")]
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct $name {
             $( $(#[doc = $doc])+ pub $field: $kind, )+

@@ -153,13 +153,16 @@ pub(crate) struct KeyspaceEntry {
     /// ("0-2047"), both ends included. Every slot has exactly one owner. May
     /// be absent with one shard.
     #[schemars(with = "Option<BTreeMap<String, Vec<String>>>")]
-    pub(crate) ranges: Option<BTreeMap<Spanned<String>, Spanned<Vec<Spanned<String>>>>>,
+    pub(crate) ranges: Option<Ranges>,
     /// Tenants placed on a shard whatever their slot says: key, then the
     /// shard's name.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
     pub(crate) pins: BTreeMap<Spanned<String>, Spanned<String>>,
 }
+
+/// Slots of each shard, by the shard's name.
+type Ranges = BTreeMap<Spanned<String>, Spanned<Vec<Spanned<String>>>>;
 
 /// A table placed by its key column.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -69,10 +69,12 @@ fn plain<'a>(whole: &str, rest: &'a str) -> Result<(String, &'a str), String> {
     let (name, after) = rest.split_at(rest.find('.').unwrap_or(rest.len()));
     if name.chars().any(|c| c.is_ascii_uppercase()) {
         return Err(format!(
-            "{whole:?} has a capital letter outside quotes: write it small, as SQL reads it, or quote the name, as \\\"{name}\\\""
+            "{whole:?} has a capital letter outside quotes: write it small, as SQL reads it, or quote the name, as \"{name}\""
         ));
     }
-    if !name.is_empty() && !(name.starts_with(is_start) && name.chars().all(is_plain)) {
+    let empty_or_plain =
+        name.is_empty() || name.starts_with(is_start) && name.chars().all(is_plain);
+    if !empty_or_plain {
         return Err(format!("{whole:?} is not a name; quote a name with other characters"));
     }
     Ok((name.to_owned(), after))
