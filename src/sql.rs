@@ -5,7 +5,11 @@
 //! normal form into the tables and equalities that routing decides on. Nothing
 //! here knows the map or a shard.
 
-mod lex;
+pub(crate) mod classify;
+pub(crate) mod functions;
+pub(crate) mod lex;
 pub mod literal;
 pub mod scan;
+mod session_words;
 pub mod statement;
+pub(crate) mod token;

@@ -217,7 +217,8 @@ impl fmt::Display for Reason {
 }
 
 impl Template {
-    /// One entry for each statement of the text.
+    /// One entry for each statement of the text. Spans are exact unless the
+    /// text is plain; a plain text's template serves texts of other lengths.
     pub fn statements(&self) -> &[Facts] {
         &self.statements
     }
