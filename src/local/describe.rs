@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::error::LocalError;
-use super::mapfile::{slots_of, write_map};
+use super::mapfile::{slots_of, write_router_files};
 use super::settings::{APP_USER, DATABASE, Passwords, SUPERUSER};
 use super::state::{APP_PASSWORD_FILE, NodeState, State, write_file};
 
@@ -36,6 +36,8 @@ pub struct ClusterView {
     pub passfile: PathBuf,
     /// Shard map for the router, made for the sample's tables.
     pub map: PathBuf,
+    /// Configuration for `keyway serve`, which names that map.
+    pub config: PathBuf,
     /// The shards, by number.
     pub shards: Vec<ShardView>,
 }
@@ -112,6 +114,7 @@ pub(crate) fn describe(dir: &Path, state: &State, passwords: &Passwords) -> Clus
         superuser_password: passwords.superuser.clone(),
         passfile: dir.join(PASSFILE),
         map: dir.join("shardmap.toml"),
+        config: dir.join("keyway.toml"),
         shards: shards.collect(),
     }
 }
@@ -147,7 +150,7 @@ pub(crate) fn write_client_files(view: &ClusterView) -> Result<(), LocalError> {
         view.password, view.superuser_password
     );
     write_file(&view.passfile, &passfile, 0o600)?;
-    write_map(view)
+    write_router_files(view)
 }
 
 /// The cluster in lines for people.

@@ -2,17 +2,51 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 
 use super::describe::{ClusterView, NodeView};
 use super::error::LocalError;
 use super::state::write_file;
 
-/// Writes the cluster's `shardmap.toml`, unless someone took it over.
-pub(crate) fn write_map(view: &ClusterView) -> Result<(), LocalError> {
-    if fs::read_to_string(&view.map).is_ok_and(|text| !text.starts_with(MARK)) {
-        return Ok(());
+/// Writes the cluster's shard map and the router's configuration, unless
+/// someone took them over. The map's epoch grows when its content changes, as
+/// it does when a port had to be chosen anew.
+pub(crate) fn write_router_files(view: &ClusterView) -> Result<(), LocalError> {
+    let old = fs::read_to_string(&view.map).unwrap_or_default();
+    if old.is_empty() || old.starts_with(MARK) {
+        let epoch = epoch_in(&old);
+        if old != map_text(view, epoch) {
+            write_file(&view.map, &map_text(view, epoch.saturating_add(1)), 0o644)?;
+        }
     }
-    write_file(&view.map, &map_text(view), 0o644)
+    let old = fs::read_to_string(&view.config).unwrap_or_default();
+    if old.is_empty() || old.starts_with(MARK) {
+        write_file(&view.config, &config_text(view), 0o644)?;
+    }
+    Ok(())
+}
+
+/// The epoch that a map file names; zero where it names none.
+fn epoch_in(map: &str) -> u32 {
+    map.lines().find_map(|line| line.strip_prefix("epoch = ")?.parse().ok()).unwrap_or(0)
+}
+
+/// A configuration for `keyway serve`: the application's user, who is an
+/// administrator too.
+fn config_text(view: &ClusterView) -> String {
+    let path = |path: &Path| string(&path.display().to_string());
+    format!(
+        "{MARK}; it is written anew at each start until this line is removed.\n\
+         listen = [\"127.0.0.1:6432\"]\n\
+         http_listen = \"127.0.0.1:6433\"\n\
+         maps = [{}]\n\
+         state_dir = {}\n\n\
+         [[user]]\nname = \"{}\"\npassword_file = {}\nadmin = true\n",
+        path(&view.map),
+        path(&view.dir.join("state")),
+        view.user,
+        path(&view.password_file)
+    )
 }
 
 /// First and last slot of shard `number` of `count`: even parts, in order.
@@ -21,10 +55,10 @@ pub(crate) fn slots_of(number: u16, count: u16) -> (u32, u32) {
     (bound(number.saturating_sub(1)), bound(number).saturating_sub(1))
 }
 
-fn map_text(view: &ClusterView) -> String {
+fn map_text(view: &ClusterView, epoch: u32) -> String {
     let mut out = format!(
         "{MARK}; it is written anew at each start until this line is removed.\n\
-         epoch = 1\ndatabase = \"{}\"\nhome = \"shard1\"\nconsistency = \"any\"\n",
+         epoch = {epoch}\ndatabase = \"{}\"\nhome = \"shard1\"\nconsistency = \"any\"\n",
         view.database
     );
     let mut ranges = Vec::new();
@@ -110,7 +144,7 @@ mod tests {
     #[test]
     fn map_of_a_cluster_is_valid_and_names_its_nodes() {
         let view = sample_view();
-        let map = Map::parse(&map_text(&view), "shardmap.toml").unwrap();
+        let map = Map::parse(&map_text(&view, 1), "shardmap.toml").unwrap();
         assert_eq!(map.shards().len(), 2);
         let ports: Vec<u16> = map.nodes().iter().map(|n| n.port()).collect();
         assert_eq!(ports, view.nodes().map(|n| n.port).collect::<Vec<_>>());
@@ -127,11 +161,35 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut view = sample_view();
         view.map = dir.path().join("shardmap.toml");
-        write_map(&view).unwrap();
-        assert_eq!(fs::read_to_string(&view.map).unwrap(), map_text(&view));
+        view.config = dir.path().join("keyway.toml");
+        write_router_files(&view).unwrap();
+        assert_eq!(fs::read_to_string(&view.map).unwrap(), map_text(&view, 1));
         fs::write(&view.map, "# mine\n").unwrap();
-        write_map(&view).unwrap();
+        write_router_files(&view).unwrap();
         assert_eq!(fs::read_to_string(&view.map).unwrap(), "# mine\n");
+    }
+
+    #[test]
+    fn epoch_grows_when_the_map_changes_and_only_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut view = sample_view();
+        view.map = dir.path().join("shardmap.toml");
+        view.config = dir.path().join("keyway.toml");
+        for (port, epoch) in [(7001, 1), (7001, 1), (7009, 2), (7009, 2)] {
+            view.shards[0].primary.port = port;
+            write_router_files(&view).unwrap();
+            assert_eq!(epoch_in(&fs::read_to_string(&view.map).unwrap()), epoch);
+        }
+    }
+
+    #[test]
+    fn demo_map_differs_from_this_one_only_in_its_hosts() {
+        let demo = Map::parse(include_str!("../../shardmaps/demo.toml"), "demo.toml").unwrap();
+        let local = Map::parse(&map_text(&sample_view(), 1), "shardmap.toml").unwrap();
+        assert_eq!(demo.keyspaces(), local.keyspaces());
+        assert!(demo.tables().eq(local.tables()));
+        assert_eq!(demo.consistency(), local.consistency());
+        assert_eq!(demo.nodes().len(), local.nodes().len());
     }
 
     #[test]
