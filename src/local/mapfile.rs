@@ -124,6 +124,7 @@ tables = ["public.plans"]
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use crate::local::describe::sample_view;
     use crate::shardmap::{KeyType, Map, Table};
 
@@ -154,6 +155,14 @@ mod tests {
         assert_eq!(column, "tenant_id");
         assert_eq!(map.keyspace(keyspace).unwrap().key_type(), KeyType::Int8);
         assert_eq!(map.table(None, "plans"), Some(Table::Reference));
+    }
+
+    #[test]
+    fn configuration_is_valid_and_names_the_map() {
+        let view = sample_view();
+        let config = Config::parse(&config_text(&view), "keyway.toml").unwrap();
+        assert_eq!(config.server.maps, [view.map.display().to_string()]);
+        assert_eq!(config.users.len(), 1);
     }
 
     #[test]
