@@ -224,21 +224,19 @@ impl LocalCluster {
         // Held until all are chosen, so that none is chosen twice.
         let mut held = Vec::new();
         let mut next = self.options.first_port;
-        for index in 0..self.state.nodes.len() {
-            let kept = self.state.nodes.get(index).map_or(0, |n| n.port);
-            let (port, listener) = match free(kept) {
-                Some(listener) if kept != 0 => (kept, listener),
-                _ => loop {
-                    let port = next;
-                    next = next.checked_add(1).ok_or(LocalError::NoPort)?;
-                    if let Some(listener) = free(port) {
-                        break (port, listener);
-                    }
-                },
-            };
-            held.push(listener);
-            if let Some(node) = self.state.nodes.get_mut(index) {
-                node.port = port;
+        for node in &mut self.state.nodes {
+            let kept = if node.port == 0 { None } else { free(node.port) };
+            match kept {
+                Some(listener) => held.push(listener),
+                None => node.port = next_free(&mut next, &mut held)?,
+            }
+        }
+        // The router may be running while the servers start again, so its ports
+        // are not chosen anew.
+        let mut next = ROUTER_PORT_FIRST;
+        for port in [&mut self.state.router_port, &mut self.state.http_port] {
+            if *port == 0 {
+                *port = next_free(&mut next, &mut held)?;
             }
         }
         Ok(())
@@ -440,7 +438,22 @@ fn state_and_installation(
     Ok((state, installation))
 }
 
+/// The first free port from `next` on; its listener goes to `held`.
+fn next_free(next: &mut u16, held: &mut Vec<TcpListener>) -> Result<u16, LocalError> {
+    loop {
+        let port = *next;
+        *next = port.checked_add(1).ok_or(LocalError::NoPort)?;
+        if let Some(listener) = free(port) {
+            held.push(listener);
+            return Ok(port);
+        }
+    }
+}
+
 /// A listener on `port`, if nothing else listens there.
 fn free(port: u16) -> Option<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
 }
+
+/// First port to try for the router's clients.
+const ROUTER_PORT_FIRST: u16 = 6_432;

@@ -38,6 +38,11 @@ pub struct ClusterView {
     pub map: PathBuf,
     /// Configuration for `keyway serve`, which names that map.
     pub config: PathBuf,
+    /// Connection string of the application through a router with that
+    /// configuration.
+    pub router_url: String,
+    /// Its ports for clients, and for metrics and health.
+    pub router_ports: (u16, u16),
     /// The shards, by number.
     pub shards: Vec<ShardView>,
 }
@@ -115,6 +120,11 @@ pub(crate) fn describe(dir: &Path, state: &State, passwords: &Passwords) -> Clus
         passfile: dir.join(PASSFILE),
         map: dir.join("shardmap.toml"),
         config: dir.join("keyway.toml"),
+        router_url: format!(
+            "postgres://{APP_USER}:{}@{HOST}:{}/{DATABASE}",
+            passwords.app, state.router_port
+        ),
+        router_ports: (state.router_port, state.http_port),
         shards: shards.collect(),
     }
 }

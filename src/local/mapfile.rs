@@ -37,11 +37,13 @@ fn config_text(view: &ClusterView) -> String {
     let path = |path: &Path| string(&path.display().to_string());
     format!(
         "{MARK}; it is written anew at each start until this line is removed.\n\
-         listen = [\"127.0.0.1:6432\"]\n\
-         http_listen = \"127.0.0.1:6433\"\n\
+         listen = [\"127.0.0.1:{}\"]\n\
+         http_listen = \"127.0.0.1:{}\"\n\
          maps = [{}]\n\
          state_dir = {}\n\n\
          [[user]]\nname = \"{}\"\npassword_file = {}\nadmin = true\n",
+        view.router_ports.0,
+        view.router_ports.1,
         path(&view.map),
         path(&view.dir.join("state")),
         view.user,

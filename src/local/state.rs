@@ -25,6 +25,10 @@ pub(crate) struct State {
     pub(crate) data_root: PathBuf,
     /// Folder of the Unix sockets; short, because their names are limited.
     pub(crate) socket_dir: PathBuf,
+    /// Port for the router's clients, chosen once: free at that time.
+    pub(crate) router_port: u16,
+    /// Port for the router's metrics and health.
+    pub(crate) http_port: u16,
     /// The servers.
     pub(crate) nodes: Vec<NodeState>,
 }
@@ -110,7 +114,15 @@ impl State {
                 made: false,
             })
         });
-        Self { format: FORMAT, major, data_root, socket_dir, nodes: nodes.collect() }
+        Self {
+            format: FORMAT,
+            major,
+            data_root,
+            socket_dir,
+            router_port: 0,
+            http_port: 0,
+            nodes: nodes.collect(),
+        }
     }
 
     /// Shards, and replicas of each.
@@ -215,7 +227,7 @@ pub(crate) const APP_PASSWORD_FILE: &str = "app.password";
 pub(crate) const SUPERUSER_PASSWORD_FILE: &str = "superuser.password";
 const STATE_FILE: &str = "cluster.json";
 const LOCK_FILE: &str = "lock";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The shortest limit on a socket's path among the systems we know, less a NUL.
 const SOCKET_PATH_LEN_MAX: usize = 103;
 /// Longest name of a socket in its folder: `/.s.PGSQL.65535.lock`.
