@@ -8,6 +8,7 @@ pub mod backend;
 pub mod cluster;
 pub mod config;
 pub mod document;
+pub mod engine;
 pub mod local;
 pub mod protocol;
 pub mod route;

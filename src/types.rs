@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Serialize;
+
 /// A shard's permanent number, as the map declares it; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(u16);
@@ -24,7 +26,7 @@ impl ShardId {
 
 /// One Postgres process, numbered within a map: all nodes of all shards in
 /// the order of the file, the primary of a shard before its replicas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct NodeId(u16);
 
 impl NodeId {
@@ -56,7 +58,7 @@ impl SlotId {
 }
 
 /// Version of the shard map; only grows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Epoch(u64);
 
 impl Epoch {
@@ -236,12 +238,23 @@ impl Oid {
 }
 
 /// Role of a node within its shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Takes the shard's writes.
     Primary,
     /// Follows the primary and serves reads.
     Replica,
+}
+
+impl Role {
+    /// The word that the console and the metrics use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
 }
 
 /// What a statement may do to the data.

@@ -51,6 +51,30 @@ pub fn parse_renamed(out: &mut Vec<u8>, parse: &Parse<'_>, name: &[u8]) -> Resul
     })
 }
 
+/// Parse with the parameter types as another Parse carried them.
+///
+/// # Errors
+/// A zero byte in `name` or `text`, types that are not whole, or a message
+/// that becomes too long.
+pub fn parse_raw(
+    out: &mut Vec<u8>,
+    name: &[u8],
+    text: &[u8],
+    raw_types: &[u8],
+) -> Result<(), EncodeError> {
+    message(out, tag::PARSE, |w| {
+        w.text("statement name", name)?;
+        w.text("query", text)?;
+        let (types, rest) = raw_types.as_chunks::<4>();
+        if !rest.is_empty() {
+            return Err(EncodeError::TooLong { part: "parameter types" });
+        }
+        w.count("parameter types", types.len())?;
+        w.raw(raw_types);
+        Ok(())
+    })
+}
+
 /// Bind of `values` to `statement`, with all of them and all results in one
 /// format each.
 ///
@@ -351,24 +375,4 @@ mod tests {
         assert!(cancel_request(&mut out, 1, &[0; 257]).is_err());
         assert!(out.is_empty());
     }
-}
-
-/// Parse with the parameter types as another Parse carried them.
-///
-/// # Errors
-/// A zero byte in `name` or `text`, types that are not whole, or a message
-/// that becomes too long.
-pub fn parse_raw(
-    out: &mut Vec<u8>,
-    name: &[u8],
-    text: &[u8],
-    raw_types: &[u8],
-) -> Result<(), EncodeError> {
-    message(out, tag::PARSE, |w| {
-        w.text("statement name", name)?;
-        w.text("query", text)?;
-        w.count("parameter types", raw_types.len() / 4)?;
-        w.raw(raw_types);
-        Ok(())
-    })
 }
