@@ -95,6 +95,9 @@ pub struct PsqlArgs {
     /// Number of the replica; without it, the primary.
     #[arg(long, value_name = "R", default_value_t = 0)]
     pub replica: u16,
+    /// Through the router that serves the cluster's keyway.toml, instead of directly.
+    #[arg(long, conflicts_with_all = ["shard", "replica"])]
+    pub router: bool,
     /// As the superuser instead of the application's user.
     #[arg(long)]
     pub superuser: bool,
@@ -135,7 +138,8 @@ transactions, replication slots). Started by root, the servers run as `postgres`
 there is such a user, else as `nobody`.
 
 Servers listen on 127.0.0.1 and on Unix sockets, with SCRAM; user and database are
-`app`, the password is in app.password and passfile (for PGPASSFILE). On the sockets,
+`app`, the password is in app.password and passfile (for PGPASSFILE). The folder also
+holds shardmap.toml and keyway.toml for `keyway serve --config`. On the sockets,
 which only the servers' own user and root can reach, the superuser needs no password.
 
 However the supervisor ends, by Ctrl-C, SIGTERM or kill -9, no server stays behind.";
@@ -147,6 +151,8 @@ Examples:
   keyway local up --shards 1 --replicas 0 --dir /tmp/one --fast --set shared_buffers=256MB
   keyway local psql --shard 2 -- -c 'SELECT 1'   psql on the primary of shard 2
   keyway local psql --shard 1 --replica 1        psql on a replica
+  keyway local psql --router                     psql through a router started with the folder's
+                                                 keyway.toml
   keyway local down
 
 Exit codes:

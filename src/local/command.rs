@@ -171,7 +171,8 @@ fn psql(args: &PsqlArgs) -> Result<u8, LocalError> {
     let mut command = installation.map_or_else(|_| Command::new("psql"), |i| i.command("psql"));
     command.stdin(Stdio::inherit()).env("PGPASSFILE", &view.passfile);
     let user = if args.superuser { &view.superuser } else { &view.user };
-    command.args(["-h", &node.host, "-p", &node.port.to_string(), "-U", user, "-d", DATABASE]);
+    let port = if args.router { view.router_ports.0 } else { node.port };
+    command.args(["-h", &node.host, "-p", &port.to_string(), "-U", user, "-d", DATABASE]);
     command.args(&args.args);
     Err(LocalError::Io { doing: "run psql".to_owned(), error: command.exec() })
 }
