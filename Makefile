@@ -18,7 +18,7 @@ check: ## the fast lane: format, lints, tests without Postgres, docs
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo test $(FAST_TESTS)
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: skipped"; fi
 
 test: ## everything, also against real Postgres

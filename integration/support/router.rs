@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use keyway::local::Guard;
@@ -14,6 +14,11 @@ use super::{free_port, scratch_dir, wait_for};
 /// How the router is started.
 #[derive(Clone, Debug, Default)]
 pub struct RouterOptions {
+    /// Text of the shard map; without it the router gets no files, and `args`
+    /// say what it serves.
+    pub map: Option<String>,
+    /// With a map: lines of the configuration, such as `pool.size_max = 2`.
+    pub config: String,
     /// Arguments after `serve --listen …`.
     pub args: Vec<String>,
     /// Environment, in addition to the test's own.
@@ -21,6 +26,14 @@ pub struct RouterOptions {
 }
 
 impl RouterOptions {
+    /// Serves the cluster's own map: all shards, with the sample's tables. The
+    /// application's user is an administrator. Reads go to any replica; say
+    /// `with_map` to change that.
+    pub fn sharded(cluster: &Cluster) -> Self {
+        let map = fs::read_to_string(&cluster.view().map).unwrap();
+        Self { map: Some(map), ..Self::default() }
+    }
+
     /// Serves one shard's database, unsharded, without any file; with its
     /// replicas if `replicas`.
     pub fn unsharded(cluster: &Cluster, shard: u16, replicas: Replicas) -> Self {
@@ -30,7 +43,20 @@ impl RouterOptions {
                 args.extend(["--replica".to_owned(), replica.url.clone()]);
             }
         }
-        Self { args, env: Vec::new() }
+        Self { args, ..Self::default() }
+    }
+
+    /// These options with the map changed.
+    pub fn with_map(mut self, change: impl FnOnce(&str) -> String) -> Self {
+        self.map = self.map.map(|map| change(&map));
+        self
+    }
+
+    /// These options with lines added to the configuration.
+    pub fn with_config(mut self, lines: &str) -> Self {
+        self.config.push_str(lines);
+        self.config.push('\n');
+        self
     }
 }
 
@@ -45,6 +71,7 @@ pub enum Replicas {
 pub struct Router {
     child: Child,
     port: u16,
+    http_port: u16,
     dir: PathBuf,
     user: String,
     password: String,
@@ -60,8 +87,11 @@ impl Router {
         let log = File::create(dir.join("router.log")).unwrap();
         let mut guard = Guard::start().unwrap();
         guard.remove_at_end(&dir).unwrap();
+        let http_port = free_port();
+        let files = write_files(cluster, options, &dir, http_port);
         let child = Command::new(env!("CARGO_BIN_EXE_keyway"))
             .args(["serve", "--listen", &format!("127.0.0.1:{port}")])
+            .args(files)
             .args(&options.args)
             .envs(options.env.iter().map(|(n, v)| (n, v)))
             // What the router writes by default goes to its own folder.
@@ -76,6 +106,7 @@ impl Router {
         let mut router = Self {
             child,
             port,
+            http_port,
             dir,
             user: view.user.clone(),
             password: view.password.clone(),
@@ -93,6 +124,21 @@ impl Router {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Port for metrics and health, where there is a map.
+    pub fn http_port(&self) -> u16 {
+        self.http_port
+    }
+
+    /// The map file that it was started with.
+    pub fn map_file(&self) -> PathBuf {
+        self.dir.join("map.toml")
+    }
+
+    /// Connection string of the console.
+    pub fn console_url(&self) -> String {
+        self.url_for(&self.user, &self.password, "keyway")
     }
 
     pub fn pid(&self) -> u32 {
@@ -141,4 +187,28 @@ impl Drop for Router {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Writes map and configuration, and returns the arguments that name them.
+fn write_files(
+    cluster: &Cluster,
+    options: &RouterOptions,
+    dir: &Path,
+    http_port: u16,
+) -> Vec<String> {
+    let Some(map) = &options.map else { return Vec::new() };
+    let view = cluster.view();
+    fs::write(dir.join("map.toml"), map).unwrap();
+    let config = format!(
+        "maps = [{:?}]\nstate_dir = {:?}\nhttp_listen = \"127.0.0.1:{http_port}\"\n{}\n\
+         [[user]]\nname = {:?}\npassword_file = {:?}\nadmin = true\n",
+        dir.join("map.toml"),
+        dir.join("state"),
+        options.config,
+        view.user,
+        view.password_file,
+    );
+    let file = dir.join("keyway.toml");
+    fs::write(&file, config).unwrap();
+    vec!["--config".to_owned(), file.display().to_string()]
 }
