@@ -9,6 +9,7 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -120,6 +121,29 @@ fn port_that_was_taken_meanwhile_is_chosen_anew() {
         psql(&primary_url(&after), "SELECT count(*) FROM pg_stat_replication").expect() == "1"
     });
     dir.run(&["down"]);
+}
+
+#[test]
+fn folder_that_is_closed_to_the_servers_user_or_too_deep_for_sockets_works() {
+    let dir = Scratch::new();
+    let closed = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(&dir.dir, closed).unwrap();
+    let deep = Scratch { dir: dir.dir.join("x".repeat(110)), _guard: Guard::start().unwrap() };
+    let view = deep.up(&["--shards", "1", "--detach"]);
+    let url = view["shards"][0]["primary"]["socket_url"].as_str().unwrap();
+    assert_eq!(psql(url, "SELECT 1").expect(), "1");
+    assert_eq!(code(&deep.run(&["down"])), 0);
+    for elsewhere in [&view["socket_dir"], &view["shards"][0]["primary"]["data"]] {
+        let path = Path::new(elsewhere.as_str().unwrap());
+        let root = path.ancestors().find(|p| {
+            p.parent().is_some_and(|p| p == Path::new("/tmp") || p == Path::new("/var/tmp"))
+        });
+        // Only what is ours and was made outside the scratch folder.
+        let name = root.unwrap().file_name().unwrap().to_str().unwrap();
+        if !name.starts_with("keyway-test-") {
+            fs::remove_dir_all(root.unwrap()).unwrap_or_default();
+        }
+    }
 }
 
 #[test]

@@ -201,7 +201,7 @@ impl LocalCluster {
 
     fn prepare_folders(&self, account: &Account) -> Result<(), LocalError> {
         // Under /tmp and /var/tmp a stranger may have been there before us.
-        for dir in [&self.state.socket_dir, &self.state.data_root] {
+        for dir in [&self.state.data_root, &self.state.socket_dir] {
             if *dir == self.options.dir {
                 continue;
             }
