@@ -26,7 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("health", &["types", "cluster"]),
     ("pool", &["types", "backend", "cluster"]),
     // 3 IO shell
-    ("net", &["types", "config", "protocol"]),
+    ("net", &["types", "shardmap", "config", "protocol"]),
     (
         "engine",
         &[

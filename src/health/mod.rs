@@ -1,0 +1,26 @@
+//! The monitor's judgement: samples go in, verdicts and a cluster snapshot
+//! come out.
+//!
+//! Knows no sockets and no clock: who asks the nodes passes what they said and
+//! when the question was begun. The rules:
+//! - only the primary's *insert* position is at or past every commit that was
+//!   acknowledged before the sample, whatever `synchronous_commit` says;
+//! - samples are ordered by number, counted before the request is sent; an
+//!   answer's own time decides nothing;
+//! - a replica has proven the newest sample at or below its replay position;
+//!   its lag is that sample's age;
+//! - proofs belong to one life of the primary (a *lineage*: system, timeline,
+//!   start time, monitor connection) and one incarnation of the replica.
+
+mod geometry;
+mod timeline;
+mod verdict;
+mod watch;
+
+pub use geometry::Geometry;
+pub use timeline::{Proof, SampleNumber, Timeline};
+pub use verdict::{Thresholds, Verdict};
+pub use watch::{Answer, Identity, Ticket, Watch};
+
+#[cfg(test)]
+mod simulation;

@@ -1,0 +1,279 @@
+//! A seeded world of one primary and two replicas that crash, lag, fail over
+//! and lose their monitor; no published lag may ever be too small.
+
+use super::{Answer, Identity, Thresholds, Watch};
+use crate::cluster::{Health, Member};
+use crate::types::{Consistency, Lsn, Millis, Moment, NodeId, Role, ShardId};
+
+const SHARD: ShardId = ShardId::new(1);
+
+fn node(index: u16) -> NodeId {
+    NodeId::new(index)
+}
+
+fn watch(replicas: u16) -> Watch {
+    let members = (0..=replicas).map(|index| Member {
+        node: node(index),
+        shard: SHARD,
+        role: if index == 0 { Role::Primary } else { Role::Replica },
+        weight: 1,
+    });
+    Watch::new(members, Thresholds::default())
+}
+
+fn identity(system: u64, started_us: i64, connection: u64) -> Identity {
+    Identity { system: Some(system), started_us, connection }
+}
+
+fn primary(watch: &mut Watch, ms: u64, insert: u64, identity: Identity) {
+    let ticket = watch.begin(node(0), Moment::from_ms(ms));
+    watch.answered(ticket, Answer::Primary { identity, timeline: 1, insert: Lsn::new(insert) });
+}
+
+fn replica(watch: &mut Watch, ms: u64, replay: u64, identity: Identity) {
+    let ticket = watch.begin(node(1), Moment::from_ms(ms));
+    watch.answered(ticket, Answer::Replica { identity, replay: Some(Lsn::new(replay)) });
+}
+
+fn lag(watch: &Watch, ms: u64) -> Option<u64> {
+    let cluster = watch.cluster();
+    cluster.node(node(1)).unwrap().lag_ms(Moment::from_ms(ms)).map(Millis::count)
+}
+
+const LIFE: Identity = Identity { system: Some(9), started_us: 1, connection: 1 };
+const COPY: Identity = Identity { system: Some(9), started_us: 2, connection: 1 };
+
+#[test]
+fn lag_is_the_age_of_the_newest_sample_that_was_replayed() {
+    let mut watch = watch(1);
+    primary(&mut watch, 1_000, 5_000, LIFE);
+    primary(&mut watch, 1_250, 6_000, LIFE);
+    replica(&mut watch, 1_251, 5_500, COPY);
+    assert_eq!(lag(&watch, 1_300), Some(300));
+    assert_eq!(watch.cluster().node(node(1)).unwrap().lag_bytes(), Some(500));
+    replica(&mut watch, 1_300, 6_000, COPY);
+    assert_eq!(lag(&watch, 1_300), Some(50));
+}
+
+#[test]
+fn an_idle_server_has_no_growing_lag() {
+    let mut watch = watch(1);
+    for round in 0..400 {
+        primary(&mut watch, round * 250, 7_000, LIFE);
+        replica(&mut watch, round * 250 + 1, 7_000, COPY);
+        assert_eq!(lag(&watch, round * 250 + 1), Some(1));
+    }
+}
+
+#[test]
+fn a_restarted_replica_has_proven_nothing_until_it_shows_its_position_again() {
+    let mut watch = watch(1);
+    primary(&mut watch, 1_000, 6_000, LIFE);
+    replica(&mut watch, 1_001, 6_000, COPY);
+    replica(&mut watch, 1_250, 4_500, identity(9, 77, 2));
+    assert_eq!(lag(&watch, 1_250), None, "it opened at an older position");
+}
+
+#[test]
+fn a_new_life_of_the_primary_drops_every_proof() {
+    for other in [identity(9, 5, 1), identity(9, 1, 2), identity(8, 1, 1)] {
+        let mut watch = watch(1);
+        primary(&mut watch, 1_000, 6_000, LIFE);
+        replica(&mut watch, 1_001, 6_000, COPY);
+        primary(&mut watch, 1_250, 6_500, other);
+        assert_eq!(lag(&watch, 1_250), None, "{other:?}");
+    }
+}
+
+#[test]
+fn a_falling_position_drops_every_proof() {
+    let mut watch = watch(1);
+    primary(&mut watch, 1_000, 6_000, LIFE);
+    replica(&mut watch, 1_001, 6_000, COPY);
+    primary(&mut watch, 1_250, 5_900, LIFE);
+    assert_eq!(lag(&watch, 1_250), None);
+}
+
+#[test]
+fn a_replica_of_another_system_proves_nothing() {
+    let mut watch = watch(1);
+    primary(&mut watch, 1_000, 6_000, LIFE);
+    replica(&mut watch, 1_001, 9_000, identity(123, 2, 1));
+    assert_eq!(lag(&watch, 1_001), None);
+}
+
+#[test]
+fn losing_the_primarys_monitor_connection_drops_every_proof() {
+    let mut watch = watch(1);
+    primary(&mut watch, 1_000, 6_000, LIFE);
+    replica(&mut watch, 1_001, 6_000, COPY);
+    watch.disconnected(node(0));
+    assert_eq!(lag(&watch, 1_002), None);
+    replica(&mut watch, 1_003, 6_000, COPY);
+    assert_eq!(lag(&watch, 1_003), None);
+}
+
+#[test]
+fn a_replica_that_stops_answering_goes_down_and_serves_nothing() {
+    let mut watch = watch(1);
+    primary(&mut watch, 1_000, 6_000, LIFE);
+    replica(&mut watch, 1_001, 6_000, COPY);
+    for round in 0..3 {
+        let ticket = watch.begin(node(1), Moment::from_ms(1_250 + round));
+        watch.failed(ticket);
+    }
+    let cluster = watch.cluster();
+    assert_eq!(cluster.health(node(1)), Health::Down);
+    assert_eq!(cluster.replica_for(SHARD, Consistency::Any, 0, Moment::from_ms(1_300)), None);
+}
+
+/// The world as it is, beside what the monitor thinks of it.
+struct World {
+    rng: u64,
+    now: u64,
+    /// Insert position at each millisecond of the present lineage's life.
+    history: Vec<(u64, u64)>,
+    insert: u64,
+    primary: Identity,
+    replay: [u64; 2],
+    copies: [Identity; 2],
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            rng: seed | 1,
+            now: 1_000,
+            history: vec![(1_000, 100_000)],
+            insert: 100_000,
+            primary: LIFE,
+            replay: [100_000; 2],
+            copies: [COPY; 2],
+        }
+    }
+
+    fn dice(&mut self, sides: u64) -> u64 {
+        self.rng ^= self.rng << 13;
+        self.rng ^= self.rng >> 7;
+        self.rng ^= self.rng << 17;
+        (self.rng >> 11) % sides
+    }
+
+    /// One millisecond of writes, replay and misfortune.
+    fn step(&mut self, watch: &mut Watch) {
+        self.now += 1;
+        if self.dice(3) == 0 {
+            self.insert += 1 + self.dice(500);
+        }
+        self.history.push((self.now, self.insert));
+        for copy in 0..2 {
+            let due = self.insert.saturating_sub(self.replay[copy]);
+            if due > 0 && self.dice(4) != 0 {
+                self.replay[copy] += 1 + self.dice(due.min(400));
+            }
+        }
+        match self.dice(400) {
+            0 => self.crash_replica(0, watch),
+            1 => self.crash_replica(1, watch),
+            2 => self.crash_primary(watch),
+            _ => {}
+        }
+    }
+
+    /// The replica opens again at an older position.
+    fn crash_replica(&mut self, copy: usize, watch: &mut Watch) {
+        self.replay[copy] -= self.dice(20_000).min(self.replay[copy]);
+        self.copies[copy].started_us += 1;
+        if self.dice(2) == 0 {
+            self.copies[copy].connection += 1;
+            watch.disconnected(node(u16::try_from(copy).unwrap() + 1));
+        }
+    }
+
+    /// The primary loses its unflushed tail; replicas have none of it.
+    fn crash_primary(&mut self, watch: &mut Watch) {
+        let flushed = self.replay.iter().copied().max().unwrap();
+        self.insert = flushed + self.dice(3) * 10;
+        self.primary.started_us += 1;
+        self.primary.connection += 1;
+        self.history = vec![(self.now, self.insert)];
+        watch.disconnected(node(0));
+    }
+
+    fn sample(&mut self, watch: &mut Watch) {
+        match self.dice(60) {
+            0 => {
+                let ticket = watch.begin(node(0), Moment::from_ms(self.now));
+                let answer = Answer::Primary {
+                    identity: self.primary,
+                    timeline: 1,
+                    insert: Lsn::new(self.insert),
+                };
+                watch.answered(ticket, answer);
+            }
+            side @ (1 | 2) => {
+                let copy = usize::try_from(side).unwrap() - 1;
+                let index = u16::try_from(side).unwrap();
+                let ticket = watch.begin(node(index), Moment::from_ms(self.now));
+                if self.dice(10) == 0 {
+                    watch.failed(ticket);
+                } else {
+                    let answer = Answer::Replica {
+                        identity: self.copies[copy],
+                        replay: Some(Lsn::new(self.replay[copy])),
+                    };
+                    watch.answered(ticket, answer);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Nothing that was written `lag` ago may be missing on the replica, as
+    /// long as the replica's own incarnation is the one that was sampled.
+    fn check(&self, watch: &Watch, sampled: &[Identity; 2], seed: u64) {
+        let cluster = watch.cluster();
+        for copy in 0..2 {
+            if sampled[copy] != self.copies[copy] {
+                continue;
+            }
+            let state = cluster.node(node(u16::try_from(copy).unwrap() + 1)).unwrap();
+            let Some(lag) = state.lag_ms(Moment::from_ms(self.now)) else { continue };
+            let then = self.now - lag.count();
+            let written =
+                self.history.iter().rev().find(|(ms, _)| *ms <= then).map_or(0, |(_, at)| *at);
+            assert!(
+                self.replay[copy] >= written,
+                "seed {seed}, {} ms: lag {lag} but {} < {written}",
+                self.now,
+                self.replay[copy]
+            );
+        }
+    }
+}
+
+#[test]
+fn published_lag_is_never_too_small_whatever_crashes() {
+    for seed in 1..=40_u64 {
+        let mut world = World::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut watch = watch(2);
+        let mut proofs = 0_u32;
+        let mut sampled = world.copies;
+        for _ in 0..4_000 {
+            world.step(&mut watch);
+            let before = watch.cluster();
+            world.sample(&mut watch);
+            let after = watch.cluster();
+            for copy in 0..2_usize {
+                let id = node(u16::try_from(copy).unwrap() + 1);
+                if before.node(id).unwrap().sampled_at != after.node(id).unwrap().sampled_at {
+                    sampled[copy] = world.copies[copy];
+                }
+            }
+            world.check(&watch, &sampled, seed);
+            let proven = |index| after.node(node(index)).unwrap().replay.is_some();
+            proofs += u32::from(proven(1) && proven(2));
+        }
+        assert!(proofs > 200, "seed {seed}: the world proves something ({proofs})");
+    }
+}

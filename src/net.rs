@@ -1,0 +1,6 @@
+//! Sockets and what stands around them: the clock and TLS.
+//!
+//! It does not know what the bytes mean.
+
+pub mod clock;
+pub mod tls;
