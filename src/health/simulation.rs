@@ -233,8 +233,8 @@ impl World {
     /// long as the replica's own incarnation is the one that was sampled.
     fn check(&self, watch: &Watch, sampled: &[Identity; 2], seed: u64) {
         let cluster = watch.cluster();
-        for copy in 0..2 {
-            if sampled[copy] != self.copies[copy] {
+        for (copy, sampled) in sampled.iter().enumerate() {
+            if *sampled != self.copies[copy] {
                 continue;
             }
             let state = cluster.node(node(u16::try_from(copy).unwrap() + 1)).unwrap();
@@ -264,10 +264,10 @@ fn published_lag_is_never_too_small_whatever_crashes() {
             let before = watch.cluster();
             world.sample(&mut watch);
             let after = watch.cluster();
-            for copy in 0..2_usize {
+            for (copy, sampled) in sampled.iter_mut().enumerate() {
                 let id = node(u16::try_from(copy).unwrap() + 1);
                 if before.node(id).unwrap().sampled_at != after.node(id).unwrap().sampled_at {
-                    sampled[copy] = world.copies[copy];
+                    *sampled = world.copies[copy];
                 }
             }
             world.check(&watch, &sampled, seed);

@@ -27,7 +27,7 @@ pub struct Proof {
 
 /// Samples of one life of a primary.
 ///
-/// Keeps at most [`SAMPLES_MAX`]; older ones thin out, so that a replica that
+/// Keeps at most `SAMPLES_MAX`; older ones thin out, so that a replica that
 /// is far behind still proves some sample, with a coarser age.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
@@ -102,7 +102,7 @@ impl Timeline {
 pub struct WentBack;
 
 /// Most samples kept of one primary.
-pub const SAMPLES_MAX: usize = 512;
+const SAMPLES_MAX: usize = 512;
 
 #[cfg(test)]
 mod tests {

@@ -213,7 +213,7 @@ impl Watch {
             lineage.life.is_some() && (theirs.is_none() || ours.is_none() || theirs == ours)
         });
         let proof = kin.and_then(|lineage| lineage.timeline.proven_by(replay));
-        watched.proof = proof.max_by_number(watched.proof);
+        watched.proof = later(proof, watched.proof);
         let newest = kin.and_then(|lineage| lineage.timeline.newest());
         watched.state.replay = Some(Replay {
             lsn: replay,
@@ -230,17 +230,7 @@ impl Watched {
     }
 }
 
-/// Picks the later of two proofs of one incarnation.
-trait Later {
-    fn max_by_number(self, other: Self) -> Self;
-}
-
-impl Later for Option<Proof> {
-    fn max_by_number(self, other: Self) -> Self {
-        match (self, other) {
-            (Some(a), Some(b)) => Some(if a.number >= b.number { a } else { b }),
-            (Some(a), None) => Some(a),
-            (None, other) => other,
-        }
-    }
+/// The later of two proofs of one incarnation.
+fn later(one: Option<Proof>, other: Option<Proof>) -> Option<Proof> {
+    one.into_iter().chain(other).max_by_key(|proof| proof.number)
 }
