@@ -135,7 +135,8 @@ shards of one primary and its streaming replicas, and supervises them. Data, por
 passwords stay in the folder for the next `up`; a port that is taken by then is chosen
 anew. Settings suit moves and writes across shards (wal_level=logical, prepared
 transactions, replication slots). Started by root, the servers run as `postgres` where
-there is such a user, else as `nobody`.
+there is such a user, else as `nobody`; where that user can't enter the folder, data
+goes to /var/tmp.
 
 Servers listen on 127.0.0.1 and on Unix sockets, with SCRAM; user and database are
 `app`, the password is in app.password and passfile (for PGPASSFILE). The folder also
