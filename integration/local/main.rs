@@ -17,7 +17,7 @@ use keyway::local::{Guard, Installation, NodeName, Stop, Version};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::cluster::{Cluster, ClusterOptions};
-use support::psql::psql;
+use support::psql::{Psql, psql};
 use support::{first_port, scratch_dir, wait_for};
 
 #[test]
@@ -160,6 +160,28 @@ fn no_server_outlives_its_supervisor() {
         assert_eq!(status.success(), signal != Signal::KILL, "{signal:?}: {status}");
         assert_gone(&pids);
     }
+}
+
+#[test]
+fn server_that_crashes_is_started_again_by_the_supervisor() {
+    let dir = Scratch::new();
+    let view = dir.up(&["--shards", "1", "--replicas", "0", "--detach"]);
+    psql(&primary_url(&view), "CREATE TABLE kept AS SELECT 3 AS n").expect();
+    let crashed = pids(&view);
+    kill_process(Pid::from_raw(i32::try_from(crashed[0]).unwrap()).unwrap(), Signal::KILL).unwrap();
+    assert_gone(&crashed);
+    wait_for(
+        "the server to be back",
+        || matches!(psql(&primary_url(&view), "SELECT n FROM kept"), Psql::Done(n) if n == "3"),
+    );
+    let mut now = Vec::new();
+    wait_for("status to show the new process", || {
+        let status = dir.run(&["status", "--json"]);
+        now = pids(&serde_json::from_slice(&status.stdout).unwrap());
+        now != crashed
+    });
+    assert_eq!(code(&dir.run(&["down"])), 0);
+    assert_gone(&now);
 }
 
 #[test]

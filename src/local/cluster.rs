@@ -162,7 +162,11 @@ impl LocalCluster {
     pub fn start_node(&mut self, name: NodeName) -> Result<(), LocalError> {
         let index = self.index(name)?;
         self.start_one(index)?;
-        self.wait_one(index)
+        if let Err(error) = self.wait_one(index) {
+            self.end(index, Stop::Kill)?;
+            return Err(error);
+        }
+        self.state.write(&self.options.dir)
     }
 
     /// Names of the servers that ended by themselves. They stay down until

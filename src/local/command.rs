@@ -74,11 +74,20 @@ fn supervise(args: &UpArgs) -> Result<u8, LocalError> {
     })
 }
 
-/// Starts servers again that ended by themselves.
+/// Starts servers again that ended by themselves. What a killed server left
+/// may stand in the way for a moment, so a failed start is tried again.
 fn revive(cluster: &mut LocalCluster) -> Result<(), LocalError> {
     for (name, how) in cluster.ended()? {
         note(&format!("{how}; starting it again"));
-        cluster.start_node(name)?;
+        let mut tries = 1;
+        while let Err(error) = cluster.start_node(name) {
+            if tries == REVIVALS_MAX {
+                return Err(error);
+            }
+            note(&format!("{error}; trying again"));
+            tries += 1;
+            thread::sleep(WATCH);
+        }
     }
     Ok(())
 }
@@ -281,6 +290,8 @@ fn complain(error: &LocalError) {
 const READY_FILE: &str = "ready";
 /// How often the supervisor looks after its servers.
 const WATCH: Duration = Duration::from_millis(250);
+/// Starts of a server that ended by itself, before all are ended.
+const REVIVALS_MAX: u32 = 5;
 const POLL: Duration = Duration::from_millis(50);
 /// 90 s: more than the longest end of a server.
 const DOWN_POLLS_MAX: u32 = 1_800;
