@@ -4,7 +4,11 @@
 //! of this crate; or those of `KEYWAY_TEST_DIRECT_URL` and `KEYWAY_TEST_ROUTER_URL`.
 //! `integration/drivers/run` runs the clients that are not Rust; it compares.
 
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test: a panic fails it, and it reports"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -14,16 +14,16 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
 
 /// What a check saw, in words that must be the same both ways, or why it failed.
-pub struct Check {
-    pub name: &'static str,
-    pub seen: Result<Vec<String>, String>,
+pub(crate) struct Check {
+    pub(crate) name: &'static str,
+    pub(crate) seen: Result<Vec<String>, String>,
 }
 
 type Outcome = Result<Vec<String>, Box<dyn Error + Send + Sync>>;
 type Run = fn(String) -> Pin<Box<dyn Future<Output = Outcome>>>;
 
 /// Runs every check against one database, in order.
-pub fn run_all(url: &str) -> Vec<Check> {
+pub(crate) fn run_all(url: &str) -> Vec<Check> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     let mut done = Vec::new();
