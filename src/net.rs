@@ -3,4 +3,5 @@
 //! It does not know what the bytes mean.
 
 pub mod clock;
+pub mod stream;
 pub mod tls;
