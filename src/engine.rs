@@ -1,5 +1,29 @@
-//! The IO shell of the data path: threads that drive sessions, backends and
-//! pools.
+//! The data plane: one thread with a runtime of its own that drives sessions,
+//! backends and pools.
+//!
+//! It decides nothing that a machine below could decide: it reads, lets the
+//! machines say what comes next, and writes. One task per client does so on
+//! the client's socket and on that of the backend which the client holds, so
+//! that a query costs two reads and two writes and no other wake-up.
+//!
+//! `docs/adr/0002-one-task-per-client.md` has the measurements behind it.
 
+mod cancel;
+mod cleanup;
+mod client;
+mod conn;
+mod connect;
 pub mod console;
+mod driver;
+mod flow;
+mod handle;
+mod listen;
+mod login;
+mod logins;
+mod params;
+mod pools;
 pub mod snapshot;
+mod thread;
+
+pub use handle::{Handle, start};
+pub use logins::{BackendLogin, DatabaseOptions, EngineOptions, User, Users};

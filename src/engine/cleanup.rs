@@ -1,0 +1,118 @@
+//! A backend whose client is gone, or has left more on it than may be passed
+//! on: what runs is cancelled, what is open is rolled back, what can't be
+//! undone is discarded. A backend that does not come clean is closed.
+
+use std::rc::Rc;
+
+use crate::backend::{Event, Expect, OwnPurpose, SettingsSet};
+use crate::net::clock;
+use crate::protocol::backend::TxStatus;
+use crate::protocol::encode;
+use crate::types::Millis;
+
+use super::client::Running;
+use super::conn::Conn;
+use super::thread::Thread;
+
+/// How the client left its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LeftBehind {
+    /// Between units.
+    Nothing,
+    /// An extended batch without its Sync.
+    OpenBatch,
+    /// In the middle of a message that was being passed: hopeless.
+    HalfMessage,
+}
+
+impl Thread {
+    /// Cleans `conn` in a task of its own, then gives it back.
+    pub(super) fn clean_up(self: &Rc<Self>, conn: Box<Conn>, left: LeftBehind, reset: bool) {
+        let thread = Rc::clone(self);
+        self.spawn(async move {
+            let database = conn.pool.key().database;
+            let running = Running { node: conn.node, key: Rc::clone(&conn.key) };
+            let mut conn = conn;
+            if left == LeftBehind::HalfMessage || !conn.out.is_empty() {
+                thread.send_cancel(database, &running).await;
+                return;
+            }
+            if !conn.machine.is_settled() || left == LeftBehind::OpenBatch {
+                thread.send_cancel(database, &running).await;
+            }
+            let limit = clock::duration(CLEANUP_WAIT);
+            let cleaned = tokio::time::timeout(limit, clean(&thread, &mut conn, left, reset)).await;
+            if matches!(cleaned, Ok(Some(()))) {
+                thread.release(conn);
+            }
+        });
+    }
+}
+
+async fn clean(
+    thread: &Rc<Thread>,
+    conn: &mut Conn,
+    left: LeftBehind,
+    reset: bool,
+) -> Option<()> {
+    let mut request = Vec::new();
+    if conn.machine.is_copying_in() {
+        encode::copy_fail(&mut request, b"client is gone").ok()?;
+        conn.machine.end_copy_in();
+    }
+    if left == LeftBehind::OpenBatch {
+        encode::sync(&mut request);
+        conn.machine.push(Expect::Sync);
+    }
+    conn.stream.write_all(&request).await.ok()?;
+    settle(conn).await?;
+    if conn.machine.status() != TxStatus::Idle {
+        run(conn, b"ROLLBACK").await?;
+    }
+    if conn.machine.is_dirty() || reset {
+        run(conn, b"DISCARD ALL").await?;
+        let defaults = thread.interner.borrow_mut().intern(SettingsSet::default());
+        conn.machine.reset_done(defaults);
+    }
+    (conn.machine.status() == TxStatus::Idle).then_some(())
+}
+
+/// Runs a statement of ours; `None` if it failed.
+async fn run(conn: &mut Conn, sql: &[u8]) -> Option<()> {
+    let mut request = Vec::new();
+    encode::query(&mut request, sql).ok()?;
+    conn.machine.begin_unit(None);
+    conn.machine.push(Expect::OwnQuery(OwnPurpose::Prelude));
+    conn.stream.write_all(&request).await.ok()?;
+    settle(conn).await
+}
+
+/// Reads replies until none is owed; nobody sees them.
+async fn settle(conn: &mut Conn) -> Option<()> {
+    let mut chunk = vec![0; 16 * 1024];
+    let mut nobody = Vec::new();
+    let mut events = Vec::new();
+    let mut failed = false;
+    while !conn.machine.is_settled() {
+        let read = conn.stream.read(&mut chunk).await.ok().filter(|read| *read > 0)?;
+        conn.carry.extend_from_slice(chunk.get(..read)?);
+        let relayed = conn.machine.relay(&conn.carry, &mut nobody, &mut events).ok()?;
+        conn.carry.drain(..relayed.consumed);
+        nobody.clear();
+        failed |= events.iter().any(|event| matches!(event, Event::OwnFailed(..)));
+        if events.iter().any(|event| matches!(event, Event::Error { fatal: true, .. })) {
+            return None;
+        }
+        if events.contains(&Event::CopyIn) {
+            let mut request = Vec::new();
+            encode::copy_fail(&mut request, b"client is gone").ok()?;
+            conn.machine.end_copy_in();
+            conn.stream.write_all(&request).await.ok()?;
+        }
+        events.clear();
+    }
+    (!failed).then_some(())
+}
+
+/// Longest that a backend may take to come clean.
+const CLEANUP_WAIT: Millis = Millis::new(10_000);

@@ -1,0 +1,131 @@
+//! What the thread knows of each client, beside its task: enough to cancel,
+//! kill, time out and list it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+
+use crate::backend::CancelKey;
+use crate::types::{Moment, NodeId};
+
+use super::conn::Conn;
+
+/// One client, shared between its task and the thread.
+pub(super) struct ClientEntry {
+    pub(super) id: u32,
+    /// Secret of its own cancel requests.
+    pub(super) secret: Box<[u8]>,
+    pub(super) user: Rc<str>,
+    pub(super) database: usize,
+    pub(super) address: String,
+    pub(super) application: RefCell<String>,
+    pub(super) since: Moment,
+    pub(super) signals: Cell<Signals>,
+    waker: RefCell<Option<Waker>>,
+    /// When the thread raises [`Signals::timeout`]; zero is never.
+    pub(super) deadline_ms: Cell<u64>,
+    /// What runs for it now.
+    pub(super) running: RefCell<Option<Running>>,
+    /// Cancel requests under way for what runs; the backend stays with the
+    /// client until they are through, so that they hit nobody else.
+    pub(super) cancels: Cell<u32>,
+    /// Backends that wait for that.
+    pub(super) limbo: RefCell<Vec<Box<Conn>>>,
+    pub(super) state: Cell<State>,
+    pub(super) statements: Cell<u64>,
+    pub(super) holds: Cell<crate::session::Holds>,
+}
+
+/// The backend that a client holds.
+#[derive(Clone)]
+pub(super) struct Running {
+    pub(super) node: NodeId,
+    pub(super) key: Rc<CancelKey>,
+}
+
+/// What a client is doing, for the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Idle,
+    Waiting,
+    Active,
+    InTransaction,
+}
+
+impl State {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Waiting => "waiting",
+            Self::Active => "active",
+            Self::InTransaction => "in transaction",
+        }
+    }
+}
+
+/// What others ask of a client's task.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Signals {
+    pub(super) kill: bool,
+    pub(super) drain: bool,
+    pub(super) stop: bool,
+    pub(super) cancel_wait: bool,
+    pub(super) timeout: bool,
+}
+
+impl Signals {
+    pub(super) const fn any(self) -> bool {
+        self.kill || self.drain || self.stop || self.cancel_wait || self.timeout
+    }
+}
+
+impl ClientEntry {
+    #[allow(clippy::too_many_arguments, reason = "one caller, one line each")]
+    pub(super) fn new(
+        id: u32,
+        secret: Box<[u8]>,
+        user: Rc<str>,
+        database: usize,
+        address: String,
+        application: String,
+        since: Moment,
+    ) -> Self {
+        Self {
+            id,
+            secret,
+            user,
+            database,
+            address,
+            application: RefCell::new(application),
+            since,
+            signals: Cell::new(Signals::default()),
+            waker: RefCell::new(None),
+            deadline_ms: Cell::new(0),
+            running: RefCell::new(None),
+            cancels: Cell::new(0),
+            limbo: RefCell::new(Vec::new()),
+            state: Cell::new(State::Idle),
+            statements: Cell::new(0),
+            holds: Cell::new(crate::session::Holds::default()),
+        }
+    }
+
+    /// The task to wake; kept unless it is the same.
+    pub(super) fn keep_waker(&self, waker: &Waker) {
+        let mut slot = self.waker.borrow_mut();
+        match &*slot {
+            Some(kept) if kept.will_wake(waker) => {}
+            Some(_) | None => *slot = Some(waker.clone()),
+        }
+    }
+
+    /// Asks something of the task.
+    pub(super) fn signal(&self, change: impl FnOnce(&mut Signals)) {
+        let mut signals = self.signals.get();
+        change(&mut signals);
+        self.signals.set(signals);
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Opening a connection to a backend: socket, TLS, login, parameters.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::auth::{Cleartext, ClientExchange, ClientPolicy, ClientStep, Credentials, Nonce};
+use crate::backend::{Backend, CancelKey};
+use crate::net::clock;
+use crate::net::stream::Stream;
+use crate::pool::Permit;
+use crate::protocol::backend::{BackendKeyData, ErrorFields, ParameterStatus};
+use crate::protocol::encode;
+use crate::protocol::frame::{HEADER_LEN, decode_header_within};
+use crate::protocol::startup::ProtocolVersion;
+use crate::protocol::tag::backend as tag;
+use crate::session::{Refused, Writes};
+use crate::types::{Role, SqlState};
+
+use super::conn::Conn;
+use super::logins::BackendLogin;
+use super::params::ServerParams;
+use super::pools::SharedPool;
+use super::thread::{Database, Thread};
+
+/// Why a backend could not be had.
+#[derive(Debug)]
+pub(super) enum ConnectError {
+    /// The network, or a server that is not there.
+    Io(io::Error),
+    /// It took too long.
+    Timeout,
+    /// The server refused the login.
+    Server { state: Option<SqlState>, message: String },
+    /// The login could not be carried out.
+    Login(String),
+    /// The server declined TLS and the map demands it.
+    TlsDeclined,
+    /// The server's messages make no sense.
+    Protocol(&'static str),
+    /// The map no longer has the node.
+    Gone,
+}
+
+impl std::fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Server { message, .. } => write!(f, "server refused the login: {message}"),
+            Self::Login(reason) => write!(f, "login failed: {reason}"),
+            Self::TlsDeclined => f.write_str("server declined TLS, which the map demands"),
+            Self::Protocol(what) => write!(f, "server sent {what}"),
+            Self::Gone => f.write_str("node has left the map"),
+        }
+    }
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl ConnectError {
+    /// True if trying again can't help: who waits is told at once.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::Server { state, .. } => {
+                // Starting up, shutting down and "too many" pass by themselves.
+                let state = state.as_ref().map_or("", |s| s.as_str());
+                !state.starts_with("57P") && !state.starts_with("53")
+            }
+            Self::Login(_) | Self::TlsDeclined | Self::Gone => true,
+            Self::Io(_) | Self::Timeout | Self::Protocol(_) => false,
+        }
+    }
+
+    /// What the client is told; no hosts.
+    pub(super) fn refused(&self, shard: &str) -> Refused {
+        let message = match self {
+            Self::Io(error) => format!("shard {shard} can't be reached: {}", error.kind()),
+            Self::Timeout => format!("shard {shard} can't be reached: no answer in time"),
+            Self::Server { message, .. } => {
+                format!("shard {shard} refused the router's login: {message}")
+            }
+            Self::Login(_) => format!("the router can't log in at shard {shard}"),
+            Self::TlsDeclined => format!("shard {shard} declined TLS, which the map demands"),
+            Self::Protocol(_) => format!("shard {shard} answered with something that is not Postgres"),
+            Self::Gone => format!("a node of shard {shard} has left the map"),
+        };
+        let state = match self {
+            Self::Server { state: Some(state), .. } => *state,
+            _ => CANT_CONNECT,
+        };
+        Refused::new(state, message)
+            .hint("the operator sees the node and the reason in the router's log and in SHOW NODES")
+    }
+}
+
+/// Opens a connection for `pool`; `permit` is its place in the node's budget.
+pub(super) async fn connect(
+    thread: &Rc<Thread>,
+    database: &Rc<Database>,
+    pool: &SharedPool,
+    permit: Permit,
+) -> Result<Box<Conn>, ConnectError> {
+    let limit = clock::duration(thread.settings.timeouts.connect);
+    match tokio::time::timeout(limit, attempt(thread, database, pool, permit)).await {
+        Ok(made) => made,
+        Err(_) => Err(ConnectError::Timeout),
+    }
+}
+
+async fn attempt(
+    thread: &Rc<Thread>,
+    database: &Rc<Database>,
+    pool: &SharedPool,
+    permit: Permit,
+) -> Result<Box<Conn>, ConnectError> {
+    let map = database.map();
+    let node = map.node(pool.key().node).ok_or(ConnectError::Gone)?;
+    let shard = map.shard(node.shard).ok_or(ConnectError::Gone)?;
+    let login = database.login(shard.id);
+    let stream = open(node.host(), node.port(), &login).await?;
+    let user = login.user.clone().unwrap_or_else(|| pool.key().user.to_string());
+    let password = match &login.password {
+        Some(password) => Some(password.clone()),
+        None => thread.users().by_name.get(&*pool.key().user).and_then(|u| u.password.clone()),
+    };
+    let mut greeting = Greeting {
+        buf: Vec::new(),
+        params: ServerParams::default(),
+        key: CancelKey { pid: 0, secret: Box::default() },
+    };
+    let mut stream = stream;
+    let mut hello = Vec::new();
+    let mut params = vec![
+        (b"user".as_slice(), user.as_bytes()),
+        (b"database".as_slice(), shard.dbname.as_bytes()),
+    ];
+    if map.is_sharded() {
+        // Keys are read from text: it must mean the same on every server.
+        params.push((b"client_encoding", b"UTF8"));
+        params.push((b"standard_conforming_strings", b"on"));
+    }
+    encode::startup(&mut hello, ProtocolVersion::V3_0, params.iter().copied())
+        .map_err(|error| ConnectError::Login(error.to_string()))?;
+    stream.write_all(&hello).await?;
+    let credentials = Credentials {
+        user: user.into_bytes(),
+        password: password.map(|p| p.expose().as_bytes().to_vec()),
+    };
+    let cleartext = if stream.is_private() { Cleartext::Allow } else { Cleartext::Refuse };
+    let policy = ClientPolicy { cleartext, iterations_max: ITERATIONS_MAX };
+    let exchange = ClientExchange::new(credentials, policy, Nonce::new(thread.random_bytes()));
+    greeting.log_in(&mut stream, exchange).await?;
+    let defaults = thread.interner.borrow_mut().intern(crate::backend::SettingsSet::default());
+    let prepared_max = usize::try_from(thread.settings.pool.prepared_max).unwrap_or(usize::MAX);
+    Ok(Box::new(Conn {
+        machine: Backend::new(greeting.key.clone(), prepared_max, defaults),
+        stream,
+        carry: Vec::new(),
+        out: Vec::new(),
+        replay: Vec::new(),
+        key: Rc::new(greeting.key),
+        pool: pool.clone(),
+        shard: shard.id,
+        node: node.id,
+        writes: match pool.role() {
+            Role::Primary => Writes::Possible,
+            Role::Replica => Writes::Impossible,
+        },
+        born: thread.now(),
+        uses: 0,
+        params: Rc::new(greeting.params),
+        counted: false,
+        _permit: permit,
+    }))
+}
+
+/// A socket to a node, encrypted as the map says.
+pub(super) async fn open(
+    host: &str,
+    port: u16,
+    login: &BackendLogin,
+) -> Result<Stream, ConnectError> {
+    if host.starts_with('/') {
+        return Ok(Stream::connect_unix(host, port).await?);
+    }
+    let mut stream = Stream::connect_tcp(host, port).await?;
+    let Some(config) = &login.tls else { return Ok(stream) };
+    let mut request = Vec::new();
+    encode::ssl_request(&mut request);
+    stream.write_all(&request).await?;
+    let mut answer = [0];
+    // One byte and no more: what follows belongs to the handshake.
+    if stream.read(&mut answer).await? == 0 {
+        return Err(ConnectError::Protocol("nothing"));
+    }
+    match answer {
+        [b'S'] => Ok(stream.encrypt(host, std::sync::Arc::clone(config)).await?),
+        [b'N'] if login.tls_required => Err(ConnectError::TlsDeclined),
+        [b'N'] => Ok(stream),
+        _ => Err(ConnectError::Protocol("no answer to a TLS request")),
+    }
+}
+
+/// What a server says before its first ReadyForQuery.
+struct Greeting {
+    buf: Vec<u8>,
+    params: ServerParams,
+    key: CancelKey,
+}
+
+impl Greeting {
+    async fn log_in(
+        &mut self,
+        stream: &mut Stream,
+        mut exchange: ClientExchange,
+    ) -> Result<(), ConnectError> {
+        loop {
+            let (kind, body) = self.message(stream).await?;
+            let mut step = match kind {
+                tag::AUTHENTICATION => exchange.on_message(&body),
+                tag::ERROR_RESPONSE => return Err(server_error(&body)),
+                tag::PARAMETER_STATUS => {
+                    self.on_parameter(&body)?;
+                    continue;
+                }
+                tag::BACKEND_KEY_DATA => {
+                    let key = BackendKeyData::decode(&body)
+                        .map_err(|_| ConnectError::Protocol("a bad cancel key"))?;
+                    self.key = CancelKey { pid: key.pid, secret: key.key.into() };
+                    continue;
+                }
+                tag::READY_FOR_QUERY => return Ok(()),
+                tag::NOTICE_RESPONSE | tag::NEGOTIATE_PROTOCOL_VERSION => continue,
+                _ => return Err(ConnectError::Protocol("an unexpected message at login")),
+            };
+            loop {
+                step = match step {
+                    ClientStep::Send(bytes) => {
+                        stream.write_all(&bytes).await?;
+                        break;
+                    }
+                    ClientStep::Derive(request) => {
+                        let salted = tokio::task::spawn_blocking(move || request.derive())
+                            .await
+                            .map_err(|error| ConnectError::Login(error.to_string()))?;
+                        exchange.on_derived(&salted)
+                    }
+                    ClientStep::Wait | ClientStep::Done => break,
+                    ClientStep::Refuse(error) => {
+                        return Err(ConnectError::Login(error.to_string()));
+                    }
+                };
+            }
+        }
+    }
+
+    fn on_parameter(&mut self, body: &[u8]) -> Result<(), ConnectError> {
+        let parameter = ParameterStatus::decode(body)
+            .map_err(|_| ConnectError::Protocol("a bad parameter"))?;
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        self.params.set(&text(parameter.name), &text(parameter.value));
+        Ok(())
+    }
+
+    async fn message(&mut self, stream: &mut Stream) -> Result<(u8, Vec<u8>), ConnectError> {
+        let mut chunk = [0; 4096];
+        loop {
+            let header = decode_header_within(&self.buf, GREETING_MESSAGE_MAX)
+                .map_err(|_| ConnectError::Protocol("a message of impossible length at login"))?;
+            if let Some(header) = header
+                && self.buf.len() >= header.frame_len()
+            {
+                let frame: Vec<u8> = self.buf.drain(..header.frame_len()).collect();
+                return Ok((header.tag, frame.get(HEADER_LEN..).unwrap_or_default().to_vec()));
+            }
+            let read = stream.read(&mut chunk).await?;
+            if read == 0 {
+                return Err(ConnectError::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.buf.extend_from_slice(chunk.get(..read).unwrap_or_default());
+        }
+    }
+}
+
+fn server_error(body: &[u8]) -> ConnectError {
+    match ErrorFields::decode(body) {
+        Ok(fields) => ConnectError::Server {
+            state: fields.code(),
+            message: String::from_utf8_lossy(fields.message()).into_owned(),
+        },
+        Err(_) => ConnectError::Protocol("a bad error message"),
+    }
+}
+
+/// `sqlclient_unable_to_establish_sqlconnection`
+const CANT_CONNECT: SqlState = SqlState::new("08001");
+/// More would let a backend spend the router's time.
+const ITERATIONS_MAX: u32 = 100_000;
+/// Longest message before a login is through, in bytes.
+const GREETING_MESSAGE_MAX: u32 = 64 * 1024;

@@ -1,0 +1,383 @@
+//! What moves between a client and the backend that it holds.
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use crate::backend::CancelKey;
+use crate::net::clock;
+use crate::session::{After, Env, EventEnv, Lost, Refused, Step, Want, Writes};
+use crate::types::{Access, Consistency, NodeId, ShardId, SqlState};
+
+use super::client::Running;
+use super::conn::Conn;
+use super::driver::{Driver, KEPT_BYTES, Moved};
+use super::thread::READ_BYTES;
+
+impl Driver {
+    /// Feeds the bytes that were kept.
+    pub(super) fn feed_kept(&mut self, cx: &mut Context<'_>) {
+        if self.inbuf.is_empty() || self.session.is_awaiting() || self.waiting.is_some() {
+            return;
+        }
+        let bytes = std::mem::take(&mut self.inbuf);
+        let consumed = self.feed(cx, &bytes);
+        if consumed < bytes.len() || KEPT_BYTES > 0 {
+            let mut bytes = bytes;
+            bytes.drain(..consumed);
+            self.inbuf = bytes;
+        }
+    }
+
+    /// Lets the session read `input`; returns how much of it is done with.
+    pub(super) fn feed(&mut self, cx: &mut Context<'_>, input: &[u8]) -> usize {
+        let mut at = 0;
+        loop {
+            let rest = input.get(at..).unwrap_or_default();
+            let (consumed, step) = self.feed_once(cx, rest);
+            at += consumed;
+            match step {
+                Step::Checkout(want) => {
+                    if !self.bring_backend(want) {
+                        return at;
+                    }
+                }
+                Step::Close => {
+                    self.closing = true;
+                    return input.len();
+                }
+                Step::Read | Step::Await => {
+                    self.release_unused();
+                    return at;
+                }
+            }
+        }
+    }
+
+    fn feed_once(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Step) {
+        let thread = Rc::clone(&self.thread);
+        let database = Rc::clone(&self.database);
+        let (map, serial) = database.with_map(|map, serial| (Rc::new(map.clone()), serial));
+        let was_awaiting = self.session.is_awaiting();
+        let mut nowhere = (Vec::new(), Vec::new());
+        let choose = |shard: ShardId, level: Consistency| {
+            database.with_cluster(|cluster| {
+                cluster.choose(shard, level, 0, clock::now()).to_string()
+            })
+        };
+        let fed = {
+            let (backend, to_backend, replay) = match &mut self.conn {
+                Some(conn) => {
+                    let conn = &mut **conn;
+                    (Some((&mut conn.machine, conn.shard)), &mut conn.out, &mut conn.replay)
+                }
+                None => (None, &mut nowhere.0, &mut nowhere.1),
+            };
+            let mut env = Env {
+                planner: &mut database.planner.borrow_mut(),
+                interner: &mut thread.interner.borrow_mut(),
+                registry: &mut thread.registry.borrow_mut(),
+                map: &map,
+                map_serial: serial,
+                consistency: self.consistency,
+                choose: &choose,
+                backend,
+                to_client: &mut self.out,
+                to_backend,
+                replay,
+            };
+            self.session.feed(input, &mut env)
+        };
+        let direct = input.get(fed.direct.clone()).unwrap_or_default();
+        self.send(cx, direct);
+        if !was_awaiting && self.session.is_awaiting() {
+            self.note_unit_start();
+        }
+        (fed.consumed, fed.step)
+    }
+
+    fn note_unit_start(&mut self) {
+        self.units += 1;
+        let stats = &self.thread.stats;
+        stats.units.set(stats.units.get() + 1);
+        self.entry.statements.set(self.session.statements_seen());
+        // One unit in sixteen is timed: the clock costs more than the rest of
+        // the counting.
+        self.unit_since_us =
+            if self.units.is_multiple_of(TIMED_EVERY) { clock::now_us() } else { 0 };
+    }
+
+    /// Sends what stands in the backend's buffer, then `direct`, which is
+    /// copied only if the socket does not take it now.
+    fn send(&mut self, cx: &mut Context<'_>, direct: &[u8]) {
+        let Some(conn) = &mut self.conn else { return };
+        if conn.out.is_empty() && !direct.is_empty() {
+            let written = match conn.stream.poll_write(cx, direct) {
+                Poll::Ready(Ok(written)) => written,
+                // The read that follows will say what happened.
+                Poll::Ready(Err(_)) | Poll::Pending => 0,
+            };
+            conn.out.extend_from_slice(direct.get(written..).unwrap_or_default());
+        } else {
+            conn.out.extend_from_slice(direct);
+        }
+        let _moved = self.write_backend(cx);
+    }
+
+    pub(super) fn write_backend(&mut self, cx: &mut Context<'_>) -> Moved {
+        let Some(conn) = &mut self.conn else { return Moved::Nothing };
+        if conn.out.is_empty() {
+            return Moved::Nothing;
+        }
+        let mut at = 0;
+        while at < conn.out.len() {
+            match conn.stream.poll_write(cx, conn.out.get(at..).unwrap_or_default()) {
+                Poll::Ready(Ok(written)) => at += written,
+                Poll::Ready(Err(_)) => {
+                    // The read will say why; nothing more can be sent.
+                    at = conn.out.len();
+                }
+                Poll::Pending => break,
+            }
+        }
+        if at == conn.out.len() {
+            conn.out.clear();
+            let _flushed = conn.stream.poll_flush(cx);
+        } else {
+            conn.out.drain(..at);
+        }
+        if at > 0 { Moved::Something } else { Moved::Nothing }
+    }
+
+    /// Reads from the backend, if the client can take what it says.
+    pub(super) fn read_backend(&mut self, cx: &mut Context<'_>, turn: &mut usize) -> Moved {
+        if !self.out.is_empty() || *turn >= READ_BYTES {
+            return Moved::Nothing;
+        }
+        let Some(conn) = &mut self.conn else { return Moved::Nothing };
+        let thread = Rc::clone(&self.thread);
+        let mut scratch = thread.scratch.borrow_mut();
+        let kept = conn.carry.len();
+        if let Some(head) = scratch.get_mut(..kept) {
+            head.copy_from_slice(&conn.carry);
+        }
+        let space = scratch.get_mut(kept..kept + READ_BYTES).unwrap_or_default();
+        let read = match conn.stream.poll_read(cx, space) {
+            Poll::Ready(Ok(0)) => {
+                drop(scratch);
+                self.on_backend_lost();
+                return Moved::Something;
+            }
+            Poll::Ready(Ok(read)) => read,
+            Poll::Ready(Err(_)) => {
+                drop(scratch);
+                self.on_backend_lost();
+                return Moved::Something;
+            }
+            Poll::Pending => return Moved::Nothing,
+        };
+        *turn += read;
+        let mut events = thread.events.borrow_mut();
+        events.clear();
+        let input = scratch.get(..kept + read).unwrap_or_default();
+        let relayed = match conn.machine.relay(input, &mut self.out, &mut events) {
+            Ok(relayed) => relayed,
+            Err(fault) => {
+                tracing::error!(client = self.entry.id, %fault, "backend and client part");
+                drop(events);
+                drop(scratch);
+                self.on_backend_lost();
+                return Moved::Something;
+            }
+        };
+        conn.carry.clear();
+        conn.carry.extend_from_slice(input.get(relayed.consumed..).unwrap_or_default());
+        let direct = input.get(relayed.direct.clone()).unwrap_or_default();
+        let mut written = 0;
+        if self.out.is_empty()
+            && !direct.is_empty()
+            && let Poll::Ready(Ok(sent)) = self.client.poll_write(cx, direct)
+        {
+            written = sent;
+        }
+        self.count_out(written);
+        self.out.extend_from_slice(direct.get(written..).unwrap_or_default());
+        if written > 0 && self.out.is_empty() {
+            let _flushed = self.client.poll_flush(cx);
+        }
+        drop(scratch);
+        self.hear(&mut events);
+        drop(events);
+        if !self.closing {
+            self.feed_kept(cx);
+        }
+        Moved::Something
+    }
+
+    /// Lets the session hear what its backend reported.
+    fn hear(&mut self, events: &mut Vec<crate::backend::Event>) {
+        let Some(conn) = &mut self.conn else { return };
+        if events.is_empty() && !conn.machine.is_settled() {
+            return;
+        }
+        self.note_errors(events);
+        let Some(conn) = &mut self.conn else { return };
+        let after = self.session.on_events(
+            events,
+            EventEnv {
+                backend: &mut conn.machine,
+                interner: &mut self.thread.interner.borrow_mut(),
+                to_backend: &mut conn.out,
+            },
+        );
+        if self.unit_since_us > 0 && !self.session.is_awaiting() {
+            let us = clock::now_us().saturating_sub(self.unit_since_us);
+            self.thread.stats.note_latency(us);
+            self.unit_since_us = 0;
+        }
+        match after {
+            After::Keep => {}
+            After::Release => self.detach(),
+            After::Replay => {
+                let mut bytes = std::mem::take(&mut conn.replay);
+                bytes.extend_from_slice(&self.inbuf);
+                self.inbuf = bytes;
+            }
+            After::Close => self.closing = true,
+        }
+        self.entry.holds.set(self.session.holds());
+        if self.thread.draining.get() {
+            self.drain();
+        }
+    }
+
+    fn note_errors(&self, events: &[crate::backend::Event]) {
+        for event in events {
+            if let crate::backend::Event::Error { state: Some(state), .. } = event {
+                let class = state.as_str().as_bytes().first_chunk::<2>().copied();
+                let mut errors = self.thread.stats.errors.borrow_mut();
+                *errors.entry(class.unwrap_or(*b"XX")).or_insert(0) += 1;
+            }
+        }
+    }
+
+    // === having a backend ===
+
+    /// True if the session has a backend now; else it waits, or was refused
+    /// and is to be fed again.
+    fn bring_backend(&mut self, want: Want) -> bool {
+        let Some(node) = self.node_for(want) else {
+            let name = self.database.shard_name(want.shard);
+            self.session.refuse_checkout(Refused::new(
+                SqlState::new("08001"),
+                format!("shard {name} is not in the map any more"),
+            ));
+            return true;
+        };
+        let Some(pool) = self.thread.pool(&self.database, &self.entry.user, node) else {
+            self.session.refuse_checkout(Refused::new(
+                SqlState::new("08001"),
+                "the shard's node has left the map",
+            ));
+            return true;
+        };
+        match self.thread.checkout(&self.database, &pool) {
+            Ok(conn) => {
+                self.attach(conn);
+                true
+            }
+            Err(waiting) => {
+                self.waiting = Some(waiting);
+                false
+            }
+        }
+    }
+
+    /// The node that serves: a replica if the level allows it and one
+    /// qualifies, else the primary.
+    fn node_for(&self, want: Want) -> Option<NodeId> {
+        let level = want.consistency.unwrap_or(self.consistency);
+        let stats = &self.thread.stats;
+        if want.access == Access::Read && level != Consistency::Primary {
+            let tie = self.thread.random();
+            let replica = self
+                .database
+                .with_cluster(|cluster| cluster.replica_for(want.shard, level, tie, clock::now()));
+            if let Some(replica) = replica {
+                stats.reads_on_replicas.set(stats.reads_on_replicas.get() + 1);
+                return Some(replica);
+            }
+        }
+        stats.units_on_primaries.set(stats.units_on_primaries.get() + 1);
+        let seen = self.database.with_cluster(|cluster| cluster.primary_of(want.shard));
+        seen.or_else(|| self.database.with_map(|map, _| map.shard(want.shard).map(|s| s.primary)))
+    }
+
+    pub(super) fn attach(&mut self, conn: Box<Conn>) {
+        let running = Running { node: conn.node, key: Rc::<CancelKey>::clone(&conn.key) };
+        *self.entry.running.borrow_mut() = Some(running);
+        self.conn = Some(conn);
+    }
+
+    /// The session has no use for its backend any more.
+    fn detach(&mut self) {
+        let Some(conn) = self.conn.take() else { return };
+        self.entry.running.borrow_mut().take();
+        if self.entry.cancels.get() > 0 {
+            self.entry.limbo.borrow_mut().push(conn);
+        } else if conn.machine.is_dirty() {
+            self.thread.clean_up(conn, super::cleanup::LeftBehind::Nothing, true);
+        } else {
+            self.thread.release(conn);
+        }
+    }
+
+    /// A backend that was checked out for a unit which then was refused.
+    fn release_unused(&mut self) {
+        let unused = self
+            .conn
+            .as_ref()
+            .is_some_and(|conn| conn.out.is_empty() && self.session.may_release(&conn.machine));
+        if unused {
+            self.detach();
+        }
+    }
+
+    fn on_backend_lost(&mut self) {
+        let Some(conn) = self.conn.take() else { return };
+        self.entry.running.borrow_mut().take();
+        let told = self.closing;
+        match self.session.on_lost(&conn.machine, conn.writes) {
+            _ if told => {}
+            Lost::Quiet => {}
+            Lost::Say(bytes) => self.out.extend_from_slice(&bytes),
+            Lost::Close(bytes) => {
+                if !conn.machine.is_mid_frame() {
+                    self.out.extend_from_slice(&bytes);
+                }
+                self.closing = true;
+            }
+        }
+        let (writes, shard) = (conn.writes, conn.shard);
+        drop(conn);
+        tracing::warn!(
+            client = self.entry.id,
+            shard = %self.database.shard_name(shard),
+            replica = writes == Writes::Impossible,
+            "backend connection lost"
+        );
+    }
+}
+
+impl Conn {
+    /// True if the server has said nothing since the connection came free.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut byte = [0];
+        // Readiness is asked of the runtime, not of the system: it costs no
+        // call unless something is there.
+        self.stream.poll_read(&mut cx, &mut byte).is_pending()
+    }
+}
+
+/// One unit in so many is timed.
+const TIMED_EVERY: u64 = 16;

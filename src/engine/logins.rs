@@ -1,0 +1,87 @@
+//! What the engine is started with.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_rustls::rustls;
+
+use crate::auth::Verifier;
+use crate::config::{PoolMode, Settings};
+use crate::shardmap::Map;
+use crate::types::{Secret, ShardId};
+
+/// Everything that the engine needs from the configuration; all secrets are
+/// resolved.
+#[derive(Debug)]
+pub struct EngineOptions {
+    /// TCP addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// Folder for a Unix socket named after the first port.
+    pub unix_socket_dir: Option<PathBuf>,
+    /// TLS for clients; `None` declines it.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Clients over TCP must use TLS.
+    pub tls_required: bool,
+    /// Limits and timeouts.
+    pub settings: Arc<Settings>,
+    /// Who may log in.
+    pub users: Arc<Users>,
+    /// The databases.
+    pub databases: Vec<DatabaseOptions>,
+    /// Name of the operators' database.
+    pub console_database: String,
+    /// Where the operators' statements go.
+    pub console: Option<tokio::sync::mpsc::Sender<super::console::ConsoleRequest>>,
+    /// Secret for what must not be guessed or chosen by clients.
+    pub seed: [u8; 32],
+}
+
+/// One database.
+#[derive(Debug)]
+pub struct DatabaseOptions {
+    /// The name that clients ask for.
+    pub name: String,
+    /// Its map in force.
+    pub map: Arc<Map>,
+    /// How to log in at each shard.
+    pub logins: HashMap<ShardId, BackendLogin>,
+}
+
+/// How the router logs in at a shard's nodes.
+#[derive(Clone, Debug, Default)]
+pub struct BackendLogin {
+    /// The role; `None` is the client's own.
+    pub user: Option<String>,
+    /// Its password; `None` is the client's own.
+    pub password: Option<Secret>,
+    /// TLS towards the nodes; `None` never encrypts.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// A node that declines TLS is refused.
+    pub tls_required: bool,
+}
+
+/// Who may log in.
+#[derive(Debug, Default)]
+pub struct Users {
+    /// By name.
+    pub by_name: HashMap<String, User>,
+}
+
+/// One user.
+#[derive(Clone, Debug, Default)]
+pub struct User {
+    /// What the password is checked against; `None` only with `trust`.
+    pub verifier: Option<Arc<Verifier>>,
+    /// The password, where it is needed to log in at backends.
+    pub password: Option<Secret>,
+    /// No password is asked for.
+    pub trust: bool,
+    /// May use the console.
+    pub admin: bool,
+    /// The databases that the user may use; `None` is all.
+    pub databases: Option<Vec<String>>,
+    /// Over the configured mode.
+    pub pool_mode: Option<PoolMode>,
+}

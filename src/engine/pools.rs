@@ -1,0 +1,343 @@
+//! The pools of one thread, and the opening of connections for them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::net::clock;
+use crate::pool::{Budget, Handed, Pool, PoolLimits, Ticket};
+use crate::session::Refused;
+use crate::types::{Moment, NodeId, Role, ShardId};
+
+use super::conn::Conn;
+use super::connect::{self, ConnectError};
+use super::thread::{Database, Thread};
+
+/// One user of one database on one node.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct PoolKey {
+    pub(super) database: usize,
+    pub(super) user: Rc<str>,
+    pub(super) node: NodeId,
+}
+
+/// Where a waiter finds what it waited for.
+#[derive(Default)]
+pub(super) struct Slot {
+    outcome: RefCell<Option<Result<Box<Conn>, Refused>>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Slot {
+    pub(super) fn take(&self) -> Option<Result<Box<Conn>, Refused>> {
+        self.outcome.borrow_mut().take()
+    }
+
+    pub(super) fn set_waker(&self, waker: &Waker) {
+        *self.waker.borrow_mut() = Some(waker.clone());
+    }
+
+    fn put(&self, outcome: Result<Box<Conn>, Refused>) {
+        *self.outcome.borrow_mut() = Some(outcome);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A pool that its connections know.
+#[derive(Clone)]
+pub(super) struct SharedPool(Rc<PoolEntry>);
+
+struct PoolEntry {
+    key: PoolKey,
+    shard: ShardId,
+    role: Role,
+    pool: RefCell<Pool<Box<Conn>, Rc<Slot>>>,
+    last_error: RefCell<Option<Refused>>,
+    budget: Arc<Budget>,
+    /// The node has left the map: nothing is kept.
+    retired: std::cell::Cell<bool>,
+}
+
+/// A checkout that has to wait.
+pub(super) struct Waiting {
+    pub(super) slot: Rc<Slot>,
+    pub(super) since: Moment,
+    pool: SharedPool,
+    ticket: Ticket,
+}
+
+impl Waiting {
+    /// Gives the place in the queue up; a connection that came in the same
+    /// moment goes on to the next.
+    pub(super) fn leave(self, thread: &Rc<Thread>) {
+        if !self.pool.0.pool.borrow_mut().leave(self.ticket)
+            && let Some(Ok(conn)) = self.slot.take()
+        {
+            thread.release(conn);
+        }
+    }
+
+    /// Why connections can't be had, if that is known.
+    pub(super) fn last_error(&self) -> Option<Refused> {
+        self.pool.0.last_error.borrow().clone()
+    }
+}
+
+impl SharedPool {
+    /// A connection that was lent is gone.
+    pub(super) fn closed(&self) {
+        if let Ok(mut pool) = self.0.pool.try_borrow_mut() {
+            pool.closed();
+        }
+    }
+
+    pub(super) fn key(&self) -> &PoolKey {
+        &self.0.key
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.0.role
+    }
+
+    /// Looks at the pool's machine.
+    pub(super) fn with<R>(&self, look: impl FnOnce(&Pool<Box<Conn>, Rc<Slot>>) -> R) -> R {
+        look(&self.0.pool.borrow())
+    }
+
+    /// Closes what is idle now and keeps nothing from here on.
+    pub(super) fn retire(&self) {
+        self.0.retired.set(true);
+        let idle = self.0.pool.borrow_mut().drain_idle();
+        drop_uncounted(idle);
+    }
+}
+
+/// Connections whose pool has already stopped counting them.
+pub(super) fn drop_uncounted(conns: Vec<Box<Conn>>) {
+    for mut conn in conns {
+        conn.counted = false;
+    }
+}
+
+/// All pools of the thread.
+#[derive(Default)]
+pub(super) struct Pools {
+    by_key: HashMap<PoolKey, SharedPool>,
+}
+
+impl Pools {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &SharedPool> {
+        self.by_key.values()
+    }
+
+    /// Forgets pools of nodes that are gone and that nobody uses.
+    pub(super) fn forget_retired(&mut self) {
+        self.by_key.retain(|_, pool| {
+            !(pool.0.retired.get() && pool.with(|p| p.lent() + p.attempts() + p.waiting() == 0))
+        });
+    }
+}
+
+impl Thread {
+    /// The pool of a user on a node, made on first use.
+    pub(super) fn pool(
+        &self,
+        database: &Rc<Database>,
+        user: &Rc<str>,
+        node: NodeId,
+    ) -> Option<SharedPool> {
+        let key = PoolKey { database: database.index, user: Rc::clone(user), node };
+        let mut pools = self.pools.borrow_mut();
+        if let Some(pool) = pools.by_key.get(&key) {
+            return Some(pool.clone());
+        }
+        let map = database.map();
+        let entry = map.node(node)?;
+        let budget = self.budget(entry.endpoint.to_string());
+        let settings = &self.settings.pool;
+        let limits = PoolLimits {
+            size_max: usize::try_from(settings.size_max).unwrap_or(usize::MAX),
+            size_min_idle: usize::try_from(settings.size_min_idle).unwrap_or(0),
+            idle_timeout: settings.idle_timeout,
+            lifetime_max: settings.lifetime_max,
+            reconnect_min: settings.reconnect_min,
+            reconnect_max: settings.reconnect_max,
+        };
+        let pool = SharedPool(Rc::new(PoolEntry {
+            key: key.clone(),
+            shard: entry.shard,
+            role: entry.role,
+            pool: RefCell::new(Pool::new(limits)),
+            last_error: RefCell::new(None),
+            budget,
+            retired: std::cell::Cell::new(false),
+        }));
+        pools.by_key.insert(key, pool.clone());
+        Some(pool)
+    }
+
+    /// A connection from the pool: at once, or through a place in its queue.
+    pub(super) fn checkout(
+        self: &Rc<Self>,
+        database: &Rc<Database>,
+        pool: &SharedPool,
+    ) -> Result<Box<Conn>, Waiting> {
+        loop {
+            let idle = pool.0.pool.borrow_mut().take_idle();
+            let Some(mut conn) = idle else { break };
+            if conn.is_quiet() {
+                conn.uses += 1;
+                return Ok(conn);
+            }
+            // The server has said something to nobody, most likely goodbye.
+            drop(conn);
+        }
+        let slot = Rc::new(Slot::default());
+        let now = self.now();
+        let ticket = pool.0.pool.borrow_mut().wait(now, Rc::clone(&slot));
+        self.open_connections(database, pool);
+        self.fail_waiters_of_dead(pool);
+        Err(Waiting { slot, since: now, pool: pool.clone(), ticket })
+    }
+
+    /// Opens as many connections as the pool wants and the node's budget has.
+    pub(super) fn open_connections(self: &Rc<Self>, database: &Rc<Database>, pool: &SharedPool) {
+        while !pool.0.retired.get() && pool.0.pool.borrow().wants_connection(self.now()) {
+            let permit = match pool.0.budget.take() {
+                Some(permit) => permit,
+                None => match self.evict_from_others(pool) {
+                    true => match pool.0.budget.take() {
+                        Some(permit) => permit,
+                        None => return,
+                    },
+                    false => return,
+                },
+            };
+            pool.0.pool.borrow_mut().connecting();
+            let (thread, database, pool) = (Rc::clone(self), Rc::clone(database), pool.clone());
+            self.spawn(async move {
+                let made = connect::connect(&thread, &database, &pool, permit).await;
+                thread.on_connect(&database, &pool, made);
+            });
+        }
+    }
+
+    /// Makes room in the node's budget by closing an idle connection of
+    /// another pool.
+    fn evict_from_others(&self, wanting: &SharedPool) -> bool {
+        let evicted = self.pools.borrow().iter().find_map(|pool| {
+            let other = !Rc::ptr_eq(&pool.0, &wanting.0);
+            if other && Arc::ptr_eq(&pool.0.budget, &wanting.0.budget) {
+                pool.0.pool.borrow_mut().evict()
+            } else {
+                None
+            }
+        });
+        let found = evicted.is_some();
+        drop_uncounted(evicted.into_iter().collect());
+        found
+    }
+
+    fn on_connect(
+        self: &Rc<Self>,
+        database: &Rc<Database>,
+        pool: &SharedPool,
+        made: Result<Box<Conn>, ConnectError>,
+    ) {
+        match made {
+            Ok(mut conn) => {
+                conn.counted = true;
+                conn.uses += 1;
+                *pool.0.last_error.borrow_mut() = None;
+                database.note_params(&conn);
+                let handed = pool.0.pool.borrow_mut().connected(self.now(), conn);
+                self.finish_handing(handed);
+            }
+            Err(error) => {
+                tracing::warn!(
+                    database = %database.name, shard = pool.0.shard.number(),
+                    user = %pool.0.key.user, error = %error, "backend can't be reached"
+                );
+                let jitter = self.random();
+                let hopeless = error.is_final();
+                let refused = error.refused(&database.shard_name(pool.0.shard));
+                *pool.0.last_error.borrow_mut() = Some(refused.clone());
+                pool.0.pool.borrow_mut().connect_failed(self.now(), jitter);
+                if hopeless {
+                    self.dismiss(pool, &refused);
+                } else {
+                    self.fail_waiters_of_dead(pool);
+                }
+            }
+        }
+    }
+
+    /// A node that has refused several times in a row keeps nobody waiting.
+    fn fail_waiters_of_dead(&self, pool: &SharedPool) {
+        let dead = {
+            let machine = pool.0.pool.borrow();
+            machine.failures() >= FAILURES_OF_DEAD && machine.attempts() == 0 && machine.lent() == 0
+        };
+        let error = pool.0.last_error.borrow().clone();
+        if dead && let Some(error) = error {
+            self.dismiss(pool, &error);
+        }
+    }
+
+    fn dismiss(&self, pool: &SharedPool, refused: &Refused) {
+        let waiters: Vec<_> = pool.0.pool.borrow_mut().dismiss().collect();
+        for slot in waiters {
+            slot.put(Err(refused.clone()));
+        }
+    }
+
+    /// Gives a clean connection back; anything else is closed.
+    pub(super) fn release(self: &Rc<Self>, mut conn: Box<Conn>) {
+        let pool = conn.pool.clone();
+        if !conn.machine.is_clean() || !conn.out.is_empty() || pool.0.retired.get() {
+            drop(conn);
+            return;
+        }
+        conn.carry = Vec::new();
+        if conn.replay.capacity() > REPLAY_KEPT_MAX {
+            conn.replay = Vec::new();
+        }
+        let born = conn.born;
+        let handed = pool.0.pool.borrow_mut().release(self.now(), born, conn);
+        self.finish_handing(handed);
+    }
+
+    fn finish_handing(&self, handed: Handed<Box<Conn>, Rc<Slot>>) {
+        match handed {
+            Handed::To(slot, mut conn) => {
+                conn.uses += 1;
+                slot.put(Ok(conn));
+            }
+            Handed::Kept => {}
+            Handed::Close(conn) => drop_uncounted(vec![conn]),
+        }
+    }
+
+    /// Closes what is old, and opens what should be idle or is waited for.
+    pub(super) fn tend_pools(self: &Rc<Self>) {
+        let now = clock::now();
+        let all: Vec<SharedPool> = self.pools.borrow().iter().cloned().collect();
+        for pool in all {
+            let old = pool.0.pool.borrow_mut().reap(now);
+            drop_uncounted(old);
+            if let Some(database) = self.databases.get(pool.0.key.database) {
+                self.open_connections(database, &pool);
+            }
+        }
+        self.pools.borrow_mut().forget_retired();
+    }
+}
+
+/// Attempts that fail in a row before clients are told at once.
+const FAILURES_OF_DEAD: u32 = 3;
+/// Capacity that a free connection's buffers keep, in bytes.
+const REPLAY_KEPT_MAX: usize = 4096;
