@@ -250,6 +250,11 @@ impl Backend {
         self.queue.len()
     }
 
+    /// How many names are prepared on it.
+    pub fn prepared_len(&self) -> usize {
+        self.prepared.len()
+    }
+
     /// Names prepared on this connection.
     pub fn prepared(&mut self) -> &mut PreparedNames {
         &mut self.prepared

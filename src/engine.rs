@@ -8,12 +8,14 @@
 //!
 //! `docs/adr/0002-one-task-per-client.md` has the measurements behind it.
 
+mod ask;
 mod cancel;
 mod cleanup;
 mod client;
 mod conn;
 mod connect;
 pub mod console;
+mod console_session;
 mod driver;
 mod flow;
 mod handle;
@@ -22,6 +24,7 @@ mod login;
 mod logins;
 mod params;
 mod pools;
+mod report;
 pub mod snapshot;
 mod thread;
 

@@ -12,6 +12,7 @@ pub mod engine;
 pub mod health;
 pub mod local;
 pub mod net;
+pub mod pool;
 pub mod protocol;
 pub mod route;
 pub mod session;

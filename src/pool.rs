@@ -221,8 +221,8 @@ impl<B, W> Pool<B, W> {
         let mut out = Vec::new();
         let mut kept = Vec::with_capacity(self.idle.len());
         for idle in self.idle.drain(..) {
-            let stale = limits.idle_timeout > Millis::ZERO
-                && now.since(idle.since) >= limits.idle_timeout;
+            let stale =
+                limits.idle_timeout > Millis::ZERO && now.since(idle.since) >= limits.idle_timeout;
             let old =
                 limits.lifetime_max > Millis::ZERO && now.since(idle.born) >= limits.lifetime_max;
             if old || (stale && spare > 0) {

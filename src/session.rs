@@ -319,6 +319,20 @@ impl Session {
         matches!(self.phase, Phase::Idle) && self.stream.left == 0
     }
 
+    /// True if a message is being passed whose rest has not come.
+    pub const fn is_mid_message(&self) -> bool {
+        self.stream.left > 0 && !self.stream.discard
+    }
+
+    /// True if an extended batch has begun on the backend and its Sync has not
+    /// been sent.
+    pub const fn is_batch_open(&self) -> bool {
+        match self.phase {
+            Phase::Batch | Phase::SkipBound | Phase::CopyBatch | Phase::CopyStart => self.unit_open,
+            Phase::Idle | Phase::Skip | Phase::Own | Phase::Await | Phase::CopySimple => false,
+        }
+    }
+
     /// True if the client has begun a transaction, with a shard or without.
     pub fn in_transaction(&self, backend: Option<&Backend>) -> bool {
         matches!(self.tx, Tx::Lazy(_))

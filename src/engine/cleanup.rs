@@ -30,8 +30,8 @@ impl Thread {
     pub(super) fn clean_up(self: &Rc<Self>, conn: Box<Conn>, left: LeftBehind, reset: bool) {
         let thread = Rc::clone(self);
         self.spawn(async move {
-            let database = conn.pool.key().database;
-            let running = Running { node: conn.node, key: Rc::clone(&conn.key) };
+            let database = conn.pool.database();
+            let running = Running { node: conn.pool.node(), key: Rc::clone(&conn.key) };
             let mut conn = conn;
             if left == LeftBehind::HalfMessage || !conn.out.is_empty() {
                 thread.send_cancel(database, &running).await;
@@ -49,12 +49,7 @@ impl Thread {
     }
 }
 
-async fn clean(
-    thread: &Rc<Thread>,
-    conn: &mut Conn,
-    left: LeftBehind,
-    reset: bool,
-) -> Option<()> {
+async fn clean(thread: &Rc<Thread>, conn: &mut Conn, left: LeftBehind, reset: bool) -> Option<()> {
     let mut request = Vec::new();
     if conn.machine.is_copying_in() {
         encode::copy_fail(&mut request, b"client is gone").ok()?;

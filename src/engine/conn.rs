@@ -7,7 +7,7 @@ use crate::backend::{Backend, CancelKey};
 use crate::net::stream::Stream;
 use crate::pool::Permit;
 use crate::session::Writes;
-use crate::types::{Moment, NodeId, ShardId};
+use crate::types::{Moment, ShardId};
 
 use super::pools::SharedPool;
 
@@ -24,7 +24,6 @@ pub(super) struct Conn {
     pub(super) key: Rc<CancelKey>,
     pub(super) pool: SharedPool,
     pub(super) shard: ShardId,
-    pub(super) node: NodeId,
     pub(super) writes: Writes,
     pub(super) born: Moment,
     pub(super) uses: u64,

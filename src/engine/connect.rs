@@ -85,7 +85,9 @@ impl ConnectError {
             }
             Self::Login(_) => format!("the router can't log in at shard {shard}"),
             Self::TlsDeclined => format!("shard {shard} declined TLS, which the map demands"),
-            Self::Protocol(_) => format!("shard {shard} answered with something that is not Postgres"),
+            Self::Protocol(_) => {
+                format!("shard {shard} answered with something that is not Postgres")
+            }
             Self::Gone => format!("a node of shard {shard} has left the map"),
         };
         let state = match self {
@@ -118,14 +120,14 @@ async fn attempt(
     permit: Permit,
 ) -> Result<Box<Conn>, ConnectError> {
     let map = database.map();
-    let node = map.node(pool.key().node).ok_or(ConnectError::Gone)?;
+    let node = map.node(pool.node()).ok_or(ConnectError::Gone)?;
     let shard = map.shard(node.shard).ok_or(ConnectError::Gone)?;
     let login = database.login(shard.id);
     let stream = open(node.host(), node.port(), &login).await?;
-    let user = login.user.clone().unwrap_or_else(|| pool.key().user.to_string());
+    let user = login.user.clone().unwrap_or_else(|| pool.user().to_string());
     let password = match &login.password {
         Some(password) => Some(password.clone()),
-        None => thread.users().by_name.get(&*pool.key().user).and_then(|u| u.password.clone()),
+        None => thread.users().by_name.get(&**pool.user()).and_then(|u| u.password.clone()),
     };
     let mut greeting = Greeting {
         buf: Vec::new(),
@@ -143,7 +145,7 @@ async fn attempt(
         params.push((b"client_encoding", b"UTF8"));
         params.push((b"standard_conforming_strings", b"on"));
     }
-    encode::startup(&mut hello, ProtocolVersion::V3_0, params.iter().copied())
+    encode::startup(&mut hello, params.iter().copied(), ProtocolVersion::V3_0.minor)
         .map_err(|error| ConnectError::Login(error.to_string()))?;
     stream.write_all(&hello).await?;
     let credentials = Credentials {
@@ -165,7 +167,6 @@ async fn attempt(
         key: Rc::new(greeting.key),
         pool: pool.clone(),
         shard: shard.id,
-        node: node.id,
         writes: match pool.role() {
             Role::Primary => Writes::Possible,
             Role::Replica => Writes::Impossible,
@@ -259,8 +260,8 @@ impl Greeting {
     }
 
     fn on_parameter(&mut self, body: &[u8]) -> Result<(), ConnectError> {
-        let parameter = ParameterStatus::decode(body)
-            .map_err(|_| ConnectError::Protocol("a bad parameter"))?;
+        let parameter =
+            ParameterStatus::decode(body).map_err(|_| ConnectError::Protocol("a bad parameter"))?;
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         self.params.set(&text(parameter.name), &text(parameter.value));
         Ok(())

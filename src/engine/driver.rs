@@ -53,8 +53,41 @@ pub(super) enum Moved {
 }
 
 impl Driver {
+    /// A driver for a client that has just logged in; `buf` is what it has
+    /// sent already.
+    #[allow(clippy::too_many_arguments, reason = "one caller, one line each")]
+    pub(super) fn new(
+        thread: &Rc<Thread>,
+        database: &Rc<Database>,
+        entry: &Rc<ClientEntry>,
+        client: Stream,
+        session: Session,
+        consistency: Consistency,
+        buf: Vec<u8>,
+    ) -> Self {
+        Self {
+            thread: Rc::clone(thread),
+            database: Rc::clone(database),
+            entry: Rc::clone(entry),
+            client,
+            session,
+            consistency,
+            inbuf: buf,
+            out: Vec::new(),
+            conn: None,
+            waiting: None,
+            closing: false,
+            ended: false,
+            unit_since_us: 0,
+            units: 0,
+            timed_out: false,
+        }
+    }
+
     /// Serves the client until it leaves.
     pub(super) async fn run(mut self) {
+        // What came together with the startup message.
+        self.refed_by_signal();
         std::future::poll_fn(|cx| self.poll(cx)).await;
         self.part();
     }
@@ -272,7 +305,10 @@ impl Driver {
                 }
             }
             State::InTransaction => {
-                self.say_goodbye("25P03", "terminating connection due to idle-in-transaction timeout");
+                self.say_goodbye(
+                    "25P03",
+                    "terminating connection due to idle-in-transaction timeout",
+                );
             }
             State::Idle => {
                 self.say_goodbye("57P05", "terminating connection due to idle-session timeout");
@@ -300,11 +336,8 @@ impl Driver {
             self.timed_out = false;
         }
         self.entry.state.set(state);
-        let deadline = if limit > Millis::ZERO {
-            self.thread.now().after(limit)
-        } else {
-            Moment::START
-        };
+        let deadline =
+            if limit > Millis::ZERO { self.thread.now().after(limit) } else { Moment::START };
         self.entry.deadline_ms.set(deadline.ms());
     }
 

@@ -56,12 +56,13 @@ impl Driver {
     fn feed_once(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Step) {
         let thread = Rc::clone(&self.thread);
         let database = Rc::clone(&self.database);
-        let (map, serial) = database.with_map(|map, serial| (Rc::new(map.clone()), serial));
+        let (map, serial) = database.with_map(|map, serial| (std::sync::Arc::clone(map), serial));
         let was_awaiting = self.session.is_awaiting();
         let mut nowhere = (Vec::new(), Vec::new());
         let choose = |shard: ShardId, level: Consistency| {
             database.with_cluster(|cluster| {
-                cluster.choose(shard, level, 0, clock::now()).to_string()
+                let choice = cluster.choose(shard, level, 0, clock::now());
+                choice.reason().to_string()
             })
         };
         let fed = {
@@ -313,7 +314,7 @@ impl Driver {
     }
 
     pub(super) fn attach(&mut self, conn: Box<Conn>) {
-        let running = Running { node: conn.node, key: Rc::<CancelKey>::clone(&conn.key) };
+        let running = Running { node: conn.pool.node(), key: Rc::<CancelKey>::clone(&conn.key) };
         *self.entry.running.borrow_mut() = Some(running);
         self.conn = Some(conn);
     }

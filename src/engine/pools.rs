@@ -1,6 +1,6 @@
 //! The pools of one thread, and the opening of connections for them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::task::Waker;
 use crate::net::clock;
 use crate::pool::{Budget, Handed, Pool, PoolLimits, Ticket};
 use crate::session::Refused;
+use crate::shardmap::Map;
 use crate::types::{Moment, NodeId, Role, ShardId};
 
 use super::conn::Conn;
@@ -52,14 +53,18 @@ impl Slot {
 pub(super) struct SharedPool(Rc<PoolEntry>);
 
 struct PoolEntry {
-    key: PoolKey,
+    database: usize,
+    user: Rc<str>,
+    /// Changes when the map's nodes are numbered anew.
+    node: Cell<NodeId>,
+    address: String,
     shard: ShardId,
     role: Role,
     pool: RefCell<Pool<Box<Conn>, Rc<Slot>>>,
     last_error: RefCell<Option<Refused>>,
     budget: Arc<Budget>,
     /// The node has left the map: nothing is kept.
-    retired: std::cell::Cell<bool>,
+    retired: Cell<bool>,
 }
 
 /// A checkout that has to wait.
@@ -95,8 +100,25 @@ impl SharedPool {
         }
     }
 
-    pub(super) fn key(&self) -> &PoolKey {
-        &self.0.key
+    pub(super) fn user(&self) -> &Rc<str> {
+        &self.0.user
+    }
+
+    pub(super) fn database(&self) -> usize {
+        self.0.database
+    }
+
+    /// The node's place in the map in force.
+    pub(super) fn node(&self) -> NodeId {
+        self.0.node.get()
+    }
+
+    pub(super) fn shard(&self) -> ShardId {
+        self.0.shard
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.0.address
     }
 
     pub(super) fn role(&self) -> Role {
@@ -116,6 +138,16 @@ impl SharedPool {
     }
 }
 
+/// True if a shard is logged in at in the same way under both maps.
+fn same_access(old: &Map, new: &Map, shard: ShardId) -> bool {
+    match (old.shard(shard), new.shard(shard)) {
+        (Some(old), Some(new)) => {
+            old.dbname == new.dbname && old.credentials == new.credentials && old.tls == new.tls
+        }
+        _ => false,
+    }
+}
+
 /// Connections whose pool has already stopped counting them.
 pub(super) fn drop_uncounted(conns: Vec<Box<Conn>>) {
     for mut conn in conns {
@@ -132,6 +164,37 @@ pub(super) struct Pools {
 impl Pools {
     pub(super) fn iter(&self) -> impl Iterator<Item = &SharedPool> {
         self.by_key.values()
+    }
+
+    /// Numbers the pools of a database by the nodes of its new map; those of
+    /// nodes that it no longer has, or has in another place, are retired.
+    pub(super) fn renumber(&mut self, database: usize, old: &Map, new: &Map) {
+        let all: Vec<_> = self.by_key.drain().collect();
+        for (mut key, pool) in all {
+            if key.database == database {
+                let before = old.node(pool.node());
+                let after = before.and_then(|before| {
+                    new.nodes().iter().find(|after| {
+                        after.endpoint.host == before.endpoint.host
+                            && after.endpoint.port == before.endpoint.port
+                            && after.shard == before.shard
+                            && after.role == before.role
+                            && same_access(old, new, before.shard)
+                    })
+                });
+                match after {
+                    Some(node) => {
+                        pool.0.node.set(node.id);
+                        key.node = node.id;
+                    }
+                    None => {
+                        pool.retire();
+                        continue;
+                    }
+                }
+            }
+            self.by_key.insert(key, pool);
+        }
     }
 
     /// Forgets pools of nodes that are gone and that nobody uses.
@@ -168,13 +231,16 @@ impl Thread {
             reconnect_max: settings.reconnect_max,
         };
         let pool = SharedPool(Rc::new(PoolEntry {
-            key: key.clone(),
+            database: database.index,
+            user: Rc::clone(user),
+            node: Cell::new(node),
+            address: entry.endpoint.to_string(),
             shard: entry.shard,
             role: entry.role,
             pool: RefCell::new(Pool::new(limits)),
             last_error: RefCell::new(None),
             budget,
-            retired: std::cell::Cell::new(false),
+            retired: Cell::new(false),
         }));
         pools.by_key.insert(key, pool.clone());
         Some(pool)
@@ -260,7 +326,7 @@ impl Thread {
             Err(error) => {
                 tracing::warn!(
                     database = %database.name, shard = pool.0.shard.number(),
-                    user = %pool.0.key.user, error = %error, "backend can't be reached"
+                    user = %pool.0.user, error = %error, "backend can't be reached"
                 );
                 let jitter = self.random();
                 let hopeless = error.is_final();
@@ -322,6 +388,12 @@ impl Thread {
         }
     }
 
+    /// Brings the pools of a database to a new map.
+    pub(super) fn retire_pools(&self, database: &Rc<Database>, new: &Map) {
+        let old = database.map();
+        self.pools.borrow_mut().renumber(database.index, &old, new);
+    }
+
     /// Closes what is old, and opens what should be idle or is waited for.
     pub(super) fn tend_pools(self: &Rc<Self>) {
         let now = clock::now();
@@ -329,7 +401,7 @@ impl Thread {
         for pool in all {
             let old = pool.0.pool.borrow_mut().reap(now);
             drop_uncounted(old);
-            if let Some(database) = self.databases.get(pool.0.key.database) {
+            if let Some(database) = self.databases.get(pool.0.database) {
                 self.open_connections(database, &pool);
             }
         }

@@ -39,6 +39,9 @@ pub(super) struct Thread {
     pub(super) events: RefCell<Vec<Event>>,
     pub(super) stats: Stats,
     pub(super) draining: Cell<bool>,
+    /// Told once when draining begins.
+    pub(super) drained: tokio::sync::Notify,
+    next_client: Cell<u32>,
     clock: Cell<Moment>,
     randomness: Cell<u64>,
 }
@@ -125,6 +128,8 @@ impl Thread {
             events: RefCell::new(Vec::with_capacity(64)),
             stats: Stats::default(),
             draining: Cell::new(false),
+            drained: tokio::sync::Notify::new(),
+            next_client: Cell::new(1),
             clock: Cell::new(clock::now()),
             randomness: Cell::new(number(8) | 1),
         })
@@ -177,6 +182,21 @@ impl Thread {
             std::process::abort();
         }
         bytes
+    }
+
+    /// Enters a client under a number that no other has.
+    pub(super) fn register(&self, make: impl FnOnce(u32) -> ClientEntry) -> Rc<ClientEntry> {
+        let mut clients = self.clients.borrow_mut();
+        let mut id = self.next_client.get();
+        while clients.contains_key(&id) || id == 0 {
+            id = id.wrapping_add(1);
+        }
+        self.next_client.set(id.wrapping_add(1));
+        let entry = Rc::new(make(id));
+        clients.insert(id, Rc::clone(&entry));
+        let now = u64::try_from(clients.len()).unwrap_or(u64::MAX);
+        self.stats.clients_max_seen.set(self.stats.clients_max_seen.get().max(now));
+        entry
     }
 
     /// Starts a task of this thread; it ends by itself or with the thread.

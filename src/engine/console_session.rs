@@ -1,0 +1,135 @@
+//! A client of the operators' console: simple queries, answered by the control
+//! plane.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::net::stream::Stream;
+use crate::protocol::backend::TxStatus;
+use crate::protocol::encode::{self, Column};
+use crate::protocol::frame::{HEADER_LEN, decode_header_within};
+use crate::protocol::frontend::Query;
+use crate::protocol::tag::frontend as tag;
+use crate::session::Refused;
+use crate::types::SqlState;
+
+use super::client::ClientEntry;
+use super::console::{ConsoleReply, ConsoleRequest};
+use super::thread::Thread;
+
+/// Serves the console until the client leaves.
+pub(super) async fn serve(
+    thread: &Rc<Thread>,
+    stream: &mut Stream,
+    entry: &Rc<ClientEntry>,
+    mut buf: Vec<u8>,
+) -> io::Result<()> {
+    let mut out = Vec::new();
+    for (name, value) in [
+        ("server_version", concat!(env!("CARGO_PKG_VERSION"), "/keyway")),
+        ("server_encoding", "UTF8"),
+        ("client_encoding", "UTF8"),
+        ("DateStyle", "ISO, MDY"),
+        ("TimeZone", "UTC"),
+        ("integer_datetimes", "on"),
+        ("standard_conforming_strings", "on"),
+    ] {
+        encode::parameter_status(&mut out, name.as_bytes(), value.as_bytes())
+            .map_err(io::Error::other)?;
+    }
+    encode::backend_key_data(&mut out, entry.id, &entry.secret).map_err(io::Error::other)?;
+    encode::ready_for_query(&mut out, TxStatus::Idle);
+    stream.write_all(&out).await?;
+    let mut chunk = vec![0; 4096];
+    loop {
+        let header = decode_header_within(&buf, MESSAGE_MAX).map_err(io::Error::other)?;
+        let Some(header) = header.filter(|header| buf.len() >= header.frame_len()) else {
+            let read = stream.read(&mut chunk).await?;
+            if read == 0 {
+                return Ok(());
+            }
+            buf.extend_from_slice(chunk.get(..read).unwrap_or_default());
+            continue;
+        };
+        let frame: Vec<u8> = buf.drain(..header.frame_len()).collect();
+        let body = frame.get(HEADER_LEN..).unwrap_or_default();
+        let mut out = Vec::new();
+        match header.tag {
+            tag::QUERY => answer(thread, body, &mut out).await,
+            tag::TERMINATE => return Ok(()),
+            tag::SYNC => encode::ready_for_query(&mut out, TxStatus::Idle),
+            tag::PARSE => {
+                let refused = Refused::new(
+                    SqlState::new("0A000"),
+                    "the console speaks the simple query protocol only",
+                )
+                .hint("use psql, or a driver's simple query mode");
+                out.extend_from_slice(&refused.frame());
+            }
+            _ => {}
+        }
+        stream.write_all(&out).await?;
+    }
+}
+
+async fn answer(thread: &Rc<Thread>, body: &[u8], out: &mut Vec<u8>) {
+    let text = Query::decode(body).ok().and_then(|q| std::str::from_utf8(q.0).ok());
+    let replies = match text {
+        None => vec![failed("08P01", "malformed query")],
+        Some(text) => ask(thread, text).await,
+    };
+    for reply in &replies {
+        write(reply, out);
+    }
+    encode::ready_for_query(out, TxStatus::Idle);
+}
+
+async fn ask(thread: &Rc<Thread>, text: &str) -> Vec<ConsoleReply> {
+    let Some(console) = &thread.options.console else {
+        return vec![failed("57P03", "the console is not running")];
+    };
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let request = ConsoleRequest { text: text.to_owned(), reply };
+    if console.send(request).await.is_err() {
+        return vec![failed("57P03", "the console is shutting down")];
+    }
+    answer.await.unwrap_or_else(|_| vec![failed("57P03", "the console is shutting down")])
+}
+
+fn failed(state: &str, message: &str) -> ConsoleReply {
+    ConsoleReply::Error { state: SqlState::new(state), message: message.to_owned(), hint: None }
+}
+
+fn write(reply: &ConsoleReply, out: &mut Vec<u8>) {
+    match reply {
+        ConsoleReply::Rows { columns, rows, tag } => {
+            let described: Vec<Column<'_>> = columns
+                .iter()
+                .map(|column| match column.kind {
+                    super::console::ColumnKind::Text => Column::text(column.name),
+                    super::console::ColumnKind::Integer => Column::int8(column.name),
+                })
+                .collect();
+            if encode::row_description(out, &described).is_err() {
+                return;
+            }
+            for row in rows {
+                let values = row.iter().map(|value| value.as_deref().map(str::as_bytes));
+                if encode::data_row(out, values).is_err() {
+                    return;
+                }
+            }
+            encode::command_complete(out, tag);
+        }
+        ConsoleReply::Complete { tag } => encode::command_complete(out, tag),
+        ConsoleReply::Empty => encode::empty_query(out),
+        ConsoleReply::Error { state, message, hint } => {
+            let mut refused = Refused::new(*state, message.clone());
+            refused.hint.clone_from(hint);
+            out.extend_from_slice(&refused.frame());
+        }
+    }
+}
+
+/// Longest message to the console, in bytes.
+const MESSAGE_MAX: u32 = 64 * 1024;

@@ -1,0 +1,210 @@
+//! The engine from outside: starting it, telling it of new maps, asking what
+//! it does, stopping it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::cluster::Cluster;
+use crate::shardmap::Map;
+
+use super::client::Signals;
+use super::listen::Listeners;
+use super::logins::EngineOptions;
+use super::snapshot::EngineSnapshot;
+use super::thread::Thread;
+
+enum Command {
+    Map(String, Arc<Map>),
+    Cluster(String, Arc<Cluster>),
+    Snapshot(oneshot::Sender<EngineSnapshot>),
+    Kill(u32, oneshot::Sender<bool>),
+    Drain,
+    Stop,
+}
+
+/// The engine, as the control plane sees it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    addresses: Vec<SocketAddr>,
+    thread: Arc<std::sync::Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// Binds the sockets and starts the engine's thread.
+///
+/// # Errors
+/// An address that can't be listened on, or a thread that can't be started.
+pub fn start(options: EngineOptions) -> io::Result<Handle> {
+    let listeners = Listeners::bind(&options.listen, options.unix_socket_dir.as_deref())?;
+    let addresses = listeners.addresses.clone();
+    let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+    let thread = std::thread::Builder::new()
+        .name("engine-0".to_owned())
+        .spawn(move || run(options, listeners, inbox))?;
+    Ok(Handle { commands, addresses, thread: Arc::new(std::sync::Mutex::new(Some(thread))) })
+}
+
+fn run(options: EngineOptions, listeners: Listeners, inbox: mpsc::Receiver<Command>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(EVENT_INTERVAL)
+        .build_local(tokio::runtime::LocalOptions::default());
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "engine can't start");
+            return;
+        }
+    };
+    runtime.block_on(async move {
+        let thread = Thread::new(options);
+        if let Err(error) = listeners.start(&thread) {
+            tracing::error!(%error, "engine can't listen");
+            return;
+        }
+        thread.spawn(keep_time(Rc::clone(&thread)));
+        obey(&thread, inbox).await;
+    });
+}
+
+/// The thread's one timer: the coarse clock, the clients' deadlines, the
+/// pools' housekeeping.
+async fn keep_time(thread: Rc<Thread>) {
+    let mut ticks: u64 = 0;
+    let mut timer = tokio::time::interval(TICK);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        timer.tick().await;
+        thread.tick();
+        ticks += 1;
+        let now = thread.now().ms();
+        for client in thread.clients.borrow().values() {
+            let deadline = client.deadline_ms.get();
+            if deadline > 0 && now >= deadline {
+                client.deadline_ms.set(0);
+                client.signal(|signals| signals.timeout = true);
+            }
+        }
+        if ticks.is_multiple_of(TICKS_PER_TENDING) {
+            thread.tend_pools();
+        }
+    }
+}
+
+async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
+    while let Some(command) = inbox.recv().await {
+        match command {
+            Command::Map(name, map) => {
+                if let Some(database) = thread.database_named(&name) {
+                    thread.retire_pools(database, &map);
+                    database.publish_map(map);
+                }
+            }
+            Command::Cluster(name, cluster) => {
+                if let Some(database) = thread.database_named(&name) {
+                    database.publish_cluster(cluster);
+                }
+            }
+            Command::Snapshot(reply) => drop(reply.send(thread.snapshot())),
+            Command::Kill(id, reply) => {
+                let client = thread.clients.borrow().get(&id).cloned();
+                if let Some(client) = &client {
+                    client.signal(|signals| signals.kill = true);
+                }
+                drop(reply.send(client.is_some()));
+            }
+            Command::Drain => {
+                thread.draining.set(true);
+                thread.drained.notify_waiters();
+                signal_all(thread, |signals| signals.drain = true);
+            }
+            Command::Stop => {
+                thread.draining.set(true);
+                thread.drained.notify_waiters();
+                signal_all(thread, |signals| signals.stop = true);
+                // Time to say goodbye and to roll back.
+                tokio::time::sleep(GOODBYE).await;
+                return;
+            }
+        }
+    }
+}
+
+fn signal_all(thread: &Rc<Thread>, change: impl Fn(&mut Signals)) {
+    for client in thread.clients.borrow().values() {
+        client.signal(&change);
+    }
+}
+
+impl Handle {
+    /// The TCP addresses that it listens on.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// A new map is in force: statements and transactions that begin from now
+    /// on follow it.
+    pub async fn publish_map(&self, database: &str, map: Arc<Map>) {
+        drop(self.commands.send(Command::Map(database.to_owned(), map)).await);
+    }
+
+    /// A newer view of the nodes. Dropped if the engine has fallen behind: a
+    /// newer one follows.
+    pub fn publish_cluster(&self, database: &str, cluster: Arc<Cluster>) {
+        drop(self.commands.try_send(Command::Cluster(database.to_owned(), cluster)));
+    }
+
+    /// What the engine does now; `None` if it has stopped.
+    pub async fn snapshot(&self) -> Option<EngineSnapshot> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Snapshot(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Disconnects a client; false if there is none with this number.
+    pub async fn kill(&self, client: u32) -> bool {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Kill(client, reply)).await.is_err() {
+            return false;
+        }
+        answer.await.unwrap_or(false)
+    }
+
+    /// Accepts no more clients, and lets each go at the end of its
+    /// transaction.
+    pub async fn drain(&self) {
+        drop(self.commands.send(Command::Drain).await);
+    }
+
+    /// Disconnects all clients and ends the thread.
+    pub async fn stop(&self) {
+        drop(self.commands.send(Command::Stop).await);
+    }
+
+    /// Waits for the thread's end. Blocks: not for use in a task.
+    pub fn join(&self) {
+        let thread = self.thread.lock().ok().and_then(|mut slot| slot.take());
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the engine's thread has panicked");
+        }
+    }
+}
+
+/// Commands that may wait for the engine.
+const COMMANDS_MAX: usize = 1024;
+/// Tasks that run between two looks at the sockets.
+const EVENT_INTERVAL: u32 = 61;
+/// Resolution of deadlines.
+const TICK: Duration = Duration::from_millis(50);
+/// Housekeeping of the pools every so many ticks.
+const TICKS_PER_TENDING: u64 = 4;
+/// How long clients and backends have to hear that it is over.
+const GOODBYE: Duration = Duration::from_millis(300);

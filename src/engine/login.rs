@@ -1,0 +1,472 @@
+//! From an accepted socket to a session: TLS, startup, authentication, and
+//! what a client is told before its first query.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::auth::{Account, ITERATIONS_DEFAULT, Login, Nonce, ServerExchange, ServerStep};
+use crate::backend::{Setting, SettingsSet};
+use crate::config::PoolMode;
+use crate::net::clock;
+use crate::net::stream::Stream;
+use crate::protocol::backend::TxStatus;
+use crate::protocol::encode;
+use crate::protocol::frame::{BODY_LEN_MAX_BEFORE_LOGIN, HEADER_LEN, decode_header_within};
+use crate::protocol::startup::{self, Packet, ProtocolVersion, startup_options};
+use crate::protocol::tag::frontend as tag;
+use crate::session::{Limits, Refused, Session};
+use crate::types::SqlState;
+
+use super::client::ClientEntry;
+use super::console_session;
+use super::driver::Driver;
+use super::logins::User;
+use super::thread::{Database, Thread};
+
+/// A socket on its way to a session.
+struct Newcomer {
+    /// Taken while TLS is being set up, and by the session.
+    stream: Option<Stream>,
+    buf: Vec<u8>,
+    address: String,
+}
+
+/// What the startup message says.
+struct Hello {
+    user: String,
+    database: String,
+    settings: SettingsSet,
+    application: String,
+    version: ProtocolVersion,
+}
+
+/// Why a socket becomes no session.
+enum Ended {
+    /// Nothing more to say.
+    Quiet,
+    /// The client is told, then the socket closes.
+    Refuse(Refused),
+}
+
+impl From<io::Error> for Ended {
+    fn from(_: io::Error) -> Self {
+        Self::Quiet
+    }
+}
+
+impl From<Refused> for Ended {
+    fn from(refused: Refused) -> Self {
+        Self::Refuse(refused)
+    }
+}
+
+/// Serves one accepted socket to its end.
+pub(super) async fn serve(thread: Rc<Thread>, stream: Stream, address: String) {
+    let limit = clock::duration(thread.settings.timeouts.login);
+    let mut newcomer = Newcomer { stream: Some(stream), buf: Vec::new(), address };
+    let result = match tokio::time::timeout(limit, newcomer.log_in(&thread)).await {
+        Ok(result) => result,
+        Err(_) => Err(Ended::Refuse(Refused::new(
+            SqlState::new("57P05"),
+            format!("login took longer than {}", thread.settings.timeouts.login),
+        ))),
+    };
+    let hello = match result {
+        Ok(hello) => hello,
+        Err(ended) => {
+            if let Ended::Refuse(refused) = ended {
+                thread.stats.logins_refused.set(thread.stats.logins_refused.get() + 1);
+                tracing::info!(address = %newcomer.address, reason = %refused.message, "login refused");
+                newcomer.say_fatal(&refused).await;
+            }
+            return;
+        }
+    };
+    thread.stats.logins.set(thread.stats.logins.get() + 1);
+    newcomer.become_session(&thread, hello).await;
+}
+
+impl Newcomer {
+    async fn log_in(&mut self, thread: &Rc<Thread>) -> Result<Hello, Ended> {
+        let hello = self.startup(thread).await?;
+        self.authenticate(thread, &hello).await?;
+        let user = thread.users().by_name.get(&hello.user);
+        let allowed = user.is_none_or(|user| {
+            user.databases.as_ref().is_none_or(|names| names.contains(&hello.database))
+        });
+        let console = hello.database == thread.options.console_database;
+        if console && !user.is_some_and(|user| user.admin) {
+            return Err(refuse("42501", "the console is for administrators")
+                .hint("set admin = true for the user in the configuration")
+                .into());
+        }
+        if !console && thread.database_named(&hello.database).is_none() {
+            return Err(refuse("3D000", format!("database \"{}\" does not exist", hello.database))
+                .hint("the router serves the databases of its shard maps")
+                .into());
+        }
+        if !console && !allowed {
+            return Err(refuse(
+                "42501",
+                format!("permission denied for database \"{}\"", hello.database),
+            )
+            .into());
+        }
+        if thread.draining.get() {
+            return Err(refuse("57P03", "the router is shutting down").into());
+        }
+        let most = usize::try_from(thread.settings.limits.clients_max).unwrap_or(usize::MAX);
+        if thread.clients.borrow().len() >= most {
+            return Err(refuse("53300", format!("too many clients: {most} are connected"))
+                .hint("raise limits.clients_max, or let applications share connections")
+                .into());
+        }
+        Ok(hello)
+    }
+
+    /// Packets before authentication: TLS, cancel requests, the startup.
+    async fn startup(&mut self, thread: &Rc<Thread>) -> Result<Hello, Ended> {
+        let mut asked = (false, false);
+        loop {
+            let encrypted = self.stream()?.is_private();
+            let decoded = startup::decode(&self.buf)
+                .map_err(|e| refuse_with(e.sqlstate(), e.to_string(), e.hint()))?;
+            let Some((packet, consumed)) = decoded else {
+                self.read().await?;
+                continue;
+            };
+            match packet {
+                Packet::Ssl if !asked.0 => {
+                    asked.0 = true;
+                    self.on_ssl_request(thread, consumed).await?;
+                }
+                Packet::Gss if !asked.1 => {
+                    asked.1 = true;
+                    self.buf.drain(..consumed);
+                    self.stream()?.write_all(b"N").await?;
+                }
+                Packet::Ssl | Packet::Gss => {
+                    return Err(refuse("08P01", "encryption was requested twice").into());
+                }
+                Packet::Cancel(cancel) => {
+                    let (pid, key) = (cancel.pid, cancel.key.to_vec());
+                    thread.on_cancel_request(pid, &key).await;
+                    return Err(Ended::Quiet);
+                }
+                Packet::Startup(startup) => {
+                    if thread.options.tls_required && !encrypted {
+                        return Err(refuse(
+                            "28000",
+                            "the router accepts only encrypted connections",
+                        )
+                        .hint("connect with sslmode=require or stronger")
+                        .into());
+                    }
+                    let hello = read_hello(&startup)?;
+                    let mut out = Vec::new();
+                    if startup.needs_negotiation() {
+                        let unknown: Vec<&[u8]> = startup.unknown_options().collect();
+                        encode::negotiate_protocol_version(
+                            &mut out,
+                            startup.version.spoken(),
+                            &unknown,
+                        )
+                        .map_err(|e| refuse("08P01", e.to_string()))?;
+                    }
+                    self.buf.drain(..consumed);
+                    if !out.is_empty() {
+                        self.stream()?.write_all(&out).await?;
+                    }
+                    return Ok(hello);
+                }
+            }
+        }
+    }
+
+    async fn on_ssl_request(&mut self, thread: &Rc<Thread>, consumed: usize) -> Result<(), Ended> {
+        self.buf.drain(..consumed);
+        let tcp = matches!(self.stream, Some(Stream::Tcp(_)));
+        let Some(config) = thread.tls().filter(|_| tcp) else {
+            self.stream()?.write_all(b"N").await?;
+            return Ok(());
+        };
+        if !self.buf.is_empty() {
+            // Sent before the handshake: not the client's words, or not only.
+            return Err(refuse("08P01", "received unencrypted data after an SSL request").into());
+        }
+        self.stream()?.write_all(b"S").await?;
+        let plain = self.stream.take().ok_or(Ended::Quiet)?;
+        self.stream = Some(plain.accept_tls(config).await?);
+        Ok(())
+    }
+
+    async fn authenticate(&mut self, thread: &Rc<Thread>, hello: &Hello) -> Result<(), Ended> {
+        let user = thread.users().by_name.get(&hello.user);
+        let login = match user {
+            Some(User { trust: true, .. }) => Login::Trust,
+            Some(User { verifier: Some(verifier), .. }) => {
+                Login::Scram(Account::Known(std::sync::Arc::clone(verifier)))
+            }
+            // Who does not exist must look like a wrong password.
+            Some(_) | None => Login::Scram(Account::unknown(
+                &thread.options.seed,
+                hello.user.as_bytes(),
+                ITERATIONS_DEFAULT,
+            )),
+        };
+        let (mut exchange, mut step) =
+            ServerExchange::start(login, Nonce::new(thread.random_bytes()));
+        loop {
+            step = match step {
+                ServerStep::Send(bytes) => {
+                    self.stream()?.write_all(&bytes).await?;
+                    let body = self.password_message().await?;
+                    exchange.on_message(&body)
+                }
+                ServerStep::Derive(request) => {
+                    let derived = tokio::task::spawn_blocking(move || request.derive()).await;
+                    match derived {
+                        Ok(salted) => exchange.on_derived(&salted),
+                        Err(_) => return Err(Ended::Quiet),
+                    }
+                }
+                ServerStep::Done(bytes) => {
+                    self.stream()?.write_all(&bytes).await?;
+                    return Ok(());
+                }
+                ServerStep::Refuse(error) => {
+                    let mut refused =
+                        refuse_with(error.sqlstate(), error.to_string(), error.hint());
+                    if error.sqlstate().as_str() == "28P01" {
+                        refused.message =
+                            format!("password authentication failed for user \"{}\"", hello.user);
+                    }
+                    return Err(refused.into());
+                }
+            };
+        }
+    }
+
+    async fn password_message(&mut self) -> Result<Vec<u8>, Ended> {
+        loop {
+            let header = decode_header_within(&self.buf, BODY_LEN_MAX_BEFORE_LOGIN)
+                .map_err(|e| refuse_with(e.sqlstate(), e.to_string(), None))?;
+            if let Some(header) = header {
+                if header.tag != tag::PASSWORD {
+                    return Err(refuse("08P01", "expected a password message").into());
+                }
+                if self.buf.len() >= header.frame_len() {
+                    let frame: Vec<u8> = self.buf.drain(..header.frame_len()).collect();
+                    return Ok(frame.get(HEADER_LEN..).unwrap_or_default().to_vec());
+                }
+            }
+            self.read().await?;
+        }
+    }
+
+    fn stream(&mut self) -> io::Result<&mut Stream> {
+        self.stream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    async fn read(&mut self) -> Result<(), Ended> {
+        let mut chunk = [0; 4096];
+        let read = self.stream()?.read(&mut chunk).await?;
+        if read == 0 {
+            return Err(Ended::Quiet);
+        }
+        self.buf.extend_from_slice(chunk.get(..read).unwrap_or_default());
+        Ok(())
+    }
+
+    async fn say_fatal(&mut self, refused: &Refused) {
+        let limit = std::time::Duration::from_secs(1);
+        let frame = refused.fatal_frame();
+        let Ok(stream) = self.stream() else { return };
+        // Whether it arrives is the client's affair.
+        drop(tokio::time::timeout(limit, stream.write_all(&frame)).await);
+    }
+
+    // === the session ===
+
+    async fn become_session(mut self, thread: &Rc<Thread>, hello: Hello) {
+        let console = hello.database == thread.options.console_database;
+        let index = thread.database_named(&hello.database).map_or(usize::MAX, |d| d.index);
+        let secret: Box<[u8]> = if hello.version.spoken() == ProtocolVersion::V3_0 {
+            Box::new(thread.random_bytes::<4>())
+        } else {
+            Box::new(thread.random_bytes::<32>())
+        };
+        let user: Rc<str> = hello.user.as_str().into();
+        let entry = thread.register(|id| {
+            ClientEntry::new(
+                id,
+                secret,
+                Rc::clone(&user),
+                index,
+                self.address.clone(),
+                hello.application.clone(),
+                clock::now(),
+            )
+        });
+        let served = if console {
+            let buf = std::mem::take(&mut self.buf);
+            match self.stream() {
+                Ok(stream) => console_session::serve(thread, stream, &entry, buf).await,
+                Err(error) => Err(error),
+            }
+        } else {
+            match self.greet(thread, &hello, &entry).await {
+                Ok(driver) => driver.run().await,
+                Err(()) => {}
+            }
+            Ok(())
+        };
+        if let Err(error) = served {
+            tracing::debug!(client = entry.id, %error, "console connection ended");
+        }
+        thread.clients.borrow_mut().remove(&entry.id);
+    }
+
+    async fn greet(
+        mut self,
+        thread: &Rc<Thread>,
+        hello: &Hello,
+        entry: &Rc<ClientEntry>,
+    ) -> Result<Driver, ()> {
+        let Some(database) = thread.database_named(&hello.database).cloned() else {
+            return Err(());
+        };
+        let startup = thread.interner.borrow_mut().intern(hello.settings.clone());
+        let told = match self.learn_params(thread, &database, hello, entry).await {
+            Ok(told) => told,
+            Err(refused) => {
+                self.say_fatal(&refused).await;
+                return Err(());
+            }
+        };
+        let mut out = Vec::new();
+        for (name, value) in told {
+            if encode::parameter_status(&mut out, name.as_bytes(), value.as_bytes()).is_err() {
+                return Err(());
+            }
+        }
+        encode::backend_key_data(&mut out, entry.id, &entry.secret).map_err(|_| ())?;
+        encode::ready_for_query(&mut out, TxStatus::Idle);
+        let mut stream = self.stream.take().ok_or(())?;
+        stream.write_all(&out).await.map_err(|_| ())?;
+        let mut session = Session::new(limits(thread), &hello.user, startup);
+        let user = thread.users().by_name.get(&hello.user);
+        let mode = user.and_then(|u| u.pool_mode).unwrap_or(thread.settings.pool.mode);
+        if mode == PoolMode::Session {
+            session.hold_for_life();
+        }
+        let consistency = database.map().consistency().unwrap_or(thread.settings.reads.consistency);
+        Ok(Driver::new(thread, &database, entry, stream, session, consistency, self.buf))
+    }
+
+    /// What the server says of itself, with the client's settings applied to
+    /// it: a setting that it refuses fails the login, as it does on Postgres.
+    /// With no server to ask, the client gets in all the same.
+    async fn learn_params(
+        &self,
+        thread: &Rc<Thread>,
+        database: &Rc<Database>,
+        hello: &Hello,
+        entry: &Rc<ClientEntry>,
+    ) -> Result<Vec<(String, String)>, Refused> {
+        let plain = hello.settings.iter().all(|(name, value)| match (name, value) {
+            ("application_name", _) => true,
+            ("client_encoding", Setting::Flat(text)) => {
+                matches!(text.to_ascii_lowercase().as_str(), "utf8" | "utf-8" | "unicode")
+            }
+            _ => false,
+        });
+        let mut known = database.params();
+        let mut changed = Vec::new();
+        if known.is_none() || !plain {
+            let asked = thread.ask_home(database, &entry.user, &hello.settings, !plain).await;
+            match asked {
+                Ok(reported) => changed = reported,
+                Err(super::ask::Refusal::Server(refused)) => return Err(refused),
+                Err(super::ask::Refusal::Unreachable) => {}
+            }
+            known = database.params();
+        }
+        let params = known.unwrap_or_default();
+        let mut told = params.for_client(&hello.user, &hello.settings);
+        for (name, value) in changed {
+            match told.iter_mut().find(|(n, _)| *n == name) {
+                Some(pair) => pair.1 = value,
+                None => told.push((name, value)),
+            }
+        }
+        Ok(told)
+    }
+}
+
+fn read_hello(startup: &startup::Startup<'_>) -> Result<Hello, Refused> {
+    let text = |bytes: &[u8], what: &str| {
+        std::str::from_utf8(bytes)
+            .map(str::to_owned)
+            .map_err(|_| refuse("22021", format!("{what} is not UTF-8")))
+    };
+    let user = text(startup.user(), "the user's name")?;
+    let database = text(startup.database(), "the database's name")?;
+    let mut settings = SettingsSet::default();
+    let mut application = String::new();
+    for (name, value) in startup.params() {
+        let name = text(name, "a parameter's name")?.to_lowercase();
+        let value = text(value, "a parameter's value")?;
+        match name.as_str() {
+            "user" | "database" => {}
+            "replication" if matches!(value.as_str(), "false" | "off" | "no" | "0") => {}
+            "replication" => {
+                return Err(refuse("0A000", "replication connections are not supported")
+                    .hint("connect to the Postgres server itself"));
+            }
+            "options" => {
+                let pairs = startup_options(&value)
+                    .map_err(|e| refuse_with(e.sqlstate(), e.to_string(), e.hint()))?;
+                for (name, value) in pairs {
+                    settings.set(&name.to_lowercase(), Setting::Flat(value.into()));
+                }
+            }
+            name if name.starts_with("_pq_.") => {}
+            _ => {
+                if name == "application_name" {
+                    application.clone_from(&value);
+                }
+                settings.set(&name, Setting::Flat(value.into()));
+            }
+        }
+    }
+    if settings.bytes() > STARTUP_SETTINGS_MAX {
+        return Err(refuse("54000", "too many settings at startup"));
+    }
+    Ok(Hello { user, database, settings, application, version: startup.version })
+}
+
+fn limits(thread: &Thread) -> Limits {
+    let limits = &thread.settings.limits;
+    Limits {
+        statement_bytes_max: limits.statement_bytes_max.count(),
+        held_bytes_max: limits.held_bytes_max.count(),
+        statements_max: usize::try_from(limits.prepared_per_client_max).unwrap_or(usize::MAX),
+        settings_bytes_max: SETTINGS_BYTES_MAX,
+    }
+}
+
+fn refuse(state: &str, message: impl Into<String>) -> Refused {
+    Refused::new(SqlState::new(state), message)
+}
+
+fn refuse_with(state: SqlState, message: String, hint: Option<String>) -> Refused {
+    let mut refused = Refused::new(state, message);
+    refused.hint = hint;
+    refused
+}
+
+/// Most bytes of settings in a startup message.
+const STARTUP_SETTINGS_MAX: usize = 8 * 1024;
+/// Most bytes of settings that a session carries from backend to backend.
+const SETTINGS_BYTES_MAX: usize = 64 * 1024;

@@ -1,0 +1,175 @@
+//! What the thread tells of itself.
+
+use std::collections::BTreeMap;
+
+use crate::types::Role;
+
+use super::client::State;
+use super::pools::SharedPool;
+use super::snapshot::{
+    ClientSnapshot, ClientState, DatabaseSnapshot, EngineSnapshot, Latency, PoolSnapshot,
+    ServerSnapshot, ServerState, Totals,
+};
+use super::thread::Thread;
+
+impl Thread {
+    pub(super) fn snapshot(&self) -> EngineSnapshot {
+        let pools = self.pools.borrow();
+        let mut snapshot = EngineSnapshot {
+            pools: pools.iter().map(|pool| self.pool_snapshot(pool)).collect(),
+            clients: self.client_snapshots(),
+            servers: pools.iter().flat_map(|pool| self.server_snapshots(pool)).collect(),
+            databases: Vec::new(),
+            totals: self.totals(),
+        };
+        for database in &self.databases {
+            let map = database.map();
+            snapshot.databases.push(DatabaseSnapshot {
+                name: database.name.clone(),
+                epoch: map.epoch(),
+                sharded: map.is_sharded(),
+            });
+        }
+        snapshot.totals.checkouts = snapshot.pools.iter().map(|pool| pool.checkouts).sum();
+        snapshot
+    }
+
+    fn database_name(&self, index: usize) -> String {
+        self.databases
+            .get(index)
+            .map_or_else(|| self.options.console_database.clone(), |d| d.name.clone())
+    }
+
+    fn pool_snapshot(&self, pool: &SharedPool) -> PoolSnapshot {
+        let now = self.now();
+        pool.with(|machine| PoolSnapshot {
+            database: self.database_name(pool.database()),
+            user: pool.user().to_string(),
+            node: pool.node(),
+            address: pool.address().to_owned(),
+            role: pool.role(),
+            clients_active: count(machine.lent()),
+            clients_waiting: count(machine.waiting()),
+            servers_active: count(machine.lent()),
+            servers_idle: count(machine.idle()),
+            servers_connecting: count(machine.attempts()),
+            size_max: count(machine.size_max()),
+            oldest_wait_ms: machine.oldest_wait(now).count(),
+            checkouts: machine.counts().checkouts,
+            checkout_wait_ms_total: machine.counts().wait_ms_total,
+        })
+    }
+
+    fn server_snapshots(&self, pool: &SharedPool) -> Vec<ServerSnapshot> {
+        let now = self.now();
+        let server = |state, pid, client| ServerSnapshot {
+            node: pool.node(),
+            address: pool.address().to_owned(),
+            user: pool.user().to_string(),
+            database: self.database_name(pool.database()),
+            state,
+            backend_pid: pid,
+            client,
+            age_s: 0,
+            idle_s: 0,
+            uses: 0,
+            prepared: 0,
+        };
+        let mut out: Vec<ServerSnapshot> = pool.with(|machine| {
+            machine
+                .idle_backends()
+                .map(|(conn, since)| ServerSnapshot {
+                    age_s: now.since(conn.born).count() / 1000,
+                    idle_s: now.since(since).count() / 1000,
+                    uses: conn.uses,
+                    prepared: count(conn.machine.prepared_len()),
+                    ..server(ServerState::Idle, conn.key.pid, None)
+                })
+                .collect()
+        });
+        let connecting = pool.with(crate::pool::Pool::attempts);
+        out.extend((0..connecting).map(|_| server(ServerState::Connecting, 0, None)));
+        for client in self.clients.borrow().values() {
+            if let Some(running) = &*client.running.borrow()
+                && running.node == pool.node()
+                && client.database == pool.database()
+                && client.user == *pool.user()
+            {
+                out.push(server(ServerState::Active, running.key.pid, Some(u64::from(client.id))));
+            }
+        }
+        out
+    }
+
+    fn client_snapshots(&self) -> Vec<ClientSnapshot> {
+        let now = self.now();
+        let clients = self.clients.borrow();
+        let mut out: Vec<ClientSnapshot> = clients
+            .values()
+            .map(|client| ClientSnapshot {
+                id: u64::from(client.id),
+                user: client.user.to_string(),
+                database: self.database_name(client.database),
+                address: client.address.clone(),
+                state: match client.state.get() {
+                    State::Idle => ClientState::Idle,
+                    State::Waiting => ClientState::Waiting,
+                    State::Active => ClientState::Active,
+                    State::InTransaction => ClientState::Transaction,
+                },
+                connected_s: now.since(client.since).count() / 1000,
+                statements: client.statements.get(),
+                application_name: client.application.borrow().clone(),
+                holds: client.holds.get().words(),
+                node: client.running.borrow().as_ref().map(|running| running.node),
+            })
+            .collect();
+        out.sort_by_key(|client| client.id);
+        out
+    }
+
+    fn totals(&self) -> Totals {
+        let stats = &self.stats;
+        let mut latency = Latency::default();
+        for (bucket, cell) in latency.buckets.iter_mut().zip(&stats.latency_us) {
+            *bucket = cell.get();
+        }
+        latency.sum_us = stats.latency_us_sum.get();
+        let errors = stats.errors.borrow();
+        let errors_server: BTreeMap<String, u64> = errors
+            .iter()
+            .map(|(class, n)| (String::from_utf8_lossy(class).into_owned(), *n))
+            .collect();
+        let statements = self.clients.borrow().values().map(|c| c.statements.get()).sum::<u64>();
+        Totals {
+            statements: statements + stats.statements.get(),
+            transactions: stats.units.get(),
+            errors_server,
+            bytes_in: stats.bytes_in.get(),
+            bytes_out: stats.bytes_out.get(),
+            reads: BTreeMap::from([
+                (label(Role::Replica), stats.reads_on_replicas.get()),
+                (label(Role::Primary), stats.units_on_primaries.get()),
+            ]),
+            checkout_timeouts: stats.checkout_timeouts.get(),
+            cancels: stats.cancels.get(),
+            logins_ok: stats.logins.get(),
+            logins_failed: stats.logins_refused.get(),
+            clients_now: count(self.clients.borrow().len()),
+            clients_max: stats.clients_max_seen.get(),
+            latency,
+            ..Totals::default()
+        }
+    }
+}
+
+const fn label(role: Role) -> &'static str {
+    match role {
+        Role::Primary => "primary",
+        Role::Replica => "replica",
+    }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
