@@ -341,14 +341,20 @@ def settings_follow_the_client_only():
         fails("22023", lambda: c.execute("set role d_no_such_role"))
         c.execute("select set_config('timezone', 'Asia/Seoul', true)")
         see(c.execute("select current_setting('timezone') = %s", (before[1],)).fetchone())
-        c.execute("do $$ begin perform set_config('timezone', 'Asia/Dubai', false); end $$")
-        see(c.execute("show timezone").fetchone())
-        equal(other.execute("show timezone").fetchone(), (before[1],), "after DO")
     with psycopg.connect(url(), options="-c timezone=Asia/Kolkata -c my.startup=yes", autocommit=True) as c, connect() as other:
         other.execute("select 1")
         see(c.execute("select current_setting('timezone'), current_setting('my.startup')").fetchone())
         c.execute("set timezone = 'UTC'")
         c.execute("discard all")
+        see(c.execute("show timezone").fetchone())
+
+
+@check
+def settings_made_inside_a_function():
+    with connect() as c, connect() as other:
+        before = other.execute("show timezone").fetchone()
+        c.execute("do $$ begin perform set_config('timezone', 'Asia/Dubai', false); end $$")
+        equal(other.execute("show timezone").fetchone(), before, "the other client's")
         see(c.execute("show timezone").fetchone())
 
 

@@ -896,11 +896,10 @@ def what_holds_the_backend():
             "fetch 2 from d_raw_hold", "close d_raw_hold", "select pg_advisory_lock(77001)",
             "select pg_advisory_unlock(77001)", "select pg_advisory_unlock(77001)", "drop table d_raw_temp",
             "create temp sequence d_raw_seq", "select nextval('d_raw_seq')", "select currval('d_raw_seq'), lastval()",
-            "discard temp", "select nextval('d_raw_seq')", "discard sequences", "select lastval()",
+            "discard temp", "select nextval('d_raw_seq')", "discard sequences",
         ):
             see(f"{text} -> {wire.query(text)}")
             equal("D[2]" in other.query("select 2"), True)
-        see(other.query("select lastval()"))
         see(wire.query("select pg_advisory_lock(77002)"))
         see(other.query("select pg_try_advisory_lock(77002)"))
         wire.send(TERMINATE)
@@ -912,6 +911,25 @@ def what_holds_the_backend():
         else:
             raise AssertionError("the lock of a client that left is still held")
         see(other.query("select pg_advisory_unlock(77002)"))
+
+
+@check
+def what_a_sequence_gave_last_is_known_in_its_transaction():
+    with connect() as wire, connect() as other:
+        wire.query("drop sequence if exists d_raw_last; create sequence d_raw_last")
+        for text in ("begin", "select nextval('d_raw_last')", "select currval('d_raw_last'), lastval()", "commit"):
+            see(f"{text} -> {wire.query(text)}")
+            other.query("select 2")
+
+
+@check
+def what_a_sequence_gave_last_is_never_anothers():
+    with connect() as wire, connect() as other:
+        wire.query("drop sequence if exists d_raw_last; create sequence d_raw_last")
+        wire.query("select nextval('d_raw_last')")
+        see(other.query("select lastval()"))
+        see(other.query("select currval('d_raw_last')"))
+        wire.query("drop sequence d_raw_last")
 
 
 main()
