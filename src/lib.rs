@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` has the layers, the code map and the life of a statement.
 
+pub mod admin;
 pub mod app;
 pub mod auth;
 pub mod backend;

@@ -45,8 +45,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
-            "types", "protocol", "sql", "shardmap", "cluster", "config", "route", "auth", "health",
-            "pool", "net", "engine", "store", "control",
+            "types", "document", "protocol", "sql", "shardmap", "cluster", "config", "route",
+            "auth", "health", "pool", "net", "engine", "store", "control",
         ],
     ),
     // 4 the program

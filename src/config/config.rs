@@ -167,10 +167,42 @@ impl Config {
         Server::TABLE.iter().chain(ClientTls::TABLE).chain(Settings::table())
     }
 
+    /// Every row of [`Config::table`] with its value, as one would write it;
+    /// the password in a URL is left out.
+    pub fn values(&self) -> Vec<(&'static Setting, String)> {
+        let mut server = self.server.clone();
+        server.backend = server.backend.as_deref().map(without_password);
+        let values = [server.written(), self.tls.written(), self.settings.written()].concat();
+        Self::table().zip(values).collect()
+    }
+
     /// The settings of one `[[user]]`.
     pub fn user_table() -> impl Iterator<Item = &'static Setting> {
         UserSection::TABLE.iter()
     }
+}
+
+/// `url` with everything that may be a password replaced.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return "...".to_owned() };
+    let (place, query) = rest.split_once('?').map_or((rest, None), |(p, q)| (p, Some(q)));
+    // The last @ ends the name and password, which may hold one themselves.
+    let place = match place.rsplit_once('@') {
+        Some((login, host)) => match login.split_once(':') {
+            Some((user, _)) => format!("{user}:...@{host}"),
+            None => place.to_owned(),
+        },
+        None => place.to_owned(),
+    };
+    let hide = |part: &str| match part.split_once('=') {
+        Some((name, _)) if name.to_ascii_lowercase().contains("password") => format!("{name}=..."),
+        Some(_) | None => part.to_owned(),
+    };
+    let query = query.map_or_else(String::new, |query| {
+        let parts: Vec<String> = query.split('&').map(hide).collect();
+        format!("?{}", parts.join("&"))
+    });
+    format!("{scheme}://{place}{query}")
 }
 
 fn check(reader: &mut Reader<'_>, server: &Server, tls: &ClientTls) {

@@ -312,6 +312,13 @@ macro_rules! section {
                 }, )+
             ];
 
+            /// The values in the order of the rows, as one would write them;
+            /// a secret is empty.
+            #[allow(dead_code, reason = "a list's items have no values of the whole")]
+            pub(crate) fn written(&self) -> Vec<String> {
+                vec![$( $crate::config::setting::Value::written(&self.$field), )+]
+            }
+
             /// The section as `read` finds its settings; a setting that is
             /// not found keeps its default.
             pub(crate) fn read_from(reader: &mut $crate::config::reader::Reader<'_>) -> Self {

@@ -30,6 +30,18 @@ impl Settings {
         sections.into_iter().flatten()
     }
 
+    /// The values in the order of the rows.
+    pub(crate) fn written(&self) -> Vec<String> {
+        [
+            self.pool.written(),
+            self.limits.written(),
+            self.timeouts.written(),
+            self.reads.written(),
+            self.log.written(),
+        ]
+        .concat()
+    }
+
     pub(crate) fn read_from(reader: &mut Reader<'_>) -> Self {
         Self {
             pool: Pool::read_from(reader),

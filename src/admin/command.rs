@@ -1,0 +1,164 @@
+//! Reads the console's small language: a few commands in pgbouncer's words.
+
+use crate::document::nearest;
+use crate::sql::literal::LiteralKind;
+use crate::sql::token::{Tokens, statements, tokens};
+use crate::types::SqlState;
+
+use super::source::{Action, Refusal};
+
+/// One statement of the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Show something.
+    Show(Topic),
+    /// Change something.
+    Act(Action),
+}
+
+/// What `SHOW` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "TOPICS describes each")]
+pub enum Topic {
+    Pools,
+    Clients,
+    Servers,
+    Databases,
+    Nodes,
+    Map,
+    Stats,
+    Config,
+    Version,
+    Help,
+}
+
+/// The commands in `text`, in order; empty if it holds none.
+///
+/// # Errors
+/// Any part of `text` is no command. Nothing of it should then be done, as a
+/// server does nothing of a query that it can't parse.
+pub fn read(text: &str) -> Result<Vec<Command>, Refusal> {
+    let list = tokens(text.as_bytes()).map_err(|error| Refusal {
+        state: error.sqlstate(),
+        message: error.to_string(),
+        hint: None,
+    })?;
+    let found = statements(text.as_bytes(), &list);
+    if found.len() > COMMANDS_MAX {
+        return Err(Refusal {
+            state: SqlState::new("54000"),
+            message: format!("the text has {} commands, more than {COMMANDS_MAX}", found.len()),
+            hint: Some("send them one by one".to_owned()),
+        });
+    }
+    found.iter().map(command).collect()
+}
+
+/// Each topic with its word and what it shows.
+pub const TOPICS: &[(Topic, &str, &str)] = &[
+    (Topic::Pools, "POOLS", "connections and waiting clients by database, user and node"),
+    (Topic::Clients, "CLIENTS", "connected clients and what they are doing"),
+    (Topic::Servers, "SERVERS", "connections to the nodes"),
+    (Topic::Databases, "DATABASES", "databases that are served"),
+    (Topic::Nodes, "NODES", "nodes with their health, role and lag"),
+    (Topic::Map, "MAP", "the shard maps in force, and why a file is not"),
+    (Topic::Stats, "STATS", "counters since the start"),
+    (Topic::Config, "CONFIG", "settings in force"),
+    (Topic::Version, "VERSION", "the router's version"),
+    (Topic::Help, "HELP", "this list"),
+];
+
+/// The commands that change something, and what they do.
+pub const ACTIONS: &[(&str, &str)] = &[
+    ("RELOAD", "reads the map files again; an invalid one is refused and the old map serves on"),
+    ("KILL <client id>", "disconnects a client; its transaction is rolled back"),
+];
+
+fn command(statement: &Tokens<'_>) -> Result<Command, Refusal> {
+    let word = statement.name(0).unwrap_or_default();
+    match &*word {
+        "show" => {
+            let topic = topic(&statement.name(1).unwrap_or_default())?;
+            ends_after(statement, 2)?;
+            Ok(Command::Show(topic))
+        }
+        "reload" => {
+            ends_after(statement, 1)?;
+            Ok(Command::Act(Action::Reload))
+        }
+        "kill" => {
+            let id = number(statement, 1)
+                .ok_or_else(|| syntax("KILL needs a client's number", "SHOW CLIENTS lists them"))?;
+            ends_after(statement, 2)?;
+            Ok(Command::Act(Action::Kill(id)))
+        }
+        _ => Err(unknown(statement, &word)),
+    }
+}
+
+fn topic(word: &str) -> Result<Topic, Refusal> {
+    if let Some((topic, ..)) = TOPICS.iter().find(|(_, name, _)| name.eq_ignore_ascii_case(word)) {
+        return Ok(*topic);
+    }
+    let names = TOPICS.iter().map(|(_, name, _)| *name);
+    let hint = match nearest(&word.to_ascii_uppercase(), names.clone()) {
+        Some(meant) if !word.is_empty() => format!("did you mean SHOW {meant}?"),
+        _ => format!("SHOW can show {}", names.collect::<Vec<_>>().join(", ")),
+    };
+    let message = if word.is_empty() {
+        "SHOW needs to be told what".to_owned()
+    } else {
+        format!("the console has no {word:?} to show")
+    };
+    Err(Refusal { state: SYNTAX, message, hint: Some(hint) })
+}
+
+fn number(statement: &Tokens<'_>, i: usize) -> Option<u64> {
+    let literal = statement.literal(i)?;
+    match literal.kind {
+        LiteralKind::Integer => std::str::from_utf8(statement.bytes(i)).ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+fn ends_after(statement: &Tokens<'_>, count: usize) -> Result<(), Refusal> {
+    if statement.len() == count {
+        return Ok(());
+    }
+    let rest = shown(statement.bytes(count));
+    Err(syntax(
+        &format!("nothing may follow the command, but {rest:?} does"),
+        "SHOW HELP lists the commands",
+    ))
+}
+
+/// Statements that drivers send by themselves get a hint of their own.
+fn unknown(statement: &Tokens<'_>, word: &str) -> Refusal {
+    let word = if word.is_empty() { shown(statement.bytes(0)) } else { shown(word.as_bytes()) };
+    let hint = match word.as_str() {
+        "begin" | "start" | "commit" | "rollback" => {
+            "the console has no transactions: turn the driver's autocommit on"
+        }
+        _ => "the console is no database; SHOW HELP lists its commands",
+    };
+    Refusal {
+        state: SYNTAX,
+        message: format!("the console has no command {word:?}"),
+        hint: Some(hint.to_owned()),
+    }
+}
+
+fn syntax(message: &str, hint: &str) -> Refusal {
+    Refusal { state: SYNTAX, message: message.to_owned(), hint: Some(hint.to_owned()) }
+}
+
+/// The beginning of what a client wrote, for an error.
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).chars().take(SHOWN_CHARS_MAX).collect()
+}
+
+const SYNTAX: SqlState = SqlState::new("42601");
+/// Most commands in one text.
+const COMMANDS_MAX: usize = 32;
+/// An error repeats at most so much of what it is about.
+const SHOWN_CHARS_MAX: usize = 40;

@@ -1,0 +1,273 @@
+//! What each `SHOW` answers, in pgbouncer's words where it has them.
+//!
+//! Lists and numbers only; what is behind them is in the inputs. No value of a
+//! statement and no password can appear, because no input holds one.
+
+use super::command::{ACTIONS, TOPICS, Topic};
+use super::databases;
+use super::source::{Inputs, Outcome};
+use crate::engine::console::{ColumnKind, ConsoleColumn, ConsoleReply};
+
+/// A result being built: columns with their kinds, rows as they come.
+pub(super) struct Grid {
+    columns: Vec<ConsoleColumn>,
+    rows: Vec<Vec<Option<String>>>,
+}
+
+/// One value of a row.
+pub(super) enum Cell {
+    Text(String),
+    Count(u64),
+    Null,
+}
+
+impl Grid {
+    /// A result with these columns; a name that starts with `#` is a column
+    /// of numbers, without the mark.
+    pub(super) fn new(names: &[&'static str]) -> Self {
+        let column = |name: &&'static str| match name.strip_prefix('#') {
+            Some(name) => ConsoleColumn { name, kind: ColumnKind::Integer },
+            None => ConsoleColumn { name, kind: ColumnKind::Text },
+        };
+        Self { columns: names.iter().map(column).collect(), rows: Vec::new() }
+    }
+
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        let row: Vec<_> = cells.into_iter().map(Cell::written).collect();
+        debug_assert_eq!(row.len(), self.columns.len(), "a row has a value for every column");
+        self.rows.push(row);
+    }
+
+    pub(super) fn reply(self, tag: &'static str) -> ConsoleReply {
+        ConsoleReply::Rows { columns: self.columns, rows: self.rows, tag }
+    }
+}
+
+impl Cell {
+    fn written(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Count(count) => Some(count.to_string()),
+            Self::Null => None,
+        }
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<u64> for Cell {
+    fn from(count: u64) -> Self {
+        Self::Count(count)
+    }
+}
+
+impl<T: Into<Self>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+/// The answer to `SHOW topic`.
+pub fn show(topic: Topic, inputs: &Inputs) -> ConsoleReply {
+    let grid = match topic {
+        Topic::Pools => pools(inputs),
+        Topic::Clients => clients(inputs),
+        Topic::Servers => servers(inputs),
+        Topic::Databases => databases::databases(inputs),
+        Topic::Nodes => databases::nodes(inputs),
+        Topic::Map => databases::maps(inputs),
+        Topic::Stats => stats(inputs),
+        Topic::Config => config(inputs),
+        Topic::Version => version(),
+        Topic::Help => help(),
+    };
+    grid.reply("SHOW")
+}
+
+/// The answer to an action that was carried out.
+pub fn done(outcome: Outcome) -> ConsoleReply {
+    match outcome {
+        Outcome::Killed => ConsoleReply::Complete { tag: "KILL" },
+        Outcome::Reloaded(databases) => {
+            let mut grid = Grid::new(&["database", "#epoch", "result"]);
+            for one in databases {
+                grid.row([one.database.into(), one.epoch.number().into(), one.result.into()]);
+            }
+            grid.reply("RELOAD")
+        }
+    }
+}
+
+fn pools(inputs: &Inputs) -> Grid {
+    let mut grid = Grid::new(&[
+        "database",
+        "user",
+        "node",
+        "role",
+        "#cl_active",
+        "#cl_waiting",
+        "#sv_active",
+        "#sv_idle",
+        "#sv_login",
+        "#pool_size",
+        "#maxwait_ms",
+        "#checkouts",
+        "#wait_ms_total",
+    ]);
+    for pool in &inputs.engine.pools {
+        grid.row([
+            pool.database.as_str().into(),
+            pool.user.as_str().into(),
+            pool.address.as_str().into(),
+            pool.role.as_str().into(),
+            pool.clients_active.into(),
+            pool.clients_waiting.into(),
+            pool.servers_active.into(),
+            pool.servers_idle.into(),
+            pool.servers_connecting.into(),
+            pool.size_max.into(),
+            pool.oldest_wait_ms.into(),
+            pool.checkouts.into(),
+            pool.checkout_wait_ms_total.into(),
+        ]);
+    }
+    grid
+}
+
+fn clients(inputs: &Inputs) -> Grid {
+    let mut grid = Grid::new(&[
+        "#id",
+        "user",
+        "database",
+        "state",
+        "addr",
+        "#connected_s",
+        "#statements",
+        "application_name",
+        "holds",
+        "node",
+    ]);
+    for client in &inputs.engine.clients {
+        grid.row([
+            client.id.into(),
+            client.user.as_str().into(),
+            client.database.as_str().into(),
+            client.state.as_str().into(),
+            client.address.as_str().into(),
+            client.connected_s.into(),
+            client.statements.into(),
+            client.application_name.as_str().into(),
+            client.holds.as_str().into(),
+            client.node.map(|node| inputs.address_of(&client.database, node)).into(),
+        ]);
+    }
+    grid
+}
+
+fn servers(inputs: &Inputs) -> Grid {
+    let mut grid = Grid::new(&[
+        "node",
+        "user",
+        "database",
+        "state",
+        "#remote_pid",
+        "#client",
+        "#age_s",
+        "#idle_s",
+        "#uses",
+        "#prepared_statements",
+    ]);
+    for server in &inputs.engine.servers {
+        grid.row([
+            server.address.as_str().into(),
+            server.user.as_str().into(),
+            server.database.as_str().into(),
+            server.state.as_str().into(),
+            u64::from(server.backend_pid).into(),
+            server.client.into(),
+            server.age_s.into(),
+            server.idle_s.into(),
+            server.uses.into(),
+            server.prepared.into(),
+        ]);
+    }
+    grid
+}
+
+fn stats(inputs: &Inputs) -> Grid {
+    let totals = &inputs.engine.totals;
+    let mut grid = Grid::new(&["name", "#value"]);
+    for (name, count) in [
+        ("total_xact_count", totals.transactions),
+        ("total_query_count", totals.statements),
+        ("total_received", totals.bytes_in),
+        ("total_sent", totals.bytes_out),
+        ("total_query_time", totals.latency.sum_us),
+        ("total_checkouts", totals.checkouts),
+        ("checkout_timeouts", totals.checkout_timeouts),
+        ("plan_hits", totals.plan_hits),
+        ("plan_misses", totals.plan_misses),
+        ("cancels", totals.cancels),
+        ("logins_ok", totals.logins_ok),
+        ("logins_failed", totals.logins_failed),
+        ("clients", totals.clients_now),
+        ("clients_max", totals.clients_max),
+    ] {
+        grid.row([name.into(), count.into()]);
+    }
+    for share in [50, 95, 99] {
+        let name = format!("query_time_p{share}_at_most_us");
+        grid.row([name.into(), totals.latency.percentile_us(share).into()]);
+    }
+    for (reason, count) in &totals.reads {
+        grid.row([format!("reads_{reason}").into(), (*count).into()]);
+    }
+    for (origin, errors) in [("router", &totals.errors_router), ("server", &totals.errors_server)] {
+        for (class, count) in errors {
+            grid.row([format!("errors_{origin}_{class}").into(), (*count).into()]);
+        }
+    }
+    grid
+}
+
+fn config(inputs: &Inputs) -> Grid {
+    let mut grid = Grid::new(&["key", "value", "default"]);
+    for setting in &inputs.settings {
+        grid.row([
+            setting.key.into(),
+            setting.value.as_str().into(),
+            setting.default.as_str().into(),
+        ]);
+    }
+    grid
+}
+
+fn version() -> Grid {
+    let mut grid = Grid::new(&["version"]);
+    grid.row([format!("Keyway {VERSION}").into()]);
+    grid
+}
+
+fn help() -> Grid {
+    let mut grid = Grid::new(&["command", "description"]);
+    for (_, name, about) in TOPICS {
+        grid.row([format!("SHOW {name}").into(), (*about).into()]);
+    }
+    for (name, about) in ACTIONS {
+        grid.row([(*name).into(), (*about).into()]);
+    }
+    grid
+}
+
+/// The router's version.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");

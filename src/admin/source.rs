@@ -1,0 +1,179 @@
+//! What the console and the HTTP pages are made from, and what they may ask
+//! the program to do.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::engine::console::ConsoleReply;
+use crate::engine::snapshot::EngineSnapshot;
+use crate::shardmap::{Map, Node};
+use crate::types::{Epoch, Moment, NodeId, SqlState};
+
+/// Everything that can be shown, at one instant.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// What the engine's threads know.
+    pub engine: EngineSnapshot,
+    /// The databases, in the order of the configuration.
+    pub databases: Vec<DatabaseView>,
+    /// The settings in force.
+    pub settings: Vec<SettingRow>,
+    /// The instant.
+    pub now: Moment,
+    /// Whether new clients are taken.
+    pub intake: Intake,
+}
+
+/// Whether new clients are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Intake {
+    /// They are.
+    #[default]
+    Open,
+    /// The router is shutting down.
+    Draining,
+}
+
+/// One database that is served.
+#[derive(Clone, Debug)]
+pub struct DatabaseView {
+    /// The map in force.
+    pub map: Arc<Map>,
+    /// What the monitor knows of its nodes.
+    pub cluster: Arc<Cluster>,
+    /// Why the operator's file is not what is served, if it isn't.
+    pub kept_back: Option<String>,
+}
+
+impl DatabaseView {
+    /// The name that clients use.
+    pub fn name(&self) -> &str {
+        self.map.database()
+    }
+
+    /// Name of the shard that `node` belongs to; empty if it belongs to none.
+    pub(crate) fn shard_of(&self, node: &Node) -> &str {
+        self.map.shard(node.shard).map_or("", |shard| shard.name.as_str())
+    }
+
+    /// `host:port` of `node`, or its number if the map has no such node.
+    pub(crate) fn address_of(&self, node: NodeId) -> String {
+        self.map
+            .node(node)
+            .map_or_else(|| node.index().to_string(), |node| node.endpoint.to_string())
+    }
+}
+
+/// One setting in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingRow {
+    /// Section and name, as `pool.size_max`.
+    pub key: &'static str,
+    /// The value as one would write it in the file; no password.
+    pub value: String,
+    /// The default in the same form; empty if there is none.
+    pub default: String,
+}
+
+impl SettingRow {
+    /// The rows for `config`, in the order of the manual page. Users are left
+    /// out.
+    pub fn of(config: &Config) -> Vec<Self> {
+        let row = |(setting, value): (&'static crate::config::Setting, String)| Self {
+            key: setting.path,
+            value,
+            default: (setting.default)(),
+        };
+        config.values().into_iter().map(row).collect()
+    }
+}
+
+/// What an operator asks for that changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Read the maps again.
+    Reload,
+    /// Disconnect this client; its transaction is rolled back.
+    Kill(u64),
+}
+
+impl Inputs {
+    /// `host:port` of a node of `database`; its number if it is not known.
+    pub(crate) fn address_of(&self, database: &str, node: NodeId) -> String {
+        self.databases
+            .iter()
+            .find(|view| view.name() == database)
+            .map_or_else(|| node.index().to_string(), |view| view.address_of(node))
+    }
+}
+
+/// What came of an action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// What each database serves now.
+    Reloaded(Vec<Reloaded>),
+    /// The client is being disconnected.
+    Killed,
+}
+
+/// What a reload did for one database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The database.
+    pub database: String,
+    /// The epoch of the map in force afterwards.
+    pub epoch: Epoch,
+    /// What happened, in words: `unchanged`, `epoch 4 is in force`, or why the
+    /// old map serves on.
+    pub result: String,
+}
+
+/// Why a command is refused or failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The SQLSTATE.
+    pub state: SqlState,
+    /// What is wrong; lower case, no full stop.
+    pub message: String,
+    /// A way out.
+    pub hint: Option<String>,
+}
+
+impl Refusal {
+    /// The refusal to act on a client that is not there.
+    pub fn no_client(id: u64) -> Self {
+        Self {
+            state: SqlState::new("42704"),
+            message: format!("no client has the number {id}"),
+            hint: Some("SHOW CLIENTS lists them".to_owned()),
+        }
+    }
+}
+
+impl From<Refusal> for ConsoleReply {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { state, message, hint } = refusal;
+        Self::Error { state, message, hint }
+    }
+}
+
+/// A future of the program's that the console or a page waits for.
+pub type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Where the inputs come from and who carries actions out.
+///
+/// The program implements it over the engine and the control plane; tests over
+/// values.
+pub trait Source: Send + Sync {
+    /// A fresh snapshot of everything.
+    fn inputs(&self) -> Waiting<'_, Inputs>;
+
+    /// Does what `action` says.
+    ///
+    /// # Errors
+    /// It was refused or failed; the router serves on as before.
+    fn carry_out(&self, action: Action) -> Waiting<'_, Result<Outcome, Refusal>>;
+}
