@@ -7,7 +7,9 @@
 mod decide;
 mod error;
 mod locate;
+mod place;
 mod planner;
+mod router_words;
 mod template;
 
 pub use self::error::RouteError;

@@ -1,16 +1,20 @@
 //! From a text to its template: what each statement is, which tables it uses,
 //! and whether one shard provably holds all rows it can touch.
 
+use crate::shardmap::Table;
 use crate::sql::classify::{self, Classified};
 use crate::sql::functions::Nature;
 use crate::sql::literal::Literals;
+use crate::sql::parse::{self, ParseError};
 use crate::sql::statement::{Facts, Kind, SessionEffect, Span, TxEffect};
-use crate::sql::token;
-use crate::types::{Access, Epoch};
+use crate::sql::token::{self, Tokens};
+use crate::types::{Access, Epoch, ShardId};
 
 use super::error::RouteError;
+use super::place::{self, Named, Placed};
 use super::planner::World;
-use super::template::{OwnText, Plan, Reason, Targets, Template};
+use super::router_words;
+use super::template::{KeyPlace, KeySource, OwnText, Plan, Reason, Targets, Template};
 
 /// What a plan was made against, besides the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,34 +35,374 @@ pub(crate) fn decide(
     let list = token::tokens(text)?;
     let statements = token::statements(text, &list);
     let classified: Vec<Classified> = statements.iter().map(classify::classify).collect();
-    let plan = if world.map.is_sharded() {
-        return Err(RouteError::unsupported("this statement", ""));
-    } else {
-        Plan::Fixed { targets: Targets::Home, reason: Reason::Unsharded }
-    };
-    let replica_ok = !classified.is_empty()
+    let mut goals = Vec::new();
+    for (tokens, one) in statements.iter().zip(&classified) {
+        goals.push(goal(tokens, one, world)?);
+    }
+    let mut replica_ok = !classified.is_empty()
         && classified.iter().all(|one| {
             one.facts.kind == Kind::Select
                 && one.facts.is_plain()
                 && one.facts.access == Access::Read
                 && matches!(one.nature, Nature::Neutral | Nature::Bound)
         });
+    replica_ok &= goals.iter().all(|goal| match goal {
+        Goal::Fixed(targets, reason) => {
+            *reason == Reason::Unsharded
+                || matches!(targets, Targets::Shard(_))
+                || (*targets == Targets::AnyShard && *reason == Reason::Reference)
+        }
+        Goal::Keyed { .. } => true,
+        Goal::Refused(_) => false,
+    });
+    let plan = combine(goals, &classified, world)?;
     let mut facts: Vec<Facts> = classified.into_iter().map(|one| one.facts).collect();
     if facts.is_empty() {
         facts.push(classify::empty());
     }
     let access = facts.iter().map(|one| one.access).max().unwrap_or(Access::Read);
-    let own = (!is_portable(&facts) && !literals.is_empty())
+    let router = matches!(&plan, Plan::Fixed { targets: Targets::Router(_), .. });
+    let own = ((router || !is_portable(&facts)) && !literals.is_empty())
         .then(|| OwnText { text: text.into(), literals: literals.clone() });
+    let key_params = key_params(&plan);
     Ok(Template {
         epoch: world.map.epoch(),
         statements: facts.into(),
         plan,
         access,
         replica_ok,
-        key_params: Box::default(),
+        key_params,
         own,
     })
+}
+
+fn key_params(plan: &Plan) -> Box<[u16]> {
+    let Plan::Keyed { sources, .. } = plan else { return Box::default() };
+    let mut params: Vec<u16> = sources
+        .iter()
+        .filter_map(|source| match source.place {
+            KeyPlace::Param { index, .. } => Some(index),
+            KeyPlace::Literal(_) | KeyPlace::Null => None,
+        })
+        .collect();
+    params.sort_unstable();
+    params.dedup();
+    params.into()
+}
+
+/// Where one statement wants to go.
+#[derive(Clone, Debug)]
+enum Goal {
+    Fixed(Targets, Reason),
+    Keyed {
+        sources: Vec<KeySource>,
+        single: Option<ShardId>,
+    },
+    /// The session may handle it by its effect; sent as it is, it has no route.
+    Refused(RouteError),
+}
+
+/// One plan for all statements of a text, which runs as one transaction.
+fn combine(
+    goals: Vec<Goal>,
+    classified: &[Classified],
+    world: &World<'_>,
+) -> Result<Plan, RouteError> {
+    if goals.len() <= 1 {
+        return Ok(match goals.into_iter().next() {
+            None => Plan::Fixed { targets: Targets::AnyShard, reason: Reason::NoTable },
+            Some(Goal::Fixed(targets, reason)) => Plan::Fixed { targets, reason },
+            Some(Goal::Keyed { sources, single }) => {
+                Plan::Keyed { sources: sources.into(), single }
+            }
+            Some(Goal::Refused(error)) => Plan::Refused(error),
+        });
+    }
+    let mut sources = Vec::new();
+    let mut single: Option<ShardId> = None;
+    let mut wanted: Option<(Targets, Reason)> = None;
+    let mut in_turn = 0;
+    let count = goals.len();
+    let mut want = |shard: ShardId| match single.replace(shard) {
+        Some(other) if other != shard => Err(RouteError::SeveralShards),
+        _ => Ok(()),
+    };
+    for goal in goals {
+        match goal {
+            Goal::Refused(error) => return Err(error),
+            Goal::Keyed { sources: more, single } => {
+                sources.extend(more);
+                single.map_or(Ok(()), &mut want)?;
+            }
+            Goal::Fixed(Targets::Shard(shard), reason) => {
+                want(shard)?;
+                wanted = Some((Targets::Shard(shard), reason));
+            }
+            Goal::Fixed(Targets::Home, reason) => {
+                want(world.map.home())?;
+                wanted = Some((Targets::Home, reason));
+            }
+            Goal::Fixed(Targets::HomeOutside, Reason::Catalog) => {
+                want(world.map.home())?;
+                wanted = Some((Targets::Home, Reason::Catalog));
+            }
+            Goal::Fixed(Targets::HomeOutside, reason) => {
+                wanted = wanted.or(Some((Targets::Home, reason)));
+            }
+            Goal::Fixed(Targets::AnyShard, reason) => {
+                wanted = wanted.or(Some((Targets::AnyShard, reason)));
+            }
+            Goal::Fixed(Targets::AllInTurn, _) => in_turn += 1,
+            Goal::Fixed(Targets::Router(_), _) => {
+                return Err(RouteError::Unsupported {
+                    construct: "a statement for the router among others".into(),
+                    hint: "send it by itself",
+                });
+            }
+        }
+    }
+    if in_turn > 0 {
+        let steers = classified.iter().any(|one| one.facts.tx != TxEffect::None);
+        if in_turn < count || steers {
+            return Err(RouteError::unsupported(
+                "a schema change among other statements",
+                "send schema changes by themselves",
+            ));
+        }
+        return Ok(Plan::Fixed { targets: Targets::AllInTurn, reason: Reason::Schema });
+    }
+    if !sources.is_empty() {
+        return Ok(Plan::Keyed { sources: sources.into(), single });
+    }
+    let (targets, reason) = wanted.unwrap_or((Targets::AnyShard, Reason::Session));
+    Ok(match single {
+        Some(shard) if targets != Targets::Home => {
+            Plan::Fixed { targets: Targets::Shard(shard), reason }
+        }
+        _ => Plan::Fixed { targets, reason },
+    })
+}
+
+fn goal(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, RouteError> {
+    let hints = t.list.iter().take_while(|token| token.kind == token::Kind::Hint).count();
+    let bare = t.from(hints);
+    if let Some(command) = router_words::command(&bare, one.facts.kind) {
+        return Ok(Goal::Fixed(Targets::Router(command), Reason::Router));
+    }
+    if !world.map.is_sharded() {
+        return Ok(Goal::Fixed(Targets::Home, Reason::Unsharded));
+    }
+    if t.list.iter().any(|token| token.kind == token::Kind::Hint) {
+        return Err(RouteError::unsupported("a routing hint in a comment", "remove the comment"));
+    }
+    if one.facts.effect.each().contains(&SessionEffect::TempTable) {
+        return Err(RouteError::unsupported(
+            "a temporary table",
+            "use a common table expression, or a table of the map",
+        ));
+    }
+    sharded_goal(t, one, world)
+}
+
+fn sharded_goal(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, RouteError> {
+    let refuse = |construct, hint| Err(RouteError::unsupported(construct, hint));
+    let inner = one.inner.map(|(start, end)| t.slice(start, end));
+    match one.facts.kind {
+        Kind::Select | Kind::Insert | Kind::Update | Kind::Delete => query(t, one, world),
+        Kind::Explain | Kind::Declare | Kind::CopyOut if inner.is_some() => {
+            let inner = inner.unwrap_or(*t);
+            let inside = classify::classify(&inner);
+            match inside.facts.kind {
+                Kind::Select | Kind::Insert | Kind::Update | Kind::Delete => {
+                    query(&inner, one, world)
+                }
+                other => refuse(other.word(), "explain or copy a query"),
+            }
+        }
+        Kind::CopyIn if inner.is_some() => refuse("COPY (…) FROM", ""),
+        Kind::CopyIn | Kind::CopyOut => copy(t, one, world),
+        Kind::Lock | Kind::Truncate => whole_tables(t, one, world),
+        Kind::Transaction => match one.facts.tx {
+            TxEffect::CommitPrepared | TxEffect::RollbackPrepared => refuse(
+                "finishing a prepared transaction",
+                "finish it on the shard where it was prepared",
+            ),
+            _ => Ok(Goal::Fixed(Targets::AnyShard, Reason::Session)),
+        },
+        Kind::Show | Kind::Set | Kind::Reset | Kind::Discard | Kind::Deallocate | Kind::Empty => {
+            Ok(Goal::Fixed(Targets::AnyShard, Reason::Session))
+        }
+        Kind::Cursor => Ok(Goal::Fixed(Targets::AnyShard, Reason::Cursor)),
+        Kind::Listen | Kind::Notify => Ok(Goal::Fixed(Targets::Home, Reason::Notify)),
+        Kind::Prepare | Kind::Execute => Ok(Goal::Refused(RouteError::unsupported(
+            "PREPARE or EXECUTE among other statements",
+            "send it by itself",
+        ))),
+        Kind::Ddl => ddl(t),
+        Kind::Maintenance => Ok(Goal::Fixed(Targets::AllInTurn, Reason::Maintenance)),
+        Kind::Call => refuse("CALL", "run the procedure on each shard directly"),
+        Kind::Do => refuse("DO", "run the block on each shard directly"),
+        Kind::Merge => refuse("MERGE", "use INSERT … ON CONFLICT or UPDATE"),
+        Kind::Explain | Kind::ExplainRoute | Kind::Declare => {
+            refuse("this form of the statement", "")
+        }
+        Kind::Unknown => Err(RouteError::Unread {
+            reason: format!("{} begins no statement known here", shown(t.bytes(0))).into(),
+        }),
+    }
+}
+
+/// SELECT, INSERT, UPDATE and DELETE, also inside EXPLAIN, DECLARE and COPY.
+fn query(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, RouteError> {
+    let shape = parse::parse(t).map_err(|error| match error {
+        ParseError::Unread(reason) => RouteError::Unread { reason },
+        ParseError::Construct(construct) => RouteError::Unsupported { construct, hint: "" },
+    })?;
+    let placed = place::place(&shape, world, &param_uses(t))?;
+    settle(placed, one)
+}
+
+/// The goal of a statement whose tables are placed.
+fn settle(placed: Placed, one: &Classified) -> Result<Goal, RouteError> {
+    let Placed { sources, single, reference, system } = placed;
+    let read = one.facts.access == Access::Read;
+    if let Some(table) = &reference
+        && one.locks
+    {
+        return Err(RouteError::ReferenceWrite { table: table.clone() });
+    }
+    if system && (!sources.is_empty() || !single.is_empty()) {
+        return Err(RouteError::unsupported(
+            "a system catalog beside a table of the map",
+            "query the catalog by itself",
+        ));
+    }
+    let mut shards = single.into_iter();
+    let first = shards.next();
+    if shards.next().is_some() {
+        return Err(RouteError::SeveralShards);
+    }
+    if !sources.is_empty() {
+        return Ok(Goal::Keyed { sources, single: first });
+    }
+    Ok(match (first, reference, system) {
+        (Some(shard), _, _) => Goal::Fixed(Targets::Shard(shard), Reason::SingleShard),
+        (None, Some(_), false) if read => Goal::Fixed(Targets::AnyShard, Reason::Reference),
+        (None, Some(_), _) => Goal::Fixed(Targets::Home, Reason::Reference),
+        (None, None, system) => {
+            let reason = if system { Reason::Catalog } else { Reason::NoTable };
+            let outside = read
+                && one.nature == Nature::Neutral
+                && one.facts.is_plain()
+                && one.facts.kind == Kind::Select;
+            Goal::Fixed(if outside { Targets::HomeOutside } else { Targets::Home }, reason)
+        }
+    })
+}
+
+/// How often each parameter stands in the statement.
+fn param_uses(t: &Tokens<'_>) -> Vec<u16> {
+    let mut uses = Vec::new();
+    for i in 0..t.len() {
+        if let Some(index) = t.param(i) {
+            let at = usize::from(index);
+            if uses.len() <= at {
+                uses.resize(at + 1, 0_u16);
+            }
+            if let Some(count) = uses.get_mut(at) {
+                *count = count.saturating_add(1);
+            }
+        }
+    }
+    uses
+}
+
+/// COPY of a table.
+fn copy(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, RouteError> {
+    let (schema, name) = table_name(t, 1)
+        .ok_or_else(|| RouteError::unsupported("this form of COPY", "name one table"))?;
+    let out = one.facts.kind == Kind::CopyOut;
+    match place::named(schema.as_deref(), &name, world)? {
+        Named::Listed(Table::Sharded { .. }) => Err(RouteError::unsupported(
+            if out { "COPY of a sharded table" } else { "COPY into a sharded table" },
+            if out {
+                "copy a query: COPY (SELECT … WHERE key = …) TO …"
+            } else {
+                "insert the rows with INSERT"
+            },
+        )),
+        Named::Listed(Table::Reference) if out => {
+            Ok(Goal::Fixed(Targets::AnyShard, Reason::Reference))
+        }
+        Named::Listed(Table::Reference) => Err(RouteError::ReferenceWrite { table: name }),
+        Named::Listed(Table::Single(shard)) => {
+            Ok(Goal::Fixed(Targets::Shard(shard), Reason::SingleShard))
+        }
+        Named::System => Ok(Goal::Fixed(Targets::Home, Reason::Catalog)),
+    }
+}
+
+/// LOCK and TRUNCATE: all of their tables must be on one shard.
+fn whole_tables(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, RouteError> {
+    let construct = if one.facts.kind == Kind::Lock { "LOCK" } else { "TRUNCATE" };
+    let mut at = 1 + usize::from(t.is_word(1, "table"));
+    let mut found: Option<ShardId> = None;
+    loop {
+        at += usize::from(t.is_word(at, "only"));
+        let refuse = || RouteError::unsupported(construct, "run it on each shard directly");
+        let (schema, name) = table_name(t, at).ok_or_else(refuse)?;
+        let Named::Listed(Table::Single(shard)) = place::named(schema.as_deref(), &name, world)?
+        else {
+            return Err(refuse());
+        };
+        if found.replace(shard).is_some_and(|other| other != shard) {
+            return Err(RouteError::SeveralShards);
+        }
+        at += if schema.is_some() { 3 } else { 1 };
+        at += usize::from(t.is_operator(at, "*"));
+        if !t.is_punct(at, ",") {
+            return Ok(Goal::Fixed(Targets::Shard(shard), Reason::SingleShard));
+        }
+        at += 1;
+    }
+}
+
+/// A table's name at token `at`.
+fn table_name(t: &Tokens<'_>, at: usize) -> Option<(Option<Box<str>>, Box<str>)> {
+    let first = t.name(at)?;
+    if t.is_punct(at + 1, ".") {
+        let name = t.name(at + 2)?;
+        return (!t.is_punct(at + 3, ".")).then_some((Some(first), name));
+    }
+    Some((None, first))
+}
+
+/// CREATE and its like: on every shard, unless it also reads data.
+fn ddl(t: &Tokens<'_>) -> Result<Goal, RouteError> {
+    let reads = t.is_word(0, "select")
+        || t.is_word(0, "with")
+        || (t.is_word(0, "create")
+            && !t.is_word(1, "view")
+            && ["table", "materialized"].iter().any(|word| (1..4).any(|i| t.is_word(i, word)))
+            && (2..t.len()).any(|i| {
+                t.is_word(i, "as")
+                    && ["select", "with", "table", "values", "execute"]
+                        .iter()
+                        .any(|word| t.is_word(i + 1, word) || t.is_word(i + 2, word))
+            }));
+    if reads {
+        return Err(RouteError::unsupported(
+            "creating a table from a query",
+            "create the table, then insert the rows",
+        ));
+    }
+    Ok(Goal::Fixed(Targets::AllInTurn, Reason::Schema))
+}
+
+/// A token for an error message, cut short.
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    format!("\"{}\"", text.chars().take(32).collect::<String>())
 }
 
 /// Whether the facts hold nothing of the text itself, so that they serve every
