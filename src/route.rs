@@ -6,6 +6,7 @@
 
 mod decide;
 mod error;
+mod explain;
 mod locate;
 mod place;
 mod planner;
@@ -13,5 +14,6 @@ mod router_words;
 mod template;
 
 pub use self::error::RouteError;
+pub use self::explain::{ExplainedKey, Explanation, Refusal, explain, explain_in};
 pub use self::planner::{Planner, PlannerCounts, PlannerLimits, SearchPath, World};
 pub use self::template::{Needs, Param, Params, Reason, Route, RouterCommand, Targets, Template};

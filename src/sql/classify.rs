@@ -287,8 +287,18 @@ const WRITE_WORDS: &[&str] = &["insert", "update", "delete", "merge", "into"];
 const CLOCK_WORDS: &[&str] =
     &["current_timestamp", "current_date", "current_time", "localtime", "localtimestamp"];
 /// A name after these, even before a parenthesis, is no function.
-const NAMES_FOLLOW: &[&str] =
-    &["into", "as", "with", "recursive", "copy", "references", "table", "execute", "prepare"];
+const NAMES_FOLLOW: &[&str] = &[
+    "into",
+    "as",
+    "with",
+    "recursive",
+    "copy",
+    "references",
+    "table",
+    "tablesample",
+    "execute",
+    "prepare",
+];
 /// An expression may begin after these.
 const EXPRESSIONS_FOLLOW: &[&str] = &[
     "select",

@@ -48,7 +48,7 @@ fn has(list: &str, name: &str) -> bool {
 const RESERVED: &str = "
 in values and or not using on as exists any all some where select from join lateral group case when
 then else returning distinct limit offset union intersect except array row between like ilike
-similar is table default interval having with window only grouping
+similar is table default interval having with window only grouping cast operator
 varchar char character numeric decimal dec bit float time timestamp national nchar";
 
 const SYNTAX: &str = "

@@ -82,6 +82,7 @@ fn numbered(t: &Tokens<'_>) -> Result<String, ParseError> {
             Kind::Plain(TokenKind::UnicodeQuoted) => {
                 return Err(ParseError::Construct("a name with Unicode escapes".into()));
             }
+            Kind::Plain(_) if i == 0 && t.is_word(0, "table") => out.push_str("select * from"),
             Kind::Plain(_) if t.are_words(i, &["for", "no", "key", "update"]) => {
                 out.push_str("for update");
                 i += 3;

@@ -1,0 +1,177 @@
+//! A route in words: what `EXPLAIN ROUTE` and `keyway route` show.
+//!
+//! It plans anew, without a cache, and says for each key which slot and which
+//! shard it belongs to. Key values are shown: whoever asks has just given them.
+
+use serde::Serialize;
+
+use crate::shardmap::Map;
+use crate::sql::scan::Scanner;
+use crate::types::{Access, ShardId};
+
+use super::decide;
+use super::error::RouteError;
+use super::locate::{self, Values};
+use super::planner::{SearchPath, World};
+use super::template::{KeyPlace, Params, Plan, Route, RouterCommand, Targets, Template};
+
+/// A text's route and its reason, or its refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// Kinds of the statements, in order.
+    pub statements: Vec<&'static str>,
+    /// `read` or `write`.
+    pub access: &'static str,
+    /// Where it goes, as a phrase; empty if it is refused.
+    pub targets: String,
+    /// Names of the shards that get it; empty if any may, or none does.
+    pub shards: Vec<String>,
+    /// Why; empty if it is refused.
+    pub reason: String,
+    /// Whether a replica may run it.
+    pub replica_ok: bool,
+    /// The key values that decided.
+    pub keys: Vec<ExplainedKey>,
+    /// Why it has no route.
+    pub refusal: Option<Refusal>,
+}
+
+/// One key value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExplainedKey {
+    /// The keyspace's name.
+    pub keyspace: String,
+    /// Where the value stands: `constant` or `$n`.
+    pub place: String,
+    /// The value in canonical form.
+    pub value: String,
+    /// Its slot.
+    pub slot: u32,
+    /// Whether the map pins this value to a shard.
+    pub pinned: bool,
+    /// The owning shard's name.
+    pub shard: String,
+}
+
+/// A refusal, as the client would see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// The five characters.
+    pub sqlstate: String,
+    /// The message.
+    pub message: String,
+    /// The way out.
+    pub hint: Option<String>,
+}
+
+/// Explains `text` with Postgres's default search path.
+pub fn explain(map: &Map, text: &[u8], params: Option<&dyn Params>) -> Explanation {
+    explain_in(&World { map, search_path: &SearchPath::default() }, text, params)
+}
+
+/// Explains `text` for a session that sees `world`. EXPLAIN ROUTE explains the
+/// statement after ROUTE.
+pub fn explain_in(world: &World<'_>, text: &[u8], params: Option<&dyn Params>) -> Explanation {
+    let mut scanner = Scanner::new();
+    let planned = match scanner.scan(text) {
+        Ok(()) => decide::decide(text, scanner.literals(), world),
+        Err(_) if !world.map.is_sharded() => Ok(decide::opaque(text, world)),
+        Err(error) => Err(error.into()),
+    };
+    let template = match planned {
+        Ok(template) => template,
+        Err(error) => return refused(&error),
+    };
+    if let Plan::Fixed { targets: Targets::Router(command), .. } = &template.plan
+        && let RouterCommand::ExplainRoute { statement } = command
+    {
+        return explain_in(world, statement.of(text), params);
+    }
+    match template.locate(text, scanner.literals(), params, world.map) {
+        Err(error) => refused(&error),
+        Ok(route) => {
+            let values = Values { text, literals: scanner.literals(), params };
+            routed(&template, &route, values, world.map)
+        }
+    }
+}
+
+fn refused(error: &RouteError) -> Explanation {
+    Explanation {
+        statements: Vec::new(),
+        access: "write",
+        targets: String::new(),
+        shards: Vec::new(),
+        reason: String::new(),
+        replica_ok: false,
+        keys: Vec::new(),
+        refusal: Some(Refusal {
+            sqlstate: error.sqlstate().to_string(),
+            message: error.to_string(),
+            hint: error.hint(),
+        }),
+    }
+}
+
+fn routed(template: &Template, route: &Route, values: Values<'_>, map: &Map) -> Explanation {
+    let name = |shard: ShardId| {
+        map.shard(shard).map_or_else(|| shard.number().to_string(), |shard| shard.name.clone())
+    };
+    let home = name(map.home());
+    let (targets, shards) = match &route.targets {
+        Targets::Shard(shard) => (format!("shard {}", name(*shard)), vec![name(*shard)]),
+        Targets::AnyShard => ("any shard".to_owned(), Vec::new()),
+        Targets::Home => (format!("home shard {home}"), vec![home]),
+        Targets::HomeOutside => {
+            (format!("home shard {home}, outside an unbound transaction"), vec![home])
+        }
+        Targets::AllInTurn => (
+            "all shards in turn".to_owned(),
+            map.shards().iter().map(|shard| shard.name.clone()).collect(),
+        ),
+        Targets::Router(_) => ("the router itself".to_owned(), Vec::new()),
+    };
+    Explanation {
+        statements: template.statements.iter().map(|facts| facts.kind.word()).collect(),
+        access: match template.access {
+            Access::Read => "read",
+            Access::Write => "write",
+        },
+        targets,
+        shards,
+        reason: route.reason.to_string(),
+        replica_ok: template.replica_ok,
+        keys: keys(template, values, map, &name),
+        refusal: None,
+    }
+}
+
+fn keys(
+    template: &Template,
+    values: Values<'_>,
+    map: &Map,
+    name: &dyn Fn(ShardId) -> String,
+) -> Vec<ExplainedKey> {
+    let Plan::Keyed { sources, .. } = &template.plan else { return Vec::new() };
+    let values = match &template.own {
+        Some(own) => Values { text: &own.text, literals: &own.literals, ..values },
+        None => values,
+    };
+    let mut keys = Vec::new();
+    for source in sources {
+        let Some(keyspace) = map.keyspace(source.keyspace) else { continue };
+        let found = locate::with_key(source, values, |key| ExplainedKey {
+            keyspace: keyspace.name().to_owned(),
+            place: match source.place {
+                KeyPlace::Param { index, .. } => format!("${}", u32::from(index) + 1),
+                KeyPlace::Literal(_) | KeyPlace::Null => "constant".to_owned(),
+            },
+            value: key.to_string(),
+            slot: keyspace.slot_of(&key).number(),
+            pinned: keyspace.pin_of(&key).is_some(),
+            shard: name(keyspace.owner(&key)),
+        });
+        keys.extend(found.ok());
+    }
+    keys
+}

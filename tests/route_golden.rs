@@ -1,0 +1,115 @@
+//! Golden cases of routing: map, SQL and parameters → targets, access, reason,
+//! or the refusal. `UPDATE_GOLDEN=1` rewrites the outputs.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use keyway::route::{Explanation, Param, explain};
+use keyway::shardmap::Map;
+use keyway::types::{Format, Oid};
+
+#[test]
+fn routes_are_as_recorded() {
+    let folder = Path::new("tests/golden/route");
+    let mut cases = 0;
+    let mut failures = String::new();
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    for path in files.iter().filter(|path| path.extension().is_some_and(|e| e == "txt")) {
+        let text = fs::read_to_string(path).unwrap();
+        let mut map = None;
+        let mut out = String::new();
+        for case in text.split("\n\n").filter(|case| !case.trim().is_empty()) {
+            if let Some(name) = case.trim().strip_prefix("map: ") {
+                map = Some(load(name));
+                writeln!(out, "map: {name}\n").unwrap();
+                continue;
+            }
+            let (input, expected) = case.split_once("\n----").unwrap_or((case, ""));
+            let (title, sql): (Vec<_>, Vec<_>) =
+                input.trim_matches('\n').lines().partition(|line| line.starts_with("# "));
+            let sql = sql.join("\n");
+            let actual = shown(&run(map.as_ref().expect("a map first"), &sql));
+            cases += 1;
+            if actual.trim() != expected.trim() {
+                writeln!(
+                    failures,
+                    "{}: {sql}\n  expected {expected}\n  actual   {actual}",
+                    path.display()
+                )
+                .unwrap();
+            }
+            for line in title {
+                writeln!(out, "{line}").unwrap();
+            }
+            writeln!(out, "{sql}\n----\n{actual}\n").unwrap();
+        }
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(path, format!("{}\n", out.trim_end())).unwrap();
+        }
+    }
+    if std::env::var_os("UPDATE_GOLDEN").is_none() {
+        assert!(failures.is_empty(), "{failures}");
+    }
+    assert!(cases >= 150, "only {cases} cases");
+}
+
+fn load(name: &str) -> Map {
+    if name == "unsharded" {
+        let endpoint = keyway::shardmap::Endpoint::new("db.example.com", 5432);
+        return Map::unsharded("app", endpoint, Vec::new());
+    }
+    let path = format!("tests/golden/route/maps/{name}.toml");
+    Map::parse(&fs::read_to_string(&path).unwrap(), &path).unwrap_or_else(|e| panic!("{e:?}"))
+}
+
+/// Lines `$n value`, `$n:oid value`, `$n null` or `$n:oid x'hex'` before the SQL
+/// are the parameters, in order.
+fn run(map: &Map, input: &str) -> Explanation {
+    let mut values: Vec<(Option<Vec<u8>>, Format, u32)> = Vec::new();
+    let mut sql = Vec::new();
+    for line in input.lines() {
+        let is_param = line.starts_with('$') && line[1..].starts_with(|c: char| c.is_ascii_digit());
+        if !is_param {
+            sql.push(line);
+            continue;
+        }
+        let (head, value) = line.split_once(' ').unwrap_or((line, ""));
+        let oid = head.split_once(':').map_or(0, |(_, oid)| oid.parse().unwrap());
+        let hex = value.strip_prefix("x'").and_then(|rest| rest.strip_suffix('\''));
+        values.push(match (value, hex) {
+            ("null", _) => (None, Format::Text, oid),
+            (_, Some(hex)) => (Some(bytes(hex)), Format::Binary, oid),
+            (text, None) => (Some(text.as_bytes().to_vec()), Format::Text, oid),
+        });
+    }
+    let params: Vec<Param<'_>> = values
+        .iter()
+        .map(|(value, format, oid)| Param {
+            value: value.as_deref(),
+            format: *format,
+            oid: Oid::new(*oid),
+        })
+        .collect();
+    explain(map, sql.join("\n").as_bytes(), (!params.is_empty()).then_some(&params))
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    hex.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+fn shown(e: &Explanation) -> String {
+    if let Some(refusal) = &e.refusal {
+        let hint = refusal.hint.as_ref().map_or(String::new(), |hint| format!(" | {hint}"));
+        return format!("{}: {}{hint}", refusal.sqlstate, refusal.message);
+    }
+    let keys: Vec<String> =
+        e.keys.iter().map(|key| format!("{}={} ({})", key.place, key.value, key.shard)).collect();
+    let keys = if keys.is_empty() { String::new() } else { format!(" | {}", keys.join(", ")) };
+    let replica = if e.replica_ok { ", replica ok" } else { "" };
+    format!("{} | {}{replica} | {}{keys}", e.targets, e.access, e.reason)
+}
