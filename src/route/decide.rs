@@ -102,6 +102,16 @@ enum Goal {
     Refused(RouteError),
 }
 
+/// The plan of a text of one statement, or of none.
+fn alone(goal: Option<Goal>) -> Plan {
+    match goal {
+        None => Plan::Fixed { targets: Targets::AnyShard, reason: Reason::NoTable },
+        Some(Goal::Fixed(targets, reason)) => Plan::Fixed { targets, reason },
+        Some(Goal::Keyed { sources, single }) => Plan::Keyed { sources: sources.into(), single },
+        Some(Goal::Refused(error)) => Plan::Refused(error),
+    }
+}
+
 /// One plan for all statements of a text, which runs as one transaction.
 fn combine(
     goals: Vec<Goal>,
@@ -109,14 +119,7 @@ fn combine(
     world: &World<'_>,
 ) -> Result<Plan, RouteError> {
     if goals.len() <= 1 {
-        return Ok(match goals.into_iter().next() {
-            None => Plan::Fixed { targets: Targets::AnyShard, reason: Reason::NoTable },
-            Some(Goal::Fixed(targets, reason)) => Plan::Fixed { targets, reason },
-            Some(Goal::Keyed { sources, single }) => {
-                Plan::Keyed { sources: sources.into(), single }
-            }
-            Some(Goal::Refused(error)) => Plan::Refused(error),
-        });
+        return Ok(alone(goals.into_iter().next()));
     }
     let mut sources = Vec::new();
     let mut single: Option<ShardId> = None;

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use crate::shardmap::{KeyType, KeyspaceId, Map, Table};
 use crate::sql::shape::{
-    Column, Insert, Level, Operand, Place, RelationKind, Rows, Shape, Target, Value,
+    Column, Insert, Level, Place, RelationKind, Rows, Shape, Side, Target, Value,
 };
 use crate::types::ShardId;
 
@@ -246,10 +246,10 @@ fn solve(shape: &Shape, sharded: &mut [Sharded<'_>], key_uses: &mut [u16]) {
         for equality in &content.equalities {
             let sides = [(&equality.left, &equality.right), (&equality.right, &equality.left)];
             for (mine, other) in sides {
-                let Operand::Column(column) = mine else { continue };
+                let Side::Column(column) = mine else { continue };
                 let Some(at) = resolve(column, level, shape, sharded) else { continue };
                 let one = &sharded[at];
-                if let Operand::Value(value) = other
+                if let Side::Value(value) = other
                     && let Some(source) = source(value, one)
                 {
                     count(&source, key_uses);
@@ -259,8 +259,8 @@ fn solve(shape: &Shape, sharded: &mut [Sharded<'_>], key_uses: &mut [u16]) {
                     continue;
                 }
                 match other {
-                    Operand::Value(value) => edges.push((at, Err(value))),
-                    Operand::Column(column) => {
+                    Side::Value(value) => edges.push((at, Err(value))),
+                    Side::Column(column) => {
                         if let Some(by) = resolve(column, level, shape, sharded)
                             && sharded[by].keyspace == one.keyspace
                         {

@@ -145,10 +145,11 @@ fn access(t: &Tokens<'_>, kind: Kind, nature: Nature, locks: bool) -> Access {
     let reads = match kind {
         Kind::Show | Kind::ExplainRoute | Kind::Empty => true,
         Kind::Select | Kind::CopyOut => {
-            !locks
-                && matches!(nature, Nature::Neutral | Nature::Bound)
-                && !(0..t.len()).any(|i| WRITE_WORDS.iter().any(|word| t.is_word(i, word)))
-                && !(kind == Kind::CopyOut && (0..t.len()).any(|i| t.is_word(i, "program")))
+            let any =
+                |words: &[&str]| (0..t.len()).any(|i| words.iter().any(|word| t.is_word(i, word)));
+            let runs_program = kind == Kind::CopyOut && any(&["program"]);
+            let pure = matches!(nature, Nature::Neutral | Nature::Bound);
+            pure && !locks && !runs_program && !any(WRITE_WORDS)
         }
         Kind::Explain => {
             let analyze = ["analyze", "analyse"];

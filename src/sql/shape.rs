@@ -53,15 +53,15 @@ pub(crate) enum Target {
 /// `left = right`, true of every row that matters of the relations in `restricts`.
 #[derive(Debug)]
 pub(crate) struct Equality {
-    pub(crate) left: Operand,
-    pub(crate) right: Operand,
+    pub(crate) left: Side,
+    pub(crate) right: Side,
     /// Indexes of relations of the level, from and to.
     pub(crate) restricts: (usize, usize),
 }
 
 /// A side of an equality.
 #[derive(Clone, Debug)]
-pub(crate) enum Operand {
+pub(crate) enum Side {
     Column(Column),
     Value(Value),
 }

@@ -51,9 +51,9 @@ pub(crate) fn statements<'a>(text: &'a [u8], list: &'a [Token]) -> Vec<Tokens<'a
             depth += 1;
         } else if all.is_punct(i, ")") {
             depth = depth.saturating_sub(1);
-        } else if all.is_word(i, "begin") && all.is_word(i + 1, "atomic") {
-            atomic += 1;
-        } else if atomic > 0 && all.is_word(i, "case") {
+        } else if (all.is_word(i, "begin") && all.is_word(i + 1, "atomic"))
+            || (atomic > 0 && all.is_word(i, "case"))
+        {
             atomic += 1;
         } else if atomic > 0 && all.is_word(i, "end") {
             atomic -= 1;

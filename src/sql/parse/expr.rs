@@ -8,7 +8,7 @@ use sqlparser::ast::{
 };
 
 use super::{ParseError, Walk, construct, folded};
-use crate::sql::shape::{Column, Equality, Operand, Place, Value};
+use crate::sql::shape::{Column, Equality, Place, Side, Value};
 
 impl Walk {
     pub(super) fn exprs(&mut self, list: &[Expr], level: Option<usize>) -> Result<(), ParseError> {
@@ -241,25 +241,25 @@ impl Walk {
     }
 
     fn equality(&mut self, left: &Expr, right: &Expr, level: usize, restricts: (usize, usize)) {
-        if let (Some(left), Some(right)) = (operand(left), operand(right)) {
+        if let (Some(left), Some(right)) = (side_of(left), side_of(right)) {
             self.shape.levels[level].equalities.push(Equality { left, right, restricts });
         }
     }
 }
 
-fn operand(expr: &Expr) -> Option<Operand> {
+fn side_of(expr: &Expr) -> Option<Side> {
     match expr {
-        Expr::Nested(inner) => operand(inner),
+        Expr::Nested(inner) => side_of(inner),
         Expr::Identifier(name) => {
             let column = Column { qualifier: Vec::new(), name: folded(name), within: None };
-            Some(Operand::Column(column))
+            Some(Side::Column(column))
         }
         Expr::CompoundIdentifier(parts) => {
             let (name, qualifier) = parts.split_last()?;
             let qualifier = qualifier.iter().map(folded).collect();
-            Some(Operand::Column(Column { qualifier, name: folded(name), within: None }))
+            Some(Side::Column(Column { qualifier, name: folded(name), within: None }))
         }
-        other => value(other).map(Operand::Value),
+        other => value(other).map(Side::Value),
     }
 }
 

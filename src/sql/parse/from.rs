@@ -5,7 +5,7 @@ use sqlparser::ast::{
 };
 
 use super::{ParseError, Walk, construct, folded, parts};
-use crate::sql::shape::{Column, Equality, Operand, Relation, RelationKind, Target};
+use crate::sql::shape::{Column, Equality, Relation, RelationKind, Side, Target};
 
 impl Walk {
     pub(super) fn table_with_joins(
@@ -69,7 +69,7 @@ impl Walk {
             let name = parts(column)?.pop().unwrap_or_default();
             let side = |within| {
                 let within = Some(within);
-                Operand::Column(Column { qualifier: Vec::new(), name: name.clone(), within })
+                Side::Column(Column { qualifier: Vec::new(), name: name.clone(), within })
             };
             let (left, right) = (side((start, middle)), side((middle, end)));
             let level = &mut self.shape.levels[level];

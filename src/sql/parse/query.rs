@@ -138,7 +138,7 @@ impl Walk {
                 let name = folded_or_empty(table.table_name.as_ref());
                 let schema = table.schema_name.as_ref().map(folded);
                 let level = self.level(parent);
-                let kind = if schema.is_none() && self.ctes.iter().any(|cte| *cte == name) {
+                let kind = if schema.is_none() && self.ctes.contains(&name) {
                     RelationKind::Other
                 } else {
                     RelationKind::Table { schema, name }
