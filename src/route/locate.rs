@@ -51,7 +51,7 @@ pub(crate) fn with_key<T>(
         KeyPlace::Literal(index) => {
             let literal = values
                 .literals
-                .get(usize::from(index))
+                .get(index as usize)
                 .ok_or(RouteError::BadLiteral { what: "a missing constant" })?;
             with_literal(source, literal, values.text, then)
         }

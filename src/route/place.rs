@@ -123,13 +123,16 @@ pub(crate) fn place(shape: &Shape, world: &World<'_>, uses: &[u16]) -> Result<Pl
             *shared = if only { Shared::KeyOnly } else { Shared::Elsewhere };
         }
     }
-    let mut distinct: Vec<KeySource> = Vec::new();
-    for source in std::mem::take(&mut placed.sources) {
-        if !distinct.contains(&source) {
-            distinct.push(source);
+    // An INSERT of many rows has as many sources, all different.
+    if placed.sources.len() <= COMPARED_MAX {
+        let mut distinct: Vec<KeySource> = Vec::new();
+        for source in std::mem::take(&mut placed.sources) {
+            if !distinct.contains(&source) {
+                distinct.push(source);
+            }
         }
+        placed.sources = distinct;
     }
-    placed.sources = distinct;
     Ok(placed)
 }
 
@@ -385,5 +388,7 @@ fn cast_type(word: &str, key: KeyType) -> Option<KeyType> {
     (family(cast) == family(key)).then_some(cast)
 }
 
+/// More sources are not compared with each other.
+const COMPARED_MAX: usize = 64;
 /// Schemas of the server itself.
 const SYSTEM_SCHEMAS: &[&str] = &["pg_catalog", "information_schema", "pg_toast"];

@@ -57,7 +57,7 @@ pub(crate) struct KeySource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyPlace {
     /// The constant with this index.
-    Literal(u16),
+    Literal(u32),
     /// The parameter with this zero-based index.
     Param { index: u16, shared: Shared },
     /// NULL.

@@ -44,6 +44,7 @@ impl fmt::Display for ParseError {
 /// # Errors
 /// See [`ParseError`].
 pub(crate) fn parse(tokens: &Tokens<'_>) -> Result<Shape, ParseError> {
+    check_depth(tokens)?;
     let text = numbered(tokens)?;
     let unread = |error: sqlparser::parser::ParserError| {
         let reason = error.to_string();
@@ -59,6 +60,37 @@ pub(crate) fn parse(tokens: &Tokens<'_>) -> Result<Shape, ParseError> {
     let mut walk = Walk { shape: Shape::default(), ctes: Vec::new() };
     walk.statement(statement, None)?;
     Ok(walk.shape)
+}
+
+/// Refuses chains of operators so long that walking or dropping the tree, which
+/// leans to one side, could exhaust the stack.
+fn check_depth(t: &Tokens<'_>) -> Result<(), ParseError> {
+    // How many operators each open parenthesis has seen since its last comma.
+    let mut open = vec![0_usize];
+    let mut depth = 0;
+    for i in 0..t.len() {
+        let links = t.kind(i) == Some(Kind::Plain(TokenKind::Operator))
+            || ["::", "["].iter().any(|punct| t.is_punct(i, punct))
+            || LINKS.iter().any(|word| t.is_word(i, word));
+        if t.is_punct(i, "(") {
+            open.push(0);
+        } else if t.is_punct(i, ")") && open.len() > 1 {
+            depth -= open.pop().unwrap_or(0);
+        } else if t.is_punct(i, ",") {
+            depth -= open.last_mut().map_or(0, std::mem::take);
+        } else if links {
+            depth += 1;
+            if let Some(count) = open.last_mut() {
+                *count += 1;
+            }
+            if depth > DEPTH_MAX {
+                return Err(ParseError::Construct(
+                    format!("an expression of more than {DEPTH_MAX} operators").into(),
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The statement with each constant replaced by its number.
@@ -143,7 +175,62 @@ fn parts(name: &ObjectName) -> Result<Vec<Box<str>>, ParseError> {
         .collect()
 }
 
+/// More operators in one expression are refused.
+const DEPTH_MAX: usize = 500;
+/// Words that make an expression or a query deeper.
+const LINKS: &[&str] = &[
+    "and",
+    "or",
+    "is",
+    "isnull",
+    "notnull",
+    "in",
+    "like",
+    "ilike",
+    "similar",
+    "between",
+    "collate",
+    "at",
+    "union",
+    "intersect",
+    "except",
+    "overlaps",
+    "not",
+];
 /// Longer names are cut by the server.
 const NAME_BYTES_MAX: usize = 63;
 /// Operators with an equals sign that the parser reads as the server does.
 const COMPARISONS: &[&[u8]] = &[b"=", b"<=", b">=", b"<>", b"!=", b"=>"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::token;
+
+    fn read(text: &str) -> Result<Shape, ParseError> {
+        let list = token::tokens(text.as_bytes()).unwrap();
+        parse(&token::statements(text.as_bytes(), &list)[0])
+    }
+
+    #[test]
+    fn the_parser_never_sees_a_constant() {
+        let text = "select 'a''b', 17, 1.5, E'\\n' from t where k = $$x$$ -- c";
+        let list = token::tokens(text.as_bytes()).unwrap();
+        let shown = numbered(&token::statements(text.as_bytes(), &list)[0]).unwrap();
+        assert_eq!(shown, "select '0', 1, 2.0, '3' from t where k = '4'");
+    }
+
+    #[test]
+    fn long_chains_of_operators_do_not_exhaust_the_stack() {
+        let chain = |count| format!("select a from t where a{}", " + 1".repeat(count));
+        assert!(read(&chain(450)).is_ok());
+        assert!(read(&chain(200_000)).is_err());
+        assert!(read(&format!("select 1{}", " union select 1".repeat(450))).is_ok());
+        assert!(read(&format!("select 1{}", " union select 1".repeat(100_000))).is_err());
+        assert!(read(&format!("select {}1{}", "(".repeat(10_000), ")".repeat(10_000))).is_err());
+        assert!(read(&format!("select {} 1", "not ".repeat(10_000))).is_err());
+        assert!(read(&format!("select 1{}", "::int".repeat(100_000))).is_err());
+        let rows = "(-1, -2), ".repeat(10_000);
+        assert!(read(&format!("insert into t (a, b) values {rows}(1, 2)")).is_ok());
+    }
+}

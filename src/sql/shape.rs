@@ -88,7 +88,7 @@ pub(crate) struct Value {
 /// Where a value stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    Literal(u16),
+    Literal(u32),
     Param(u16),
     Null,
 }

@@ -19,7 +19,7 @@ pub(crate) struct Token {
 pub(crate) enum Kind {
     Plain(TokenKind),
     /// The constant with this index.
-    Literal(u16, LiteralKind),
+    Literal(u32, LiteralKind),
     Hint,
 }
 
@@ -33,11 +33,11 @@ pub(crate) struct Tokens<'a> {
 /// Lists the tokens of `text`.
 ///
 /// # Errors
-/// As the scanner, and for more constants than can be numbered.
+/// As the scanner.
 pub(crate) fn tokens(text: &[u8]) -> Result<Vec<Token>, ScanError> {
     let mut list = List { tokens: Vec::new(), literals: 0 };
     lex::lex(text, &mut list)?;
-    if list.literals > usize::from(u16::MAX) { Err(ScanError::TooLong) } else { Ok(list.tokens) }
+    Ok(list.tokens)
 }
 
 /// Splits tokens into statements: at semicolons outside parentheses and outside
@@ -186,7 +186,7 @@ fn cut(mut name: String) -> Box<str> {
 
 struct List {
     tokens: Vec<Token>,
-    literals: usize,
+    literals: u32,
 }
 
 impl List {
@@ -202,9 +202,8 @@ impl Sink for List {
     }
 
     fn literal(&mut self, kind: LiteralKind, start: usize, end: usize) {
-        let index = u16::try_from(self.literals).unwrap_or(u16::MAX);
+        self.push(Kind::Literal(self.literals, kind), start, end);
         self.literals += 1;
-        self.push(Kind::Literal(index, kind), start, end);
     }
 
     fn blank(&mut self, _start: usize, _end: usize) {}
