@@ -118,7 +118,11 @@ impl Session {
     /// Names whose Parse failed do not exist.
     fn drop_unconfirmed(&mut self, backend: &mut Backend) {
         for (name, id) in self.unconfirmed.drain(..) {
-            if !backend.prepared().touch(id) {
+            if backend.prepared().touch(id) {
+                if let Some(prepared) = self.statements.find(&name) {
+                    prepared.note_taken();
+                }
+            } else {
                 self.statements.remove(&name);
             }
         }

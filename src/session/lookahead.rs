@@ -59,7 +59,9 @@ impl Feed<'_, '_> {
             let found = match header.tag {
                 tag::PARSE => {
                     let Some(one) = self.read_parse(body) else { return Ahead::Local };
-                    describes |= !self.is_local_text(&one.template);
+                    let known = !one.parse.name.is_empty()
+                        && self.env.registry.is_taken(&one.parse, &self.s.settings);
+                    describes |= !known && !self.is_local_text(&one.template);
                     parsed.push(one);
                     None
                 }

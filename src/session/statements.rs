@@ -5,7 +5,7 @@
 //! parameter types, search_path and role. Comparing it all costs nothing,
 //! because it happens at Parse alone.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -27,6 +27,9 @@ pub struct Prepared {
     pub literals: Literals,
     /// How it is prepared on a backend.
     pub origin: Origin,
+    /// A server has taken it once: the next client that prepares it need not
+    /// ask one.
+    taken: Cell<bool>,
     /// Its route template and the serial of the map that it was made under.
     template: RefCell<(u64, Rc<Template>)>,
 }
@@ -45,6 +48,11 @@ impl Prepared {
     pub fn template(&self, serial: u64) -> Option<Rc<Template>> {
         let slot = self.template.borrow();
         (slot.0 == serial).then(|| Rc::clone(&slot.1))
+    }
+
+    /// A server has taken it.
+    pub fn note_taken(&self) {
+        self.taken.set(true);
     }
 
     /// Keeps a template that was made under the map with this serial.
@@ -85,6 +93,17 @@ impl StatementRegistry {
             context: context_of(settings),
         };
         self.find_or_add(identity, template, literals, |_| parse.query.into())
+    }
+
+    /// True if a server has taken the same statement under the same settings.
+    pub fn is_taken(&self, parse: &Parse<'_>, settings: &SettingsSet) -> bool {
+        let identity = Identity {
+            text: parse.query.into(),
+            raw_types: parse.raw_types().into(),
+            origin: Origin::Parse,
+            context: context_of(settings),
+        };
+        self.known.get(&identity).is_some_and(|shared| shared.taken.get())
     }
 
     /// The shared statement of a PREPARE in SQL: `text` with the name spliced
@@ -128,6 +147,7 @@ impl StatementRegistry {
             text: text(id),
             raw_types: identity.raw_types.clone(),
             literals,
+            taken: Cell::new(false),
             origin: identity.origin,
             template: RefCell::new(template),
         });
