@@ -8,6 +8,7 @@ pub mod auth;
 pub mod backend;
 pub mod cluster;
 pub mod config;
+pub mod control;
 pub mod document;
 pub mod engine;
 pub mod health;

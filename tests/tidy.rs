@@ -38,8 +38,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "control",
         &[
-            "types", "protocol", "sql", "shardmap", "cluster", "config", "health", "net", "engine",
-            "store",
+            "types", "document", "protocol", "sql", "shardmap", "cluster", "config", "health",
+            "net", "engine", "store",
         ],
     ),
     (

@@ -5,6 +5,13 @@
 
 pub mod check;
 pub mod cli;
+pub mod logging;
+pub mod passfile;
+mod plane;
+mod route;
+pub mod secrets;
+mod serve;
+pub mod url;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -16,8 +23,8 @@ use crate::local;
 /// Does what the command line asks and says how it ended.
 pub fn run(cli: Cli) -> Exit {
     match cli.command {
-        Command::Serve(_) => complain(Exit::Failed, "serve is not built in yet"),
-        Command::Route(_) => complain(Exit::Failed, "route is not built in yet"),
+        Command::Serve(args) => serve::run(&args),
+        Command::Route(args) => route::run(&args),
         Command::Local(args) => Exit::Local(local::run(&args)),
         Command::Check(args) => check::run(&args.files),
     }

@@ -1,6 +1,7 @@
 //! The engine from outside: starting it, telling it of new maps, asking what
 //! it does, stopping it.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,15 +13,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::cluster::Cluster;
 use crate::shardmap::Map;
+use crate::types::ShardId;
 
 use super::client::Signals;
 use super::listen::Listeners;
-use super::logins::EngineOptions;
+use super::logins::{BackendLogin, EngineOptions};
 use super::snapshot::EngineSnapshot;
 use super::thread::Thread;
 
 enum Command {
-    Map(String, Arc<Map>),
+    Map(String, Arc<Map>, HashMap<ShardId, BackendLogin>),
     Cluster(String, Arc<Cluster>),
     Snapshot(oneshot::Sender<EngineSnapshot>),
     Kill(u32, oneshot::Sender<bool>),
@@ -100,10 +102,10 @@ async fn keep_time(thread: Rc<Thread>) {
 async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
     while let Some(command) = inbox.recv().await {
         match command {
-            Command::Map(name, map) => {
+            Command::Map(name, map, logins) => {
                 if let Some(database) = thread.database_named(&name) {
                     thread.retire_pools(database, &map);
-                    database.publish_map(map);
+                    database.publish_map(map, logins);
                 }
             }
             Command::Cluster(name, cluster) => {
@@ -150,8 +152,13 @@ impl Handle {
 
     /// A new map is in force: statements and transactions that begin from now
     /// on follow it.
-    pub async fn publish_map(&self, database: &str, map: Arc<Map>) {
-        drop(self.commands.send(Command::Map(database.to_owned(), map)).await);
+    pub async fn publish_map(
+        &self,
+        database: &str,
+        map: Arc<Map>,
+        logins: HashMap<ShardId, BackendLogin>,
+    ) {
+        drop(self.commands.send(Command::Map(database.to_owned(), map, logins)).await);
     }
 
     /// A newer view of the nodes. Dropped if the engine has fallen behind: a

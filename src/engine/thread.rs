@@ -55,7 +55,7 @@ pub(super) struct Database {
     cluster: RefCell<Arc<Cluster>>,
     pub(super) planner: RefCell<Planner>,
     params: RefCell<Option<Rc<ServerParams>>>,
-    logins: HashMap<ShardId, BackendLogin>,
+    logins: RefCell<HashMap<ShardId, BackendLogin>>,
 }
 
 /// Counts of the thread.
@@ -111,7 +111,7 @@ impl Thread {
                     cluster: RefCell::new(Arc::new(unknown_cluster(&database.map))),
                     planner: RefCell::new(Planner::new(number(0), planner_limits(&settings))),
                     params: RefCell::new(None),
-                    logins: database.logins.clone(),
+                    logins: RefCell::new(database.logins.clone()),
                 })
             })
             .collect();
@@ -223,7 +223,8 @@ impl Database {
         Arc::clone(&self.cluster.borrow())
     }
 
-    pub(super) fn publish_map(&self, map: Arc<Map>) {
+    pub(super) fn publish_map(&self, map: Arc<Map>, logins: HashMap<ShardId, BackendLogin>) {
+        *self.logins.borrow_mut() = logins;
         self.planner.borrow_mut().clear();
         *self.cluster.borrow_mut() = Arc::new(unknown_cluster(&map));
         *self.map.borrow_mut() = map;
@@ -235,7 +236,7 @@ impl Database {
     }
 
     pub(super) fn login(&self, shard: ShardId) -> BackendLogin {
-        self.logins.get(&shard).cloned().unwrap_or_default()
+        self.logins.borrow().get(&shard).cloned().unwrap_or_default()
     }
 
     pub(super) fn shard_name(&self, shard: ShardId) -> String {

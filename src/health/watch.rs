@@ -161,6 +161,11 @@ impl Watch {
         }
     }
 
+    /// The present verdict on `node`; `Unknown` if it is not watched.
+    pub fn health(&self, node: NodeId) -> Health {
+        self.nodes.get(&node).map_or(Health::Unknown, |watched| watched.verdict.health())
+    }
+
     /// The snapshot as things stand.
     pub fn cluster(&self) -> Cluster {
         Cluster::new(self.nodes.values().map(|watched| watched.state).collect())

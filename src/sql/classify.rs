@@ -240,7 +240,7 @@ fn is_syntax(t: &Tokens<'_>, name: &str, at: usize) -> bool {
 fn session_call(t: &Tokens<'_>, name: &str, open: usize) -> Option<SessionEffect> {
     match name {
         "set_config" => Some(set_config(t, open)),
-        "currval" | "lastval" | "setval" => Some(SessionEffect::CurrVal),
+        "currval" | "lastval" => Some(SessionEffect::CurrVal),
         "pg_advisory_lock"
         | "pg_advisory_lock_shared"
         | "pg_try_advisory_lock"

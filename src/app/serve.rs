@@ -1,0 +1,368 @@
+//! `keyway serve`: reads what is configured, starts engine and control plane,
+//! and stops them in order.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::cli::{Exit, ServeArgs};
+use super::passfile::{self, Lookup, Wanted};
+use super::plane::{Plane, Served, Shared};
+use super::secrets::Environment;
+use super::url::BackendUrl;
+use super::{complain, logging};
+use crate::admin;
+use crate::auth::{ITERATIONS_DEFAULT, Verifier};
+use crate::config::{Admin, ClientTlsMode, Config, Login};
+use crate::control::files::FileWatch;
+use crate::control::maps::MapFile;
+use crate::engine::{self, BackendLogin, DatabaseOptions, EngineOptions, User, Users};
+use crate::net::{clock, tls};
+use crate::shardmap::{Credentials, Endpoint, Map, SecretRef, TlsMode};
+use crate::types::{Millis, Secret, ShardId};
+
+/// Why the router does not start, and the exit code that says so.
+pub(super) struct Failure(Exit, String);
+
+impl Failure {
+    fn refused(reason: impl Display) -> Self {
+        Self(Exit::Refused, reason.to_string())
+    }
+
+    fn failed(reason: impl Display) -> Self {
+        Self(Exit::Failed, reason.to_string())
+    }
+}
+
+/// Runs the router until a signal ends it.
+pub(super) fn run(args: &ServeArgs) -> Exit {
+    match start(args) {
+        Ok(exit) => exit,
+        Err(Failure(exit, reason)) => complain(exit, reason),
+    }
+}
+
+fn start(args: &ServeArgs) -> Result<Exit, Failure> {
+    let environment = Environment::of_process();
+    let config = read_config(args)?;
+    logging::start(&config.settings.log);
+    let backend = args.backend.clone().or_else(|| config.server.backend.clone());
+    let (served, users) = match &backend {
+        Some(url) => one_database(url, &args.replica, &config, &environment)?,
+        None => databases(args, &config, &environment)?,
+    };
+    if served.is_empty() {
+        return Err(Failure::refused(
+            "nothing to serve: name a shard map (--map FILE, or maps in keyway.toml) or a --backend URL",
+        ));
+    }
+    let listen = match &args.listen {
+        Some(address) => vec![address.clone()],
+        None => config.server.listen.clone(),
+    };
+    let mut options = EngineOptions {
+        listen: listen.iter().map(|text| address_of(text)).collect::<Result<_, _>>()?,
+        unix_socket_dir: config.server.unix_socket_dir.as_ref().map(PathBuf::from),
+        tls: None,
+        tls_required: config.tls.mode == ClientTlsMode::Require,
+        settings: Arc::new(config.settings.clone()),
+        users: Arc::new(users),
+        databases: Vec::new(),
+        console_database: config.server.console_database.clone(),
+        console: None,
+        seed: random_seed()?,
+    };
+    if config.tls.mode != ClientTlsMode::Disable {
+        let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) else {
+            return Err(Failure::refused("tls.mode needs tls.cert and tls.key"));
+        };
+        let server = tls::server_config(Path::new(cert), Path::new(key));
+        options.tls = Some(server.map_err(Failure::refused)?);
+    }
+    for database in &served {
+        options.databases.push(DatabaseOptions {
+            name: database.map.database().to_owned(),
+            map: Arc::clone(&database.map),
+            logins: logins(&database.map, &environment).map_err(Failure::refused)?,
+        });
+    }
+    let (console, requests) = tokio::sync::mpsc::channel(CONSOLE_QUEUE_MAX);
+    options.console = Some(console);
+    let users = Arc::clone(&options.users);
+    let handle = engine::start(options).map_err(Failure::failed)?;
+    for address in handle.local_addrs() {
+        tracing::info!(target: logging::READY, "listening on {address}");
+    }
+    let plane = Arc::new(Plane::new(handle, served, config, users, environment));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::failed)?;
+    let exit = runtime.block_on(control(&plane, requests));
+    runtime.shutdown_timeout(clock::duration(Millis::new(500)));
+    exit
+}
+
+/// The control plane, until a signal ends the router.
+async fn control(
+    plane: &Arc<Plane>,
+    requests: tokio::sync::mpsc::Receiver<engine::console::ConsoleRequest>,
+) -> Result<Exit, Failure> {
+    plane.start_monitors();
+    let source: Arc<dyn admin::Source> = Arc::new(Shared(Arc::clone(plane)));
+    tokio::spawn(admin::task::run(requests, Arc::clone(&source)));
+    if let Some(address) = &plane.config.server.http_listen {
+        let listener = tokio::net::TcpListener::bind(address_of(address)?)
+            .await
+            .map_err(|error| Failure::failed(format!("{address}: {error}")))?;
+        tokio::spawn(async move {
+            if let Err(error) = admin::http::serve(listener, source).await {
+                tracing::error!(%error, "the pages for metrics and health have ended");
+            }
+        });
+    }
+    let watcher = Arc::clone(plane);
+    tokio::spawn(async move {
+        let files = watcher.files();
+        if files.is_empty() {
+            return;
+        }
+        match FileWatch::start(&files) {
+            Ok(mut watch) => loop {
+                watch.changed().await;
+                watcher.reload_changed().await;
+            },
+            Err(error) => tracing::warn!(%error, "map files are not watched; SIGHUP reloads them"),
+        }
+    });
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+    let [mut term, mut int, mut hup] = kinds.map(signal);
+    let (Ok(term), Ok(int), Ok(hup)) = (&mut term, &mut int, &mut hup) else {
+        return Err(Failure::failed("signals can't be received"));
+    };
+    loop {
+        tokio::select! {
+            // Cancel-safe: a signal that was not received stays pending.
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            _ = hup.recv() => { plane.reload().await; }
+        }
+    }
+    tracing::info!("draining: open transactions may finish");
+    plane.drain().await;
+    let deadline = clock::duration(plane.config.settings.timeouts.drain);
+    let ended = tokio::select! {
+        // Cancel-safe: nothing is lost by not waiting any longer.
+        () = plane.until_empty() => Exit::Done,
+        () = tokio::time::sleep(deadline) => Exit::Failed,
+        _ = term.recv() => Exit::Failed,
+        _ = int.recv() => Exit::Failed,
+    };
+    plane.stop().await;
+    Ok(ended)
+}
+
+fn read_config(args: &ServeArgs) -> Result<Config, Failure> {
+    let default = Path::new("keyway.toml");
+    let path = match &args.config {
+        Some(path) => path.as_path(),
+        None if args.backend.is_none() && args.map.is_none() && default.exists() => default,
+        None => return Ok(Config::default()),
+    };
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::failed(format!("{name}: {error}")))?;
+    Config::parse(&text, &name).map_err(|problems| {
+        let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Failure::refused(all.join("\n"))
+    })
+}
+
+/// The databases of map files.
+fn databases(
+    args: &ServeArgs,
+    config: &Config,
+    environment: &Environment,
+) -> Result<(Vec<Served>, Users), Failure> {
+    let folder = args.config.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+    let paths: Vec<PathBuf> = match &args.map {
+        Some(map) => vec![map.clone()],
+        None => config.server.maps.iter().map(|map| folder.join(map)).collect(),
+    };
+    let state = folder.join(&config.server.state_dir);
+    let mut served = Vec::new();
+    for path in paths {
+        let (file, settled) = MapFile::open(&path, &state).map_err(Failure::refused)?;
+        if let Some(reason) = &settled.kept_back {
+            tracing::warn!(file = %path.display(), %reason, "the map in force serves on");
+        }
+        served.push(Served {
+            map: Arc::new(settled.map),
+            file: Some(file),
+            kept_back: settled.kept_back,
+        });
+    }
+    let mut users = Users::default();
+    for user in &config.users {
+        users.by_name.insert(user.name.clone(), make_user(user, environment)?);
+    }
+    Ok((served, users))
+}
+
+fn make_user(user: &crate::config::User, environment: &Environment) -> Result<User, Failure> {
+    let of = |error: &dyn Display| Failure::refused(format!("user {}: {error}", user.name));
+    let mut made = User {
+        admin: user.admin == Admin::Allow,
+        databases: (!user.databases.is_empty()).then(|| user.databases.clone()),
+        pool_mode: user.pool_mode,
+        ..User::default()
+    };
+    let reference = match &user.login {
+        Login::Trust => {
+            made.trust = true;
+            return Ok(made);
+        }
+        Login::Verifier(text) => {
+            let verifier = Verifier::parse(text.expose()).map_err(|error| of(&error))?;
+            made.verifier = Some(Arc::new(verifier));
+            return Ok(made);
+        }
+        Login::Password(secret) => SecretRef::Inline(secret.clone()),
+        Login::PasswordEnv(name) => SecretRef::Env(name.clone()),
+        Login::PasswordFile(path) => SecretRef::File(path.clone()),
+    };
+    let password = environment.resolve(&reference).map_err(|error| of(&error))?;
+    if let Some(password) = password {
+        made.verifier = Some(verifier_of(&password)?);
+        made.password = Some(password);
+    }
+    Ok(made)
+}
+
+fn verifier_of(password: &Secret) -> Result<Arc<Verifier>, Failure> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).map_err(Failure::failed)?;
+    Verifier::from_password(password.expose().as_bytes(), &salt, ITERATIONS_DEFAULT)
+        .map(Arc::new)
+        .map_err(Failure::refused)
+}
+
+/// One unsharded database from URLs: clients log in as the URL's user.
+fn one_database(
+    url: &str,
+    replicas: &[String],
+    config: &Config,
+    environment: &Environment,
+) -> Result<(Vec<Served>, Users), Failure> {
+    let primary = BackendUrl::parse(url).map_err(Failure::refused)?;
+    let user = primary
+        .user
+        .clone()
+        .or_else(|| environment.variable("PGUSER").map(str::to_owned))
+        .ok_or_else(|| Failure::refused("the backend URL names no user"))?;
+    let dbname = primary.database.clone().unwrap_or_else(|| user.clone());
+    let password = password_of(&primary, &user, &dbname, environment);
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for replica in replicas {
+        endpoints.push(BackendUrl::parse(replica).map_err(Failure::refused)?.endpoint);
+    }
+    let credentials = Credentials {
+        user: Some(user.clone()),
+        password: password.clone().map_or(SecretRef::Client, SecretRef::Inline),
+    };
+    let map = Map::unsharded(&dbname, primary.endpoint.clone(), endpoints).with_backend(
+        &dbname,
+        credentials,
+        primary.tls.clone(),
+    );
+    let mut users = Users::default();
+    for user in &config.users {
+        users.by_name.insert(user.name.clone(), make_user(user, environment)?);
+    }
+    let made = match password {
+        Some(password) => User {
+            verifier: Some(verifier_of(&password)?),
+            password: Some(password),
+            admin: true,
+            ..User::default()
+        },
+        // The server trusts the router; the router asks no more of its clients.
+        None => User { trust: true, admin: true, ..User::default() },
+    };
+    users.by_name.entry(user).or_insert(made);
+    Ok((vec![Served { map: Arc::new(map), file: None, kept_back: None }], users))
+}
+
+/// The URL's password, else PGPASSWORD, else the passfile's.
+fn password_of(
+    url: &BackendUrl,
+    user: &str,
+    database: &str,
+    environment: &Environment,
+) -> Option<Secret> {
+    if let Some(password) = &url.password {
+        return Some(password.clone());
+    }
+    if let Ok(password) = environment.secret("PGPASSWORD") {
+        return Some(password);
+    }
+    let wanted = Wanted { host: &url.endpoint.host, port: url.endpoint.port, database, user };
+    match passfile::look_up(environment, wanted) {
+        Lookup::Found(password) => Some(password),
+        Lookup::Absent => None,
+        Lookup::Ignored { reason } => {
+            tracing::warn!(%reason, "passfile is ignored");
+            None
+        }
+    }
+}
+
+/// How to log in at each shard of a map.
+pub(super) fn logins(
+    map: &Map,
+    environment: &Environment,
+) -> Result<HashMap<ShardId, BackendLogin>, String> {
+    let mut out = HashMap::new();
+    for shard in map.shards() {
+        let of = |error: &dyn Display| format!("shard {}: {error}", shard.name);
+        let encrypted = match shard.tls.mode {
+            TlsMode::Disable => None,
+            TlsMode::Prefer | TlsMode::Require | TlsMode::VerifyFull => {
+                Some(tls::client_config(&shard.tls).map_err(|error| of(&error))?)
+            }
+        };
+        out.insert(
+            shard.id,
+            BackendLogin {
+                user: shard.credentials.user.clone(),
+                password: environment
+                    .resolve(&shard.credentials.password)
+                    .map_err(|error| of(&error))?,
+                tls: encrypted,
+                tls_required: matches!(shard.tls.mode, TlsMode::Require | TlsMode::VerifyFull),
+            },
+        );
+    }
+    Ok(out)
+}
+
+fn address_of(text: &str) -> Result<SocketAddr, Failure> {
+    let full = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
+    full.to_socket_addrs()
+        .ok()
+        .and_then(|mut all| all.next())
+        .ok_or_else(|| Failure::refused(format!("{text} is no address: write ADDR:PORT")))
+}
+
+fn random_seed() -> Result<[u8; 32], Failure> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(Failure::failed)?;
+    Ok(seed)
+}
+
+/// Console queries that may wait.
+const CONSOLE_QUEUE_MAX: usize = 64;

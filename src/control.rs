@@ -1,0 +1,12 @@
+//! The control plane's tasks: what watches nodes and files while the engine
+//! serves.
+//!
+//! They run on a thread of their own, so that a slow node or disk delays no
+//! statement. What they find they pass on through the callbacks that the
+//! program gives them; they decide nothing that a pure module could.
+
+pub mod files;
+pub mod maps;
+pub mod monitor;
+mod sampler;
+mod tls;

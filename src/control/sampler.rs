@@ -1,0 +1,171 @@
+//! One connection of the monitor's to one node, and the question it asks.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
+
+use super::monitor::Target;
+use super::tls::Rustls;
+use crate::health::{Answer, Geometry, Identity};
+use crate::types::Lsn;
+
+/// A connection that is open. Dropping it closes it.
+pub(super) struct Sampler {
+    client: Client,
+    driver: JoinHandle<()>,
+    system: Option<u64>,
+    connection: u64,
+}
+
+impl Sampler {
+    /// Connects to `target` within `limit` and asks what never changes.
+    /// `number` counts the connections to this node.
+    pub(super) async fn connect(
+        target: &Target,
+        number: u64,
+        limit: Duration,
+    ) -> Result<(Self, Geometry), SampleError> {
+        let attempt = async {
+            let (client, driver) = open(target).await?;
+            let mut sampler = Self { client, driver, system: None, connection: number };
+            let geometry = sampler.constants().await?;
+            Ok((sampler, geometry))
+        };
+        tokio::time::timeout(limit, attempt).await.map_err(|_| SampleError::Late(limit))?
+    }
+
+    /// Asks the node for its role and position, within `limit`.
+    ///
+    /// Not cancel-safe: after an error or a dropped future the connection is
+    /// of no further use.
+    pub(super) async fn sample(&self, limit: Duration) -> Result<Answer, SampleError> {
+        let asked = tokio::time::timeout(limit, self.client.simple_query(SAMPLE));
+        let messages = asked.await.map_err(|_| SampleError::Late(limit))??;
+        let row = row(&messages)?;
+        let identity = Identity {
+            system: self.system,
+            started_us: number(row, 4)?,
+            connection: self.connection,
+        };
+        let lsn = |column| text(row, column).map(str::parse::<Lsn>).transpose();
+        // The insert position decides: where there is one, the node writes.
+        if let Some(insert) = lsn(2).map_err(|_| SampleError::Answer("an insert position"))? {
+            let timeline = text(row, 3).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+            let timeline = timeline.ok_or(SampleError::Answer("a timeline"))?;
+            return Ok(Answer::Primary { identity, timeline, insert });
+        }
+        if text(row, 0) != Some("t") {
+            return Err(SampleError::Answer("a role"));
+        }
+        let replay = lsn(1).map_err(|_| SampleError::Answer("a replay position"))?;
+        Ok(Answer::Replica { identity, replay })
+    }
+
+    async fn constants(&mut self) -> Result<Geometry, SampleError> {
+        let messages = self.client.simple_query(GEOMETRY).await?;
+        let found = row(&messages)?;
+        let geometry = Geometry::new(number(found, 0)?, number(found, 1)?)
+            .ok_or(SampleError::Answer("sizes of WAL pages and segments"))?;
+        // Some services revoke this function; the start time still tells
+        // incarnations apart.
+        if let Ok(messages) = self.client.simple_query(SYSTEM).await {
+            self.system = row(&messages).and_then(|found| number(found, 0)).ok();
+        }
+        Ok(geometry)
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+async fn open(target: &Target) -> Result<(Client, JoinHandle<()>), SampleError> {
+    let mut config = Config::new();
+    config
+        .host(&target.host)
+        .port(target.port)
+        .dbname(&target.dbname)
+        .user(&target.user)
+        .application_name("keyway monitor");
+    if let Some(password) = &target.password {
+        config.password(password.expose());
+    }
+    match &target.tls {
+        Some(tls) => {
+            config.ssl_mode(if target.tls_required { SslMode::Require } else { SslMode::Prefer });
+            let (client, connection) = config.connect(Rustls::new(tls)).await?;
+            Ok((client, tokio::spawn(async move { drop(connection.await) })))
+        }
+        None => {
+            config.ssl_mode(SslMode::Disable);
+            let (client, connection) = config.connect(NoTls).await?;
+            Ok((client, tokio::spawn(async move { drop(connection.await) })))
+        }
+    }
+}
+
+fn row(messages: &[SimpleQueryMessage]) -> Result<&SimpleQueryRow, SampleError> {
+    let found = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    found.ok_or(SampleError::Answer("a row"))
+}
+
+fn text(row: &SimpleQueryRow, column: usize) -> Option<&str> {
+    row.try_get(column).ok().flatten()
+}
+
+fn number<N: std::str::FromStr>(row: &SimpleQueryRow, column: usize) -> Result<N, SampleError> {
+    text(row, column).and_then(|digits| digits.parse().ok()).ok_or(SampleError::Answer("a number"))
+}
+
+/// Why there is no sample.
+#[derive(Debug)]
+pub(super) enum SampleError {
+    /// Took too long.
+    Late(Duration),
+    /// The connection or the server failed.
+    Postgres(tokio_postgres::Error),
+    /// The answer lacks this.
+    Answer(&'static str),
+}
+
+impl From<tokio_postgres::Error> for SampleError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+impl fmt::Display for SampleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late(limit) => write!(f, "no answer within {} ms", limit.as_millis()),
+            Self::Postgres(error) => {
+                write!(f, "{error}")?;
+                // The library's own words leave out the cause.
+                let cause = std::error::Error::source(error);
+                cause.map_or(Ok(()), |cause| write!(f, ": {cause}"))
+            }
+            Self::Answer(missing) => write!(f, "the answer lacks {missing}"),
+        }
+    }
+}
+
+/// Role, replay position, insert position, timeline, start time. The functions
+/// that only one role has are asked for in that role only; a promotion between
+/// two columns shows as an insert position.
+const SAMPLE: &str = "\
+SELECT pg_is_in_recovery(), \
+CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() END, \
+CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END, \
+CASE WHEN NOT pg_is_in_recovery() THEN substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END, \
+(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
+const GEOMETRY: &str = "\
+SELECT current_setting('wal_block_size'), pg_size_bytes(current_setting('wal_segment_size'))";
+const SYSTEM: &str = "SELECT system_identifier FROM pg_control_system()";
