@@ -69,6 +69,8 @@ pub struct Backend {
     stale: Vec<StatementId>,
     /// Names to close because others took their place.
     evicted: Vec<StatementId>,
+    /// Statements of the running unit that the server did not take.
+    failed_parses: Vec<StatementId>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -99,6 +101,7 @@ impl Backend {
             swallow_ready: false,
             stale: Vec::new(),
             evicted: Vec::new(),
+            failed_parses: Vec::new(),
         }
     }
 
@@ -149,6 +152,12 @@ impl Backend {
         self.answered = false;
         self.mask = mask;
         self.replayable = false;
+        self.failed_parses.clear();
+    }
+
+    /// True if the server did not take a statement of the running unit.
+    pub fn has_failed(&self, id: StatementId) -> bool {
+        self.failed_parses.contains(&id)
     }
 
     /// The session keeps the unit's bytes and can send them again, should a
@@ -289,7 +298,10 @@ impl Backend {
     /// An expectation will never be met: take back what was noted at its send.
     fn forget(&mut self, expect: &Expect) {
         match expect {
-            Expect::Parse(id) | Expect::OwnParse(id) => self.prepared.remove(*id),
+            Expect::Parse(id) | Expect::OwnParse(id) => {
+                self.prepared.remove(*id);
+                self.failed_parses.push(*id);
+            }
             Expect::ParseUnnamed => self.unnamed = None,
             Expect::Query(_)
             | Expect::OwnQuery(_)

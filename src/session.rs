@@ -258,6 +258,8 @@ pub struct Session {
     commit_sent: bool,
     /// The batch has bound a portal.
     bound_in_batch: bool,
+    /// The running unit has sent an unnamed Parse.
+    unnamed_sent: bool,
     /// Names whose Parse the server has not confirmed.
     unconfirmed: Vec<(Box<[u8]>, StatementId)>,
     /// Statements so far.
@@ -294,6 +296,7 @@ impl Session {
             unit_open: false,
             commit_sent: false,
             bound_in_batch: false,
+            unnamed_sent: false,
             unconfirmed: Vec::new(),
             statements_seen: 0,
         };

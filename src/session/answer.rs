@@ -90,7 +90,7 @@ fn describe_columns(columns: &[&str], out: &mut Vec<u8>) {
 impl Feed<'_, '_> {
     /// True if every statement of the text is the router's to answer.
     pub(super) fn is_local_text(&self, template: &Template) -> bool {
-        !template.is_plain()
+        !super::simple::is_hot(template)
             && !template.statements().is_empty()
             && template.statements().iter().all(|facts| self.is_local(facts, template))
     }

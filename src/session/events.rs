@@ -118,7 +118,7 @@ impl Session {
     /// Names whose Parse failed do not exist.
     fn drop_unconfirmed(&mut self, backend: &mut Backend) {
         for (name, id) in self.unconfirmed.drain(..) {
-            if backend.prepared().touch(id) {
+            if !backend.has_failed(id) {
                 if let Some(prepared) = self.statements.find(&name) {
                     prepared.note_taken();
                 }
@@ -172,6 +172,9 @@ impl Session {
     fn on_error(&mut self, env: &mut EventEnv<'_>) {
         self.failed = true;
         self.effects.clear();
+        if env.backend.unnamed().is_none() && self.unnamed_sent {
+            self.unnamed.forget();
+        }
         match self.phase {
             Phase::CopySimple => self.phase = Phase::Await,
             Phase::CopyBatch => self.phase = Phase::SkipBound,

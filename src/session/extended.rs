@@ -90,7 +90,10 @@ impl Feed<'_, '_> {
     fn keep_for_replay(&mut self) {
         self.env.replay.clear();
         let rest = self.input.get(self.at..).unwrap_or_default();
-        let Some(end) = super::lookahead::batch_end(rest, REPLAY_BYTES_MAX) else { return };
+        // Without a Describe the client would take the new rows for the old.
+        let Some(end) = super::lookahead::described_batch_end(rest, REPLAY_BYTES_MAX) else {
+            return;
+        };
         if let Some(batch) = rest.get(..end) {
             self.env.replay.extend_from_slice(batch);
         }
@@ -141,6 +144,7 @@ impl Feed<'_, '_> {
                 backend.push(Expect::ParseUnnamed);
                 backend.set_unnamed(Some(id));
             }
+            self.s.unnamed_sent = true;
             return None;
         }
         let literals = self.env.planner.literals().clone();
@@ -326,11 +330,11 @@ impl Feed<'_, '_> {
                 self.say(&frame);
                 return None;
             }
-            return self.forward_expecting(Expect::Describe, end);
+            return self.forward_expecting(Expect::Describe, describe.name, end);
         }
         let named = match self.named(describe.name) {
             Ok(Some(named)) => named,
-            Ok(None) => return self.forward_expecting(Expect::Describe, end),
+            Ok(None) => return self.forward_expecting(Expect::Describe, describe.name, end),
             Err(refused) => return self.refuse_message(&refused, end),
         };
         let template = match self.template_of(&named) {
@@ -368,14 +372,15 @@ impl Feed<'_, '_> {
             }
             Named::Unnamed(id, _) => {
                 self.ensure_unnamed(id);
-                self.forward_expecting(Expect::Describe, end)
+                self.forward_expecting(Expect::Describe, b"", end)
             }
         }
     }
 
-    fn forward_expecting(&mut self, expect: Expect, end: usize) -> Option<Step> {
+    fn forward_expecting(&mut self, expect: Expect, portal: &[u8], end: usize) -> Option<Step> {
         if self.env.backend.is_none() {
-            let refused = Refused::new(NO_CURSOR, "portal does not exist");
+            let name = String::from_utf8_lossy(portal);
+            let refused = Refused::new(NO_CURSOR, format!("portal \"{name}\" does not exist"));
             return self.refuse_message(&refused, end);
         }
         self.forward(end);
@@ -394,7 +399,7 @@ impl Feed<'_, '_> {
         };
         let Some(portal) = portal else {
             self.s.statements_seen += 1;
-            return self.forward_expecting(Expect::Execute(Report::Nothing), end);
+            return self.forward_expecting(Expect::Execute(Report::Nothing), execute.portal, end);
         };
         if let Some(local) = portal.local {
             if local.is_everywhere() {
@@ -415,7 +420,7 @@ impl Feed<'_, '_> {
         self.s.copy_pending = portal.copy_in;
         self.s.effects.push_back(portal.effects);
         self.s.statements_seen += 1;
-        self.forward_expecting(Expect::Execute(Report::Tag), end)
+        self.forward_expecting(Expect::Execute(Report::Tag), execute.portal, end)
     }
 
     /// The Execute that set out to run everywhere is fed again.
@@ -459,7 +464,7 @@ impl Feed<'_, '_> {
             self.say(CLOSE_COMPLETE);
             return None;
         }
-        self.forward_expecting(Expect::Close, end)
+        self.forward_expecting(Expect::Close, close.name, end)
     }
 
     fn on_flush(&mut self, end: usize) -> Option<Step> {
@@ -654,7 +659,8 @@ impl Feed<'_, '_> {
 
     pub(super) fn malformed(&mut self, what: &str) -> Option<Step> {
         let refused = Refused::new(PROTOCOL_VIOLATION, format!("malformed {what} message"));
-        Some(self.break_off(&refused))
+        let end = self.message_end();
+        self.refuse_message(&refused, end)
     }
 
     fn refuse_message(&mut self, refused: &Refused, end: usize) -> Option<Step> {

@@ -173,6 +173,12 @@ impl Feed<'_, '_> {
 
     /// A message that is not here whole.
     fn on_partial(&mut self, header: Header) -> Option<Step> {
+        if !is_known(header.tag) {
+            return Some(self.break_off(&Refused::new(
+                PROTOCOL_VIOLATION,
+                format!("invalid frontend message type {}", header.tag),
+            )));
+        }
         let whole = header.frame_len();
         let copying = matches!(self.s.phase, Phase::CopySimple | Phase::CopyBatch);
         if header.tag == tag::COPY_DATA {
@@ -214,6 +220,13 @@ impl Feed<'_, '_> {
             }
             _ => Some(self.break_off(&refused)),
         }
+    }
+
+    /// Where the message at hand ends.
+    pub(super) fn message_end(&self) -> usize {
+        let rest = self.input.get(self.at..).unwrap_or_default();
+        let whole = decode_header(rest).ok().flatten().map_or(rest.len(), Header::frame_len);
+        self.at.saturating_add(whole).min(self.input.len())
     }
 
     // === bytes ===
@@ -421,6 +434,26 @@ pub(super) fn refuse_route(error: &RouteError) -> Refused {
     let mut refused = Refused::new(error.sqlstate(), error.to_string());
     refused.hint = error.hint();
     refused
+}
+
+/// False for bytes that open no message of a client's.
+const fn is_known(kind: u8) -> bool {
+    matches!(
+        kind,
+        tag::QUERY
+            | tag::PARSE
+            | tag::BIND
+            | tag::DESCRIBE
+            | tag::EXECUTE
+            | tag::CLOSE
+            | tag::FLUSH
+            | tag::SYNC
+            | tag::FUNCTION_CALL
+            | tag::COPY_DATA
+            | tag::COPY_DONE
+            | tag::COPY_FAIL
+            | tag::TERMINATE
+    )
 }
 
 /// No server reads this.

@@ -188,18 +188,22 @@ impl Feed<'_, '_> {
     }
 }
 
-/// Where a batch that is here whole ends: after its Sync. `None` if it is not
-/// whole, or longer than `max` bytes.
-pub(super) fn batch_end(input: &[u8], max: usize) -> Option<usize> {
+/// Where a batch that is here whole and describes its portal ends: after its
+/// Sync. `None` if it is not whole, describes none, or is longer than `max`
+/// bytes.
+pub(super) fn described_batch_end(input: &[u8], max: usize) -> Option<usize> {
     let mut at = 0;
+    let mut described = false;
     while at <= max {
         let header = decode_header(input.get(at..)?).ok()??;
         let end = at.checked_add(header.frame_len())?;
         if end > input.len() || end > max {
             return None;
         }
+        described |= header.tag == tag::DESCRIBE
+            && input.get(at + HEADER_LEN) == Some(&Target::Portal.code());
         if header.tag == tag::SYNC {
-            return Some(end);
+            return described.then_some(end);
         }
         at = end;
     }

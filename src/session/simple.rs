@@ -8,7 +8,7 @@ use crate::protocol::backend::TxStatus;
 use crate::protocol::encode;
 use crate::protocol::frontend::Query;
 use crate::route::{Targets, Template};
-use crate::sql::statement::{Facts, SessionEffect, TxEffect};
+use crate::sql::statement::{Facts, Kind, SessionEffect, TxEffect};
 use crate::types::Access;
 
 use super::effects::{Effect, Effects, demands};
@@ -24,9 +24,8 @@ use super::{Holds, Phase, Step, Stream, Tx, Want};
 impl Feed<'_, '_> {
     pub(super) fn on_query(&mut self, body: &[u8], end: usize) -> Option<Step> {
         let Ok(Query(text)) = Query::decode(body) else {
-            return Some(
-                self.break_off(&Refused::new(PROTOCOL_VIOLATION, "malformed Query message")),
-            );
+            let refused = Refused::new(PROTOCOL_VIOLATION, "invalid string in message");
+            return self.refuse_simple(&refused, end);
         };
         if let Some(frame) = self.s.pending.take_refused() {
             self.consume(end);
@@ -45,7 +44,7 @@ impl Feed<'_, '_> {
         };
         self.s.unnamed.forget();
         let Some(template) = template else { return self.on_unreadable_query(end) };
-        if template.is_plain() {
+        if is_hot(&template) {
             self.on_plain_query(text, template, placed, end)
         } else {
             self.on_effective_query(text, template, placed, end)
@@ -125,6 +124,7 @@ impl Feed<'_, '_> {
         self.s.failed = false;
         self.s.copy_pending = false;
         self.s.bound_in_batch = false;
+        self.s.unnamed_sent = false;
         let mask = outside.then_some(TxStatus::InTransaction);
         if let Some(backend) = self.backend() {
             backend.begin_unit(mask);
@@ -470,6 +470,21 @@ impl Feed<'_, '_> {
             }
             _ => Err(Refused::new(NOT_SUPPORTED, "not a prepared statement")),
         }
+    }
+}
+
+/// The statements of the hot path: they change neither session nor transaction,
+/// run on one shard, and the router never answers them itself.
+pub(super) fn is_hot(template: &Template) -> bool {
+    match template.statements() {
+        [one] => {
+            one.is_plain()
+                && matches!(
+                    one.kind,
+                    Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge
+                )
+        }
+        _ => false,
     }
 }
 
