@@ -188,10 +188,6 @@ impl Holds {
         self.0 |= other.0;
     }
 
-    fn remove(&mut self, other: Self) {
-        self.0 &= !other.0;
-    }
-
     /// The reasons as words, for the console.
     pub fn words(self) -> String {
         const WORDS: [(Holds, &str); 6] = [

@@ -3,6 +3,8 @@
 //! `tests/golden/hash/*.txt` hold what a server said; the file of a type can
 //! be made again with the statement that [`recompute_sql`] prints for a value.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail by panicking")]
+
 use std::fs;
 
 use keyway::shardmap::{Key, Map};

@@ -1,6 +1,8 @@
 //! Golden cases of routing: map, SQL and parameters → targets, access, reason,
 //! or the refusal. `UPDATE_GOLDEN=1` rewrites the outputs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail by panicking")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;

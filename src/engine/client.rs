@@ -30,6 +30,7 @@ pub(super) struct ClientEntry {
     /// client until they are through, so that they hit nobody else.
     pub(super) cancels: Cell<u32>,
     /// Backends that wait for that.
+    #[allow(clippy::vec_box, reason = "pools hand boxes around; they are not moved in memory")]
     pub(super) limbo: RefCell<Vec<Box<Conn>>>,
     pub(super) state: Cell<State>,
     pub(super) statements: Cell<u64>,
@@ -50,17 +51,6 @@ pub(super) enum State {
     Waiting,
     Active,
     InTransaction,
-}
-
-impl State {
-    pub(super) const fn word(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Waiting => "waiting",
-            Self::Active => "active",
-            Self::InTransaction => "in transaction",
-        }
-    }
 }
 
 /// What others ask of a client's task.

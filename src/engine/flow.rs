@@ -10,7 +10,7 @@ use crate::types::{Access, Consistency, NodeId, ShardId, SqlState};
 
 use super::client::Running;
 use super::conn::Conn;
-use super::driver::{Driver, KEPT_BYTES, Moved};
+use super::driver::{Driver, Moved};
 use super::thread::READ_BYTES;
 
 impl Driver {
@@ -21,7 +21,7 @@ impl Driver {
         }
         let bytes = std::mem::take(&mut self.inbuf);
         let consumed = self.feed(cx, &bytes);
-        if consumed < bytes.len() || KEPT_BYTES > 0 {
+        if consumed < bytes.len() {
             let mut bytes = bytes;
             bytes.drain(..consumed);
             self.inbuf = bytes;

@@ -119,7 +119,7 @@ async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
                 if let Some(client) = &client {
                     client.signal(|signals| signals.kill = true);
                 }
-                drop(reply.send(client.is_some()));
+                let _asker_left = reply.send(client.is_some());
             }
             Command::Drain => {
                 thread.draining.set(true);

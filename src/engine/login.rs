@@ -315,9 +315,8 @@ impl Newcomer {
                 Err(error) => Err(error),
             }
         } else {
-            match self.greet(thread, &hello, &entry).await {
-                Ok(driver) => driver.run().await,
-                Err(()) => {}
+            if let Ok(driver) = self.greet(thread, &hello, &entry).await {
+                driver.run().await;
             }
             Ok(())
         };

@@ -14,10 +14,6 @@ impl ServerParams {
         self.entries.push((name.into(), value.into()));
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<&str> {
-        self.entries.iter().find(|(n, _)| &**n == name).map(|(_, value)| &**value)
-    }
-
     /// What a client with these startup settings is told: the server's own
     /// values, with the client's where it gave one. A node's own state is not
     /// told, because the node may change.

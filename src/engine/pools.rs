@@ -113,10 +113,6 @@ impl SharedPool {
         self.0.node.get()
     }
 
-    pub(super) fn shard(&self) -> ShardId {
-        self.0.shard
-    }
-
     pub(super) fn address(&self) -> &str {
         &self.0.address
     }
@@ -149,6 +145,7 @@ fn same_access(old: &Map, new: &Map, shard: ShardId) -> bool {
 }
 
 /// Connections whose pool has already stopped counting them.
+#[allow(clippy::vec_box, reason = "pools hand boxes around; they are not moved in memory")]
 pub(super) fn drop_uncounted(conns: Vec<Box<Conn>>) {
     for mut conn in conns {
         conn.counted = false;

@@ -219,10 +219,6 @@ impl Database {
         look(&self.cluster.borrow())
     }
 
-    pub(super) fn cluster(&self) -> Arc<Cluster> {
-        Arc::clone(&self.cluster.borrow())
-    }
-
     pub(super) fn publish_map(&self, map: Arc<Map>, logins: HashMap<ShardId, BackendLogin>) {
         *self.logins.borrow_mut() = logins;
         self.planner.borrow_mut().clear();

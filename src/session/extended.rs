@@ -46,10 +46,10 @@ impl Feed<'_, '_> {
                 Ahead::More => return self.wait_for_more(),
                 Ahead::Local => {}
             }
-        } else if !self.s.unit_open {
-            if let Some(step) = self.begin_batch() {
-                return Some(step);
-            }
+        } else if !self.s.unit_open
+            && let Some(step) = self.begin_batch()
+        {
+            return Some(step);
         }
         if self.s.phase == Phase::Idle {
             self.s.phase = Phase::Batch;

@@ -60,30 +60,28 @@ impl Refused {
 }
 
 /// `feature_not_supported`
-pub const NOT_SUPPORTED: SqlState = SqlState::new("0A000");
+pub(super) const NOT_SUPPORTED: SqlState = SqlState::new("0A000");
 /// `in_failed_sql_transaction`
-pub const IN_FAILED_TRANSACTION: SqlState = SqlState::new("25P02");
+pub(super) const IN_FAILED_TRANSACTION: SqlState = SqlState::new("25P02");
 /// `no_active_sql_transaction`
-pub const NO_TRANSACTION: SqlState = SqlState::new("25P01");
+pub(super) const NO_TRANSACTION: SqlState = SqlState::new("25P01");
 /// `active_sql_transaction`
-pub const ACTIVE_TRANSACTION: SqlState = SqlState::new("25001");
+pub(super) const ACTIVE_TRANSACTION: SqlState = SqlState::new("25001");
 /// `invalid_sql_statement_name`
-pub const NO_STATEMENT: SqlState = SqlState::new("26000");
+pub(super) const NO_STATEMENT: SqlState = SqlState::new("26000");
 /// `duplicate_prepared_statement`
-pub const DUPLICATE_STATEMENT: SqlState = SqlState::new("42P05");
+pub(super) const DUPLICATE_STATEMENT: SqlState = SqlState::new("42P05");
 /// `invalid_savepoint_specification`
-pub const NO_SAVEPOINT: SqlState = SqlState::new("3B001");
+pub(super) const NO_SAVEPOINT: SqlState = SqlState::new("3B001");
 /// `program_limit_exceeded`
-pub const LIMIT_EXCEEDED: SqlState = SqlState::new("54000");
+pub(super) const LIMIT_EXCEEDED: SqlState = SqlState::new("54000");
 /// `protocol_violation`
-pub const PROTOCOL_VIOLATION: SqlState = SqlState::new("08P01");
+pub(super) const PROTOCOL_VIOLATION: SqlState = SqlState::new("08P01");
 /// `invalid_parameter_value`
-pub const INVALID_VALUE: SqlState = SqlState::new("22023");
+pub(super) const INVALID_VALUE: SqlState = SqlState::new("22023");
 /// `undefined_object`
-pub const UNDEFINED_OBJECT: SqlState = SqlState::new("42704");
+pub(super) const UNDEFINED_OBJECT: SqlState = SqlState::new("42704");
 /// `connection_failure`
-pub const CONNECTION_FAILURE: SqlState = SqlState::new("08006");
+pub(super) const CONNECTION_FAILURE: SqlState = SqlState::new("08006");
 /// `transaction_resolution_unknown`
-pub const OUTCOME_UNKNOWN: SqlState = SqlState::new("08007");
-/// `query_canceled`
-pub const CANCELED: SqlState = SqlState::new("57014");
+pub(super) const OUTCOME_UNKNOWN: SqlState = SqlState::new("08007");

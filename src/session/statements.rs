@@ -179,33 +179,33 @@ fn context_of(settings: &SettingsSet) -> Box<str> {
 
 /// One client's names.
 #[derive(Default)]
-pub struct Statements {
+pub(super) struct Statements {
     names: HashMap<Box<[u8]>, Rc<Prepared>>,
 }
 
 impl Statements {
     /// The statement that the client calls `name`.
-    pub fn find(&self, name: &[u8]) -> Option<&Rc<Prepared>> {
+    pub(super) fn find(&self, name: &[u8]) -> Option<&Rc<Prepared>> {
         self.names.get(name)
     }
 
     /// Notes a name.
-    pub fn insert(&mut self, name: &[u8], prepared: Rc<Prepared>) {
+    pub(super) fn insert(&mut self, name: &[u8], prepared: Rc<Prepared>) {
         self.names.insert(name.into(), prepared);
     }
 
     /// Forgets a name; true if there was one.
-    pub fn remove(&mut self, name: &[u8]) -> bool {
+    pub(super) fn remove(&mut self, name: &[u8]) -> bool {
         self.names.remove(name).is_some()
     }
 
     /// Forgets all.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.names.clear();
     }
 
     /// How many names there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.names.len()
     }
 }
@@ -213,7 +213,7 @@ impl Statements {
 /// A client's unnamed statement: one text, replaced by every unnamed Parse,
 /// gone with the next simple query. Its buffers are used again.
 #[derive(Default)]
-pub struct Unnamed {
+pub(super) struct Unnamed {
     /// Its number, while there is one.
     pub id: Option<StatementId>,
     /// The text.
@@ -228,7 +228,7 @@ pub struct Unnamed {
 
 impl Unnamed {
     /// Takes the place of the one before.
-    pub fn replace(
+    pub(super) fn replace(
         &mut self,
         id: StatementId,
         parse: &Parse<'_>,
@@ -245,7 +245,7 @@ impl Unnamed {
     }
 
     /// There is none any more; a large text gives its memory back.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.id = None;
         self.template = None;
         if self.text.capacity() > KEPT_TEXT_MAX {
