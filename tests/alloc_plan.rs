@@ -1,5 +1,7 @@
 //! A warm plan and its route allocate nothing.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail by panicking")]
+
 use std::alloc::System;
 
 use keyway::route::{Param, Planner, PlannerLimits, SearchPath, World};

@@ -1,6 +1,8 @@
 //! The configuration file: what is read, what is refused, and that the manual
 //! page and schema are the ones the code makes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail by panicking")]
+
 use std::fs;
 
 use keyway::config::{Config, Login, PoolMode, page, schema};

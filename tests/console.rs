@@ -3,6 +3,8 @@
 //! `tests/golden/console/*.txt` hold cases, separated by blank lines: comment
 //! lines, the text as a client sends it, `----`, and the replies.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail by panicking")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;

@@ -1,6 +1,8 @@
 //! Properties of planning: no text makes it panic, and a cached plan says what
 //! a fresh one says.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail by panicking")]
+
 use keyway::route::{Planner, PlannerLimits, Route, RouteError, SearchPath, World};
 use keyway::shardmap::{Endpoint, Map};
 use proptest::prelude::*;

@@ -1,6 +1,8 @@
 //! The example maps are valid, print back as themselves, and the schema in
 //! `shardmaps/` is the one the code makes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail by panicking")]
+
 use std::fs;
 
 use keyway::shardmap::{Adoption, Change, Key, KeyType, Map, Table, adopt, schema};

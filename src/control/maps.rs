@@ -245,7 +245,7 @@ mod tests {
         let (mut file, first) = world.open().unwrap();
         world.write(&ONE.replace("a = [\"0-1\"]", "a = [\"0-2\"]"));
         let error = file.reload(&first.map, |_| Ok(())).unwrap_err().to_string();
-        assert!(error.contains("map.toml:15:"), "{error}");
+        assert!(error.contains("map.toml:20:"), "{error}");
         world.write(ONE);
         assert_eq!(world.open().unwrap().1, first);
     }
