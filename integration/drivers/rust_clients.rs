@@ -29,12 +29,12 @@ pub(crate) fn run_all(url: &str) -> Vec<Check> {
     let mut done = Vec::new();
     for (name, run) in CHECKS {
         let outcome = local.block_on(&runtime, async {
-            tokio::time::timeout(Duration::from_secs(40), run(url.to_owned())).await
+            tokio::time::timeout(Duration::from_secs(12), run(url.to_owned())).await
         });
         let seen = match outcome {
             Ok(Ok(seen)) => Ok(seen),
             Ok(Err(error)) => Err(words(error.as_ref())),
-            Err(_) => Err("still running after 40 s".to_owned()),
+            Err(_) => Err("still running after 12 s".to_owned()),
         };
         done.push(Check { name, seen });
     }

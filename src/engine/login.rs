@@ -129,8 +129,12 @@ impl Newcomer {
         let mut asked = (false, false);
         loop {
             let encrypted = self.stream()?.is_private();
-            let decoded = startup::decode(&self.buf)
-                .map_err(|e| refuse_with(e.sqlstate(), e.to_string(), e.hint()))?;
+            let decoded = match startup::decode(&self.buf) {
+                Ok(decoded) => decoded,
+                // Whatever a cancel request says, the answer is silence.
+                Err(_) if self.buf.get(4..8) == Some(CANCEL_CODE) => return Err(Ended::Quiet),
+                Err(e) => return Err(refuse_with(e.sqlstate(), e.to_string(), e.hint()).into()),
+            };
             let Some((packet, consumed)) = decoded else {
                 self.read().await?;
                 continue;
@@ -188,6 +192,9 @@ impl Newcomer {
         let tcp = matches!(self.stream, Some(Stream::Tcp(_)));
         let Some(config) = thread.tls().filter(|_| tcp) else {
             self.stream()?.write_all(b"N").await?;
+            if !self.buf.is_empty() {
+                return Err(refuse("08P01", "received data behind an SSL request").into());
+            }
             return Ok(());
         };
         if !self.buf.is_empty() {
@@ -465,6 +472,8 @@ fn refuse_with(state: SqlState, message: String, hint: Option<String>) -> Refuse
     refused
 }
 
+/// The code that opens a CancelRequest: 1234 in the high half, 5678 in the low.
+const CANCEL_CODE: &[u8] = &[0x04, 0xD2, 0x16, 0x2E];
 /// Most bytes of settings in a startup message.
 const STARTUP_SETTINGS_MAX: usize = 8 * 1024;
 /// Most bytes of settings that a session carries from backend to backend.
