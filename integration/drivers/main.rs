@@ -60,10 +60,14 @@ fn tokio_postgres_and_deadpool_see_the_same() {
     let direct = rust_clients::run_all(&urls.direct);
     let router = rust_clients::run_all(&urls.router);
     let mut wrong = Vec::new();
+    let meant = meant_differences();
     for (ours, theirs) in direct.iter().zip(&router) {
         match (&ours.seen, &theirs.seen) {
             (Err(error), _) => wrong.push(format!("FAIL {}: {error} [direct]", ours.name)),
             (Ok(_), Err(error)) => wrong.push(format!("FAIL {}: {error} [router]", ours.name)),
+            (Ok(a), Ok(b)) if a != b && meant.iter().any(|name| name == ours.name) => {
+                println!("ok {} (differs)", ours.name);
+            }
             (Ok(a), Ok(b)) if a != b => {
                 wrong.push(format!("FAIL {}\n  direct: {a:?}\n  router: {b:?}", ours.name));
             }
@@ -71,6 +75,15 @@ fn tokio_postgres_and_deadpool_see_the_same() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Checks whose difference stands in differences.txt with its reason.
+fn meant_differences() -> Vec<String> {
+    include_str!("differences.txt")
+        .lines()
+        .filter_map(|line| line.strip_prefix("tokio ")?.split_whitespace().next())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Where the database is, both ways.

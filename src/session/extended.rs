@@ -285,7 +285,7 @@ impl Feed<'_, '_> {
                 }
             }
         }
-        if template.is_plain() {
+        if super::simple::is_hot(template) {
             if !self.s.portals.is_empty() {
                 self.s.portals.remove(bind.portal());
             }
