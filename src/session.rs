@@ -184,6 +184,11 @@ impl Holds {
         self.0 == 0
     }
 
+    /// True if all of `other` hold.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
     fn add(&mut self, other: Self) {
         self.0 |= other.0;
     }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::protocol::backend::TxStatus;
-use crate::session::{Refused, Session};
+use crate::session::{Holds, Refused, Session};
 use crate::types::{Consistency, Millis, Moment, SqlState};
 
 use super::cleanup::LeftBehind;
@@ -350,7 +350,9 @@ impl Driver {
         }
         let Some(conn) = self.conn.take() else { return };
         self.entry.running.borrow_mut().take();
-        let left = if self.session.is_mid_message() {
+        // A temporary schema stays in sight of whoever comes next: such a
+        // backend is not passed on.
+        let left = if self.session.is_mid_message() || self.session.holds().contains(Holds::TEMP) {
             LeftBehind::HalfMessage
         } else if self.session.is_batch_open() {
             LeftBehind::OpenBatch
