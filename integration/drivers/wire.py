@@ -120,7 +120,7 @@ class Wire:
 
     def transcript(self):
         """What came since the last call, on one line; equal rows are counted."""
-        out, self.log = squeeze(self.log), []
+        out, self.log = squeeze(reports_in_order(self.log)), []
         return " ".join(out)
 
     def run(self, *messages, ready=1):
@@ -351,6 +351,19 @@ def columns(body):
         _, _, oid, length, modifier, form = struct.unpack("!IHIhiH", body[end + 1 : end + 19])
         at = end + 19
         yield f"{name}:{oid}:{length}:{modifier}:{form}"
+
+
+def reports_in_order(log):
+    """Neighbouring ParameterStatus messages sorted: a RESET that takes back
+    several settings reports them in the order of a hash table."""
+    out, reports = [], []
+    for word in log:
+        if word.startswith("S("):
+            reports.append(word)
+            continue
+        out += sorted(reports) + [word]
+        reports = []
+    return out + sorted(reports)
 
 
 def squeeze(log):
