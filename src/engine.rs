@@ -3,7 +3,7 @@
 //!
 //! It decides nothing that a machine below could decide: it reads, lets the
 //! machines say what comes next, and writes. One task per client does so on
-//! the client's socket and on that of the backend which the client holds, so
+//! the client's socket and on those of the backends which the client holds, so
 //! that a query costs two reads and two writes and no other wake-up.
 //!
 //! `docs/adr/0002-one-task-per-client.md` has the measurements behind it.
@@ -23,6 +23,7 @@ mod listen;
 mod login;
 mod logins;
 mod params;
+mod participants;
 mod pools;
 mod report;
 pub mod snapshot;

@@ -1,9 +1,10 @@
 //! One client's machine, after its login: phases, prepared statements,
 //! portals, tracked settings, holds and the transaction that has no shard yet.
 //!
-//! Bytes go in ([`Session::feed`]), bytes for the client and for the one
-//! backend it holds come out, with a [`Step`] that says what the shell must do
-//! next. It knows nothing of sockets, pools or time.
+//! Bytes go in ([`Session::feed`]), bytes for the client and for one of the
+//! backends that it holds come out, with a [`Step`] that says what the shell
+//! must do next. Shards are its participants: a set, of which one is the common
+//! case. It knows nothing of sockets, pools or time.
 //!
 //! Sources: PostgreSQL manual, "Message Flow"; hazards A to E of
 //! `docs/hazards.md`.
@@ -15,6 +16,7 @@ mod extended;
 mod feed;
 mod lazy;
 mod lookahead;
+mod members;
 mod place;
 mod refusal;
 mod simple;
@@ -56,7 +58,8 @@ pub struct Env<'e> {
     /// Says which node a read of a shard at a level would use, and why; only
     /// EXPLAIN ROUTE asks.
     pub choose: &'e dyn Fn(ShardId, Consistency) -> String,
-    /// The backend that the session holds, and its shard.
+    /// Of the backends that the session holds, the one that it speaks to, and
+    /// its shard.
     pub backend: Option<(&'e mut Backend, ShardId)>,
     /// For the client.
     pub to_client: &'e mut Vec<u8>,
@@ -118,9 +121,9 @@ pub struct Want {
 /// What the shell does after the session has heard the backend's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
-    /// Keep the backend and go on.
+    /// Keep the participant and go on.
     Keep,
-    /// Give the backend back to its pool.
+    /// Give the participant's backend back to its pool.
     Release,
     /// Feed the kept bytes of the unit again, on the same backend.
     Replay,
@@ -236,6 +239,8 @@ pub struct Session {
     /// An error came in the running unit.
     failed: bool,
     holds: Holds,
+    /// The shards that take part in the transaction or the unit.
+    members: members::Members,
     consistency: Option<Consistency>,
     /// What the next feed needs to know of the unit that it begins.
     pending: place::Pending,
@@ -285,6 +290,7 @@ impl Session {
             effects: VecDeque::new(),
             failed: false,
             holds: Holds::default(),
+            members: members::Members::default(),
             consistency: None,
             pending: place::Pending::default(),
             outside: false,
@@ -341,6 +347,21 @@ impl Session {
     pub fn in_transaction(&self, backend: Option<&Backend>) -> bool {
         matches!(self.tx, Tx::Lazy(_))
             || backend.is_some_and(|b| b.status() != crate::protocol::backend::TxStatus::Idle)
+    }
+
+    /// The shell holds a backend of this shard for the session from now on.
+    pub fn join(&mut self, shard: ShardId) {
+        self.members.join(shard);
+    }
+
+    /// The shell holds none of this shard any more.
+    pub fn leave(&mut self, shard: ShardId) {
+        self.members.leave(shard);
+    }
+
+    /// How many shards take part in what the session does.
+    pub fn participants(&self) -> usize {
+        self.members.len()
     }
 
     /// Why the session keeps its backend between transactions.

@@ -29,12 +29,16 @@ impl Thread {
         }
     }
 
-    /// Cancels what runs for the client, if anything does.
+    /// Cancels what runs for the client, on every backend that it holds.
     pub(super) async fn cancel_running(self: &Rc<Self>, client: &Rc<ClientEntry>) {
-        let running = client.running.borrow().clone();
-        let Some(running) = running else { return };
+        let running: Vec<Running> = client.running.borrow().iter().cloned().collect();
         client.cancels.set(client.cancels.get() + 1);
-        self.send_cancel(client.database, &running).await;
+        let mut requests = tokio::task::JoinSet::new();
+        for one in running {
+            let (thread, database) = (Rc::clone(self), client.database);
+            requests.spawn_local(async move { thread.send_cancel(database, &one).await });
+        }
+        while requests.join_next().await.is_some() {}
         client.cancels.set(client.cancels.get() - 1);
         if client.cancels.get() == 0 {
             let freed = std::mem::take(&mut *client.limbo.borrow_mut());

@@ -9,6 +9,7 @@ use crate::backend::CancelKey;
 use crate::types::{Moment, NodeId};
 
 use super::conn::Conn;
+use super::participants::RunningSet;
 
 /// One client, shared between its task and the thread.
 pub(super) struct ClientEntry {
@@ -25,7 +26,7 @@ pub(super) struct ClientEntry {
     /// When the thread raises [`Signals::timeout`]; zero is never.
     pub(super) deadline_ms: Cell<u64>,
     /// What runs for it now.
-    pub(super) running: RefCell<Option<Running>>,
+    pub(super) running: RefCell<RunningSet>,
     /// Cancel requests under way for what runs; the backend stays with the
     /// client until they are through, so that they hit nobody else.
     pub(super) cancels: Cell<u32>,
@@ -37,7 +38,7 @@ pub(super) struct ClientEntry {
     pub(super) holds: Cell<crate::session::Holds>,
 }
 
-/// The backend that a client holds.
+/// A backend that a client holds.
 #[derive(Clone)]
 pub(super) struct Running {
     pub(super) node: NodeId,
@@ -91,7 +92,7 @@ impl ClientEntry {
             signals: Cell::new(Signals::default()),
             waker: RefCell::new(None),
             deadline_ms: Cell::new(0),
-            running: RefCell::new(None),
+            running: RefCell::default(),
             cancels: Cell::new(0),
             limbo: RefCell::new(Vec::new()),
             state: Cell::new(State::Idle),

@@ -9,6 +9,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use crate::backend::Backend;
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::protocol::backend::TxStatus;
@@ -18,6 +19,7 @@ use crate::types::{Consistency, Millis, Moment, SqlState};
 use super::cleanup::LeftBehind;
 use super::client::{ClientEntry, State};
 use super::conn::Conn;
+use super::participants::Participants;
 use super::pools::Waiting;
 use super::thread::{Database, READ_BYTES, Thread};
 
@@ -33,7 +35,8 @@ pub(super) struct Driver {
     pub(super) inbuf: Vec<u8>,
     /// Bytes that the client has not taken yet.
     pub(super) out: Vec<u8>,
-    pub(super) conn: Option<Box<Conn>>,
+    /// The backends that it holds.
+    pub(super) held: Participants,
     pub(super) waiting: Option<Waiting>,
     pub(super) closing: bool,
     /// The client has ended its side.
@@ -74,7 +77,7 @@ impl Driver {
             consistency,
             inbuf: buf,
             out: Vec::new(),
-            conn: None,
+            held: Participants::default(),
             waiting: None,
             closing: false,
             ended: false,
@@ -106,7 +109,7 @@ impl Driver {
             if self.closing && self.out.is_empty() {
                 return Poll::Ready(());
             }
-            moved = moved.or(self.write_backend(cx));
+            moved = moved.or(self.held.write(cx));
             moved = moved.or(self.poll_waiting(cx));
             match self.read_backend(cx, &mut turn) {
                 Moved::Something => moved = Moved::Something,
@@ -166,8 +169,7 @@ impl Driver {
             return Ok(Moved::Nothing);
         }
         let blocked = self.session.is_awaiting() || self.waiting.is_some();
-        let congested =
-            !self.out.is_empty() || self.conn.as_ref().is_some_and(|conn| !conn.out.is_empty());
+        let congested = !self.out.is_empty() || self.held.is_congested();
         if (blocked && self.inbuf.len() >= READ_BYTES) || (congested && !blocked) {
             return Ok(Moved::Nothing);
         }
@@ -243,7 +245,7 @@ impl Driver {
     /// The router shuts down: who has nothing under way goes now.
     pub(super) fn drain(&mut self) {
         let idle = self.session.is_between_units()
-            && !self.session.in_transaction(self.conn.as_ref().map(|conn| &conn.machine))
+            && !self.session.in_transaction(self.held.machine())
             && self.waiting.is_none();
         if idle {
             self.say_goodbye("57P01", "terminating connection: the router is shutting down");
@@ -254,7 +256,7 @@ impl Driver {
         if self.closing {
             return;
         }
-        let mid_frame = self.conn.as_ref().is_some_and(|conn| conn.machine.is_mid_frame());
+        let mid_frame = self.held.machine().is_some_and(Backend::is_mid_frame);
         if !mid_frame {
             let refused = Refused::new(SqlState::new(state), message);
             self.out.extend_from_slice(&refused.fatal_frame());
@@ -324,7 +326,7 @@ impl Driver {
             (State::Waiting, self.thread.settings.pool.checkout_timeout)
         } else if self.session.is_awaiting() {
             (State::Active, timeouts.statement)
-        } else if self.session.in_transaction(self.conn.as_ref().map(|conn| &conn.machine)) {
+        } else if self.session.in_transaction(self.held.machine()) {
             (State::InTransaction, timeouts.idle_in_transaction)
         } else {
             (State::Idle, timeouts.client_idle)
@@ -343,13 +345,18 @@ impl Driver {
 
     // === the end ===
 
-    /// The client is gone: its backend is made fit for others.
+    /// The client is gone: its backends are made fit for others.
     fn part(&mut self) {
         if let Some(waiting) = self.waiting.take() {
             waiting.leave(&self.thread);
         }
-        let Some(conn) = self.conn.take() else { return };
-        self.entry.running.borrow_mut().take();
+        while let Some(conn) = self.held.take_any() {
+            self.part_from(conn);
+        }
+    }
+
+    fn part_from(&mut self, conn: Box<Conn>) {
+        self.entry.running.borrow_mut().remove(&conn);
         // A temporary schema stays in sight of whoever comes next: such a
         // backend is not passed on.
         let left = if self.session.is_mid_message() || self.session.holds().contains(Holds::TEMP) {

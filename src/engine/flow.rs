@@ -3,12 +3,10 @@
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::backend::CancelKey;
 use crate::net::clock;
 use crate::session::{After, Env, EventEnv, Lost, Refused, Step, Want, Writes};
 use crate::types::{Access, Consistency, NodeId, ShardId, SqlState};
 
-use super::client::Running;
 use super::conn::Conn;
 use super::driver::{Driver, Moved};
 use super::thread::READ_BYTES;
@@ -66,7 +64,7 @@ impl Driver {
             })
         };
         let fed = {
-            let (backend, to_backend, replay) = match &mut self.conn {
+            let (backend, to_backend, replay) = match &mut self.held.current {
                 Some(conn) => {
                     let conn = &mut **conn;
                     (Some((&mut conn.machine, conn.shard)), &mut conn.out, &mut conn.replay)
@@ -110,7 +108,7 @@ impl Driver {
     /// Sends what stands in the backend's buffer, then `direct`, which is
     /// copied only if the socket does not take it now.
     fn send(&mut self, cx: &mut Context<'_>, direct: &[u8]) {
-        let Some(conn) = &mut self.conn else { return };
+        let Some(conn) = &mut self.held.current else { return };
         if conn.out.is_empty() && !direct.is_empty() {
             let written = match conn.stream.poll_write(cx, direct) {
                 Poll::Ready(Ok(written)) => written,
@@ -121,32 +119,7 @@ impl Driver {
         } else {
             conn.out.extend_from_slice(direct);
         }
-        let _moved = self.write_backend(cx);
-    }
-
-    pub(super) fn write_backend(&mut self, cx: &mut Context<'_>) -> Moved {
-        let Some(conn) = &mut self.conn else { return Moved::Nothing };
-        if conn.out.is_empty() {
-            return Moved::Nothing;
-        }
-        let mut at = 0;
-        while at < conn.out.len() {
-            match conn.stream.poll_write(cx, conn.out.get(at..).unwrap_or_default()) {
-                Poll::Ready(Ok(written)) => at += written,
-                Poll::Ready(Err(_)) => {
-                    // The read will say why; nothing more can be sent.
-                    at = conn.out.len();
-                }
-                Poll::Pending => break,
-            }
-        }
-        if at == conn.out.len() {
-            conn.out.clear();
-            let _flushed = conn.stream.poll_flush(cx);
-        } else {
-            conn.out.drain(..at);
-        }
-        if at > 0 { Moved::Something } else { Moved::Nothing }
+        let _moved = conn.write(cx);
     }
 
     /// Reads from the backend, if the client can take what it says.
@@ -154,7 +127,8 @@ impl Driver {
         if !self.out.is_empty() || *turn >= READ_BYTES {
             return Moved::Nothing;
         }
-        let Some(conn) = &mut self.conn else { return Moved::Nothing };
+        let Some(conn) = &mut self.held.current else { return Moved::Nothing };
+        let shard = conn.shard;
         let thread = Rc::clone(&self.thread);
         let mut scratch = thread.scratch.borrow_mut();
         let kept = conn.carry.len();
@@ -165,13 +139,13 @@ impl Driver {
         let read = match conn.stream.poll_read(cx, space) {
             Poll::Ready(Ok(0)) => {
                 drop(scratch);
-                self.on_backend_lost();
+                self.on_backend_lost(shard);
                 return Moved::Something;
             }
             Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(_)) => {
                 drop(scratch);
-                self.on_backend_lost();
+                self.on_backend_lost(shard);
                 return Moved::Something;
             }
             Poll::Pending => return Moved::Nothing,
@@ -186,7 +160,7 @@ impl Driver {
                 tracing::error!(client = self.entry.id, %fault, "backend and client part");
                 drop(events);
                 drop(scratch);
-                self.on_backend_lost();
+                self.on_backend_lost(shard);
                 return Moved::Something;
             }
         };
@@ -216,15 +190,17 @@ impl Driver {
 
     /// Lets the session hear what its backend reported.
     fn hear(&mut self, events: &mut Vec<crate::backend::Event>) {
-        let Some(conn) = &mut self.conn else { return };
+        let Some(conn) = &mut self.held.current else { return };
         if events.is_empty() && !conn.machine.is_settled() {
             return;
         }
         self.note_errors(events);
-        let Some(conn) = &mut self.conn else { return };
+        let Some(conn) = &mut self.held.current else { return };
+        let shard = conn.shard;
         let after = self.session.on_events(
             events,
             EventEnv {
+                shard,
                 backend: &mut conn.machine,
                 interner: &mut self.thread.interner.borrow_mut(),
                 to_backend: &mut conn.out,
@@ -237,7 +213,7 @@ impl Driver {
         }
         match after {
             After::Keep => {}
-            After::Release => self.detach(),
+            After::Release => self.detach(shard),
             After::Replay => {
                 let mut bytes = std::mem::take(&mut conn.replay);
                 bytes.extend_from_slice(&self.inbuf);
@@ -314,15 +290,16 @@ impl Driver {
     }
 
     pub(super) fn attach(&mut self, conn: Box<Conn>) {
-        let running = Running { node: conn.pool.node(), key: Rc::<CancelKey>::clone(&conn.key) };
-        *self.entry.running.borrow_mut() = Some(running);
-        self.conn = Some(conn);
+        self.entry.running.borrow_mut().add(&conn);
+        self.session.join(conn.shard);
+        self.held.attach(conn);
     }
 
-    /// The session has no use for its backend any more.
-    fn detach(&mut self) {
-        let Some(conn) = self.conn.take() else { return };
-        self.entry.running.borrow_mut().take();
+    /// The session has no use for its backend of `shard` any more.
+    fn detach(&mut self, shard: ShardId) {
+        let Some(conn) = self.held.take(shard) else { return };
+        self.session.leave(shard);
+        self.entry.running.borrow_mut().remove(&conn);
         if self.entry.cancels.get() > 0 {
             self.entry.limbo.borrow_mut().push(conn);
         } else if conn.machine.is_dirty() {
@@ -334,18 +311,16 @@ impl Driver {
 
     /// A backend that was checked out for a unit which then was refused.
     fn release_unused(&mut self) {
-        let unused = self
-            .conn
-            .as_ref()
-            .is_some_and(|conn| conn.out.is_empty() && self.session.may_release(&conn.machine));
-        if unused {
-            self.detach();
+        let Some(conn) = &self.held.current else { return };
+        if conn.out.is_empty() && self.session.may_release(&conn.machine) {
+            self.detach(conn.shard);
         }
     }
 
-    fn on_backend_lost(&mut self) {
-        let Some(conn) = self.conn.take() else { return };
-        self.entry.running.borrow_mut().take();
+    fn on_backend_lost(&mut self, shard: ShardId) {
+        let Some(conn) = self.held.take(shard) else { return };
+        self.entry.running.borrow_mut().remove(&conn);
+        self.session.leave(shard);
         let told = self.closing;
         match self.session.on_lost(&conn.machine, conn.writes) {
             _ if told => {}
@@ -358,7 +333,7 @@ impl Driver {
                 self.closing = true;
             }
         }
-        let (writes, shard) = (conn.writes, conn.shard);
+        let writes = conn.writes;
         drop(conn);
         tracing::warn!(
             client = self.entry.id,
@@ -370,6 +345,31 @@ impl Driver {
 }
 
 impl Conn {
+    /// Writes what waits for the socket.
+    pub(super) fn write(&mut self, cx: &mut Context<'_>) -> Moved {
+        if self.out.is_empty() {
+            return Moved::Nothing;
+        }
+        let mut at = 0;
+        while at < self.out.len() {
+            match self.stream.poll_write(cx, self.out.get(at..).unwrap_or_default()) {
+                Poll::Ready(Ok(written)) => at += written,
+                Poll::Ready(Err(_)) => {
+                    // The read will say why; nothing more can be sent.
+                    at = self.out.len();
+                }
+                Poll::Pending => break,
+            }
+        }
+        if at == self.out.len() {
+            self.out.clear();
+            let _flushed = self.stream.poll_flush(cx);
+        } else {
+            self.out.drain(..at);
+        }
+        if at > 0 { Moved::Something } else { Moved::Nothing }
+    }
+
     /// True if the server has said nothing since the connection came free.
     pub(super) fn is_quiet(&mut self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());

@@ -90,13 +90,15 @@ impl Thread {
         let connecting = pool.with(crate::pool::Pool::attempts);
         out.extend((0..connecting).map(|_| server(ServerState::Connecting, 0, None)));
         for client in self.clients.borrow().values() {
-            if let Some(running) = &*client.running.borrow()
-                && running.node == pool.node()
-                && client.database == pool.database()
-                && client.user == *pool.user()
-            {
-                out.push(server(ServerState::Active, running.key.pid, Some(u64::from(client.id))));
+            if client.database != pool.database() || client.user != *pool.user() {
+                continue;
             }
+            let running = client.running.borrow();
+            out.extend(
+                running.iter().filter(|one| one.node == pool.node()).map(|one| {
+                    server(ServerState::Active, one.key.pid, Some(u64::from(client.id)))
+                }),
+            );
         }
         out
     }
@@ -121,7 +123,7 @@ impl Thread {
                 statements: client.statements.get(),
                 application_name: client.application.borrow().clone(),
                 holds: client.holds.get().words(),
-                node: client.running.borrow().as_ref().map(|running| running.node),
+                node: client.running.borrow().iter().next().map(|running| running.node),
             })
             .collect();
         out.sort_by_key(|client| client.id);

@@ -11,10 +11,13 @@ use super::refusal::{CONNECTION_FAILURE, OUTCOME_UNKNOWN, Refused};
 use super::{After, Holds, Phase, Session, Tx};
 use crate::backend::Setting;
 use crate::route::SearchPath;
+use crate::types::ShardId;
 
 /// What the session may use while it hears a backend's events.
 pub struct EventEnv<'e> {
-    /// The backend that it holds.
+    /// The participant that speaks.
+    pub shard: ShardId,
+    /// Its backend.
     pub backend: &'e mut Backend,
     /// The thread's shared settings values.
     pub interner: &'e mut SettingsInterner,
@@ -38,6 +41,7 @@ pub enum Lost {
 impl Session {
     /// Takes in what a walk over the backend's replies reported.
     pub fn on_events(&mut self, events: &mut Vec<Event>, mut env: EventEnv<'_>) -> After {
+        debug_assert!(self.members.contains(env.shard), "only participants speak");
         let mut after = After::Keep;
         for event in events.drain(..) {
             match event {
@@ -300,7 +304,7 @@ impl Session {
 
     // === a backend that is gone ===
 
-    /// The held backend's connection broke. `told`: it said why (a FATAL has
+    /// A participant's connection broke. `told`: it said why (a FATAL has
     /// been forwarded), so nothing is added.
     pub fn on_lost(&mut self, backend: &Backend, writes: Writes) -> Lost {
         let was_transaction = backend.status() != TxStatus::Idle;
