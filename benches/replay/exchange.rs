@@ -1,0 +1,253 @@
+//! The machines of the hot path fed with recorded bytes: session, planner,
+//! backends and pool as the engine drives them, without sockets and runtime.
+//!
+//! It does not measure; the bench beside it counts instructions, and
+//! `tests/alloc_hot_path.rs` counts allocations, over the same walk. The
+//! recordings are pgbench's and PostgreSQL 18's own words (`record`).
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use keyway::backend::{Backend, CancelKey, Event, SettingsInterner, SettingsSet};
+use keyway::pool::{Handed, Pool, PoolLimits};
+use keyway::route::{Planner, PlannerLimits};
+use keyway::session::{After, Env, EventEnv, Limits, Session, StatementRegistry, Step, Want};
+use keyway::shardmap::{Endpoint, Map};
+use keyway::types::{Consistency, Millis, Moment, ShardId};
+
+/// What is replayed: a recording, and the map under which it runs.
+pub struct Scenario {
+    /// Its name in `benches/gates.toml`.
+    pub name: &'static str,
+    recorded: &'static str,
+    map: Option<&'static str>,
+}
+
+/// pgbench's select on one database, and the same by key on two shards, in the
+/// three ways in which drivers speak.
+pub const SCENARIOS: [Scenario; 6] = [
+    Scenario { name: "simple", recorded: include_str!("recorded/simple.txt"), map: None },
+    Scenario { name: "extended", recorded: include_str!("recorded/extended.txt"), map: None },
+    Scenario { name: "prepared", recorded: include_str!("recorded/prepared.txt"), map: None },
+    Scenario {
+        name: "sharded-simple",
+        recorded: include_str!("recorded/sharded-simple.txt"),
+        map: Some(TWO_SHARDS),
+    },
+    Scenario {
+        name: "sharded-extended",
+        recorded: include_str!("recorded/sharded-extended.txt"),
+        map: Some(TWO_SHARDS),
+    },
+    Scenario {
+        name: "sharded-prepared",
+        recorded: include_str!("recorded/sharded-prepared.txt"),
+        map: Some(TWO_SHARDS),
+    },
+];
+
+/// One client, its thread's caches, and a pool of each shard.
+pub struct Replay {
+    exchanges: Vec<Exchange>,
+    session: Session,
+    planner: Planner,
+    interner: SettingsInterner,
+    registry: StatementRegistry,
+    map: Arc<Map>,
+    pools: Vec<Pool<Box<Backend>, ()>>,
+    held: Option<(Box<Backend>, ShardId)>,
+    to_client: Vec<u8>,
+    to_backend: Vec<u8>,
+    kept: Vec<u8>,
+    events: Vec<Event>,
+}
+
+struct Exchange {
+    asked: Vec<u8>,
+    answered: Vec<u8>,
+}
+
+impl Replay {
+    /// Everything warm: each query has run on each backend that serves it.
+    pub fn warm(scenario: &Scenario) -> Self {
+        let map = match scenario.map {
+            Some(text) => Map::parse(text, "two shards").unwrap(),
+            None => Map::unsharded("app", Endpoint::new("127.0.0.1", 5432), Vec::new()),
+        };
+        let mut interner = SettingsInterner::default();
+        let settings = interner.intern(SettingsSet::default());
+        let limits = Limits {
+            statement_bytes_max: 1 << 24,
+            held_bytes_max: 1 << 20,
+            statements_max: 1000,
+            settings_bytes_max: 1 << 16,
+        };
+        let mut replay = Self {
+            exchanges: read(scenario.recorded),
+            session: Session::new(limits, "app", Rc::clone(&settings)),
+            planner: Planner::new(7, PlannerLimits::default()),
+            interner,
+            registry: StatementRegistry::default(),
+            pools: map.shards().iter().map(|_| pool(&settings)).collect(),
+            map: Arc::new(map),
+            held: None,
+            to_client: Vec::new(),
+            to_backend: Vec::new(),
+            kept: Vec::new(),
+            events: Vec::new(),
+        };
+        for round in 0..3 {
+            for at in 0..replay.exchanges.len() {
+                if round == 0 || !replay.exchanges[at].only_prepares() {
+                    replay.exchange(at, Check::Answers);
+                }
+            }
+        }
+        replay.exchanges.retain(|exchange| !exchange.only_prepares());
+        replay
+    }
+
+    /// Runs `count` queries, the recorded ones again and again.
+    pub fn run(&mut self, count: usize) {
+        let mut at = 0;
+        for _ in 0..count {
+            self.exchange(at, Check::Nothing);
+            at = if at + 1 == self.exchanges.len() { 0 } else { at + 1 };
+        }
+    }
+
+    fn exchange(&mut self, at: usize, check: Check) {
+        let asked = std::mem::take(&mut self.exchanges[at].asked);
+        let mut answered = std::mem::take(&mut self.exchanges[at].answered);
+        let mut consumed = 0;
+        self.to_backend.clear();
+        let direct = loop {
+            let (step, taken, direct) = self.feed(&asked[consumed..]);
+            let direct = consumed + direct.start..consumed + direct.end;
+            consumed += taken;
+            match step {
+                Step::Checkout(want) => self.check_out(want),
+                Step::Read | Step::Await | Step::Close => break direct,
+            }
+        };
+        if check == Check::Answers {
+            self.to_backend.extend_from_slice(&asked[direct]);
+            assert_eq!(consumed, asked.len(), "the whole message is taken");
+            answered = [PARSE_COMPLETE.repeat(self.own_parses(&asked)), answered].concat();
+        }
+        self.to_client.clear();
+        let (backend, shard) = self.held.as_mut().expect("the query has a backend");
+        let relayed = backend.relay(&answered, &mut self.to_client, &mut self.events).unwrap();
+        assert_eq!(relayed.consumed, answered.len(), "the whole reply is taken");
+        let after = self.session.on_events(
+            &mut self.events,
+            EventEnv {
+                backend,
+                interner: &mut self.interner,
+                to_backend: &mut self.to_backend,
+            },
+        );
+        assert_eq!(after, After::Release, "a query outside a transaction frees its backend");
+        let shard = *shard;
+        if let Some((backend, _)) = self.held.take() {
+            let handed = self.pools[place(shard)].release(NOW, NOW, backend);
+            assert!(matches!(handed, Handed::Kept));
+        }
+        if check == Check::Answers {
+            self.to_client.extend_from_slice(&answered[relayed.direct]);
+            let swallowed = answered.len() - self.to_client.len();
+            assert_eq!(swallowed % PARSE_COMPLETE.len(), 0, "the client sees the server's words");
+            assert_eq!(self.to_client, answered[swallowed..], "and nothing else");
+            answered = self.to_client.clone();
+        }
+        self.exchanges[at] = Exchange { asked, answered };
+    }
+
+    fn feed(&mut self, input: &[u8]) -> (Step, usize, std::ops::Range<usize>) {
+        let mut env = Env {
+            planner: &mut self.planner,
+            interner: &mut self.interner,
+            registry: &mut self.registry,
+            map: &self.map,
+            map_serial: 1,
+            consistency: Consistency::Primary,
+            choose: &|_, _| String::new(),
+            backend: self.held.as_mut().map(|(backend, shard)| (&mut **backend, *shard)),
+            to_client: &mut self.to_client,
+            to_backend: &mut self.to_backend,
+            replay: &mut self.kept,
+        };
+        let fed = self.session.feed(input, &mut env);
+        (fed.step, fed.consumed, fed.direct)
+    }
+
+    fn check_out(&mut self, want: Want) {
+        let backend = self.pools[place(want.shard)].take_idle().expect("a backend is free");
+        self.held = Some((backend, want.shard));
+    }
+
+    /// Parse messages that went to the backend and did not come from the
+    /// client: the recording has no answers to them.
+    fn own_parses(&self, asked: &[u8]) -> usize {
+        parses(&self.to_backend) - parses(asked)
+    }
+}
+
+impl Exchange {
+    /// It makes a named statement, which can be done but once.
+    fn only_prepares(&self) -> bool {
+        self.asked[0] == b'P' && self.asked[5] != 0
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Check {
+    Answers,
+    Nothing,
+}
+
+fn pool(settings: &Rc<SettingsSet>) -> Pool<Box<Backend>, ()> {
+    let mut pool = Pool::new(PoolLimits {
+        size_max: 1,
+        size_min_idle: 0,
+        idle_timeout: Millis::ZERO,
+        lifetime_max: Millis::ZERO,
+        reconnect_min: Millis::ZERO,
+        reconnect_max: Millis::ZERO,
+    });
+    let key = CancelKey { pid: 1, secret: Box::from([0; 4]) };
+    pool.connecting();
+    let handed = pool.connected(NOW, Box::new(Backend::new(key, 200, Rc::clone(settings))));
+    assert!(matches!(handed, Handed::Kept));
+    pool
+}
+
+/// Shards are numbered from 1.
+fn place(shard: ShardId) -> usize {
+    usize::from(shard.number()) - 1
+}
+
+fn read(recorded: &str) -> Vec<Exchange> {
+    let bytes = |line: &str, mark| {
+        let digits = line.strip_prefix(mark).expect("a line is marked with its direction");
+        let pairs = digits.as_bytes().chunks(2);
+        let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        pairs.map(byte).collect::<Vec<_>>()
+    };
+    let lines: Vec<_> = recorded.lines().collect();
+    let pairs = lines.chunks(2);
+    pairs.map(|pair| Exchange { asked: bytes(pair[0], "> "), answered: bytes(pair[1], "< ") }).collect()
+}
+
+fn parses(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while let [kind, a, b, c, d, ..] = *bytes {
+        count += usize::from(kind == b'P');
+        bytes = &bytes[1 + u32::from_be_bytes([a, b, c, d]) as usize..];
+    }
+    count
+}
+
+const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
+const NOW: Moment = Moment::START;
+const TWO_SHARDS: &str = include_str!("two-shards.toml");
