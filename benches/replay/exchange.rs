@@ -143,6 +143,7 @@ impl Replay {
             &mut self.events,
             EventEnv {
                 backend,
+                shard: *shard,
                 interner: &mut self.interner,
                 to_backend: &mut self.to_backend,
             },
@@ -150,6 +151,7 @@ impl Replay {
         assert_eq!(after, After::Release, "a query outside a transaction frees its backend");
         let shard = *shard;
         if let Some((backend, _)) = self.held.take() {
+            self.session.leave(shard);
             let handed = self.pools[place(shard)].release(NOW, NOW, backend);
             assert!(matches!(handed, Handed::Kept));
         }
@@ -183,6 +185,7 @@ impl Replay {
 
     fn check_out(&mut self, want: Want) {
         let backend = self.pools[place(want.shard)].take_idle().expect("a backend is free");
+        self.session.join(want.shard);
         self.held = Some((backend, want.shard));
     }
 
