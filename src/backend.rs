@@ -16,7 +16,7 @@ mod settings;
 pub use expect::{Event, Expect, OwnPurpose, Refusal, Report, SentAs, Tag};
 pub use prepared::{NAME_LEN, PreparedNames, StatementId, backend_name};
 pub use relay::{Fault, Relayed};
-pub use settings::{Setting, SettingsInterner, SettingsSet};
+pub use settings::{Setting, SettingsInterner, SettingsSet, quoted};
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -71,6 +71,9 @@ pub struct Backend {
     evicted: Vec<StatementId>,
     /// Statements of the running unit that the server did not take.
     failed_parses: Vec<StatementId>,
+    /// Command tags that the client reads instead of the server's, for the
+    /// statements of the running simple query.
+    spoken_tags: VecDeque<Option<&'static str>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -102,6 +105,7 @@ impl Backend {
             stale: Vec::new(),
             evicted: Vec::new(),
             failed_parses: Vec::new(),
+            spoken_tags: VecDeque::new(),
         }
     }
 
@@ -153,6 +157,13 @@ impl Backend {
         self.mask = mask;
         self.replayable = false;
         self.failed_parses.clear();
+        self.spoken_tags.clear();
+    }
+
+    /// The client reads these command tags, where there is one, instead of
+    /// those of the simple query's statements.
+    pub fn speak_tags(&mut self, tags: impl IntoIterator<Item = Option<&'static str>>) {
+        self.spoken_tags.extend(tags);
     }
 
     /// True if the server did not take a statement of the running unit.
@@ -217,13 +228,18 @@ impl Backend {
         self.dirty
     }
 
-    /// `DISCARD ALL` has succeeded on it.
-    pub fn reset_done(&mut self, defaults: Rc<SettingsSet>) {
-        self.dirty = false;
+    /// `DEALLOCATE ALL` has succeeded on it.
+    pub fn forget_prepared(&mut self) {
         self.prepared.clear();
         self.stale.clear();
         self.evicted.clear();
         self.unnamed = None;
+    }
+
+    /// `DISCARD ALL` has succeeded on it.
+    pub fn reset_done(&mut self, defaults: Rc<SettingsSet>) {
+        self.dirty = false;
+        self.forget_prepared();
         self.settings = defaults;
     }
 
@@ -242,7 +258,8 @@ impl Backend {
                 | Expect::Describe
                 | Expect::Execute(_)
                 | Expect::Close
-                | Expect::OwnClose
+                | Expect::OwnReply(_)
+                | Expect::OwnPrepare(_)
                 | Expect::FunctionCall
                 | Expect::Say(_)
                 | Expect::Refuse(_) => {
@@ -298,7 +315,7 @@ impl Backend {
     /// An expectation will never be met: take back what was noted at its send.
     fn forget(&mut self, expect: &Expect) {
         match expect {
-            Expect::Parse(id) | Expect::OwnParse(id) => {
+            Expect::Parse(id) | Expect::OwnParse(id) | Expect::OwnPrepare(id) => {
                 self.prepared.remove(*id);
                 self.failed_parses.push(*id);
             }
@@ -309,7 +326,7 @@ impl Backend {
             | Expect::Describe
             | Expect::Execute(_)
             | Expect::Close
-            | Expect::OwnClose
+            | Expect::OwnReply(_)
             | Expect::FunctionCall
             | Expect::Sync
             | Expect::Say(_)

@@ -17,8 +17,11 @@ mod feed;
 mod lazy;
 mod lookahead;
 mod members;
+mod names;
 mod place;
+mod prepare;
 mod refusal;
+mod restore;
 mod simple;
 mod statements;
 mod values;
@@ -39,6 +42,7 @@ use crate::types::{Access, Consistency, ShardId};
 
 use effects::{Effects, Log, PortalEffects};
 use lazy::Lazy;
+use restore::Hidden;
 use statements::{Statements, Unnamed};
 
 /// What a session may use while it reads one piece of input.
@@ -145,10 +149,9 @@ enum Phase {
     Own,
     /// The unit is sent; its ReadyForQuery is owed.
     Await,
-    /// Execute of a COPY FROM STDIN is sent; the client's Sync is held back
-    /// until the server says whether it copies, because a copying server
-    /// would swallow it.
-    CopyStart,
+    /// The client's next message means one thing or another, depending on
+    /// replies that are owed: a Flush is sent, and it waits for them.
+    Settle,
     /// The client sends COPY data of a simple query.
     CopySimple,
     /// The client sends COPY data within an extended batch.
@@ -253,9 +256,9 @@ pub struct Session {
     /// Where a name without a schema is looked up.
     search_path: SearchPath,
     user: Box<str>,
-    /// Settings make the client's statements unreadable (not UTF-8, or old
-    /// string syntax); only an unsharded database serves it then.
-    unreadable: bool,
+    /// Settings hide some of the client's statements from the router (not
+    /// UTF-8, or old string syntax); only an unsharded database serves them.
+    hidden: Hidden,
     /// The batch's last Execute is of a COPY FROM STDIN.
     copy_pending: bool,
     /// A unit has begun on the held backend and not ended.
@@ -298,7 +301,7 @@ impl Session {
             tx_map: None,
             search_path: SearchPath::default(),
             user: user.into(),
-            unreadable: false,
+            hidden: Hidden::default(),
             copy_pending: false,
             unit_open: false,
             commit_sent: false,
@@ -314,7 +317,7 @@ impl Session {
     /// True if a unit is sent and the client must wait.
     pub const fn is_awaiting(&self) -> bool {
         match self.phase {
-            Phase::Await | Phase::CopyStart | Phase::Own => true,
+            Phase::Await | Phase::Settle | Phase::Own => true,
             Phase::Idle
             | Phase::Batch
             | Phase::Skip
@@ -338,7 +341,7 @@ impl Session {
     /// been sent.
     pub const fn is_batch_open(&self) -> bool {
         match self.phase {
-            Phase::Batch | Phase::SkipBound | Phase::CopyBatch | Phase::CopyStart => self.unit_open,
+            Phase::Batch | Phase::SkipBound | Phase::CopyBatch | Phase::Settle => self.unit_open,
             Phase::Idle | Phase::Skip | Phase::Own | Phase::Await | Phase::CopySimple => false,
         }
     }

@@ -26,8 +26,12 @@ pub enum Expect {
     Execute(Report),
     /// A client's Close of a portal.
     Close,
-    /// A Close of the router's own; its reply is swallowed.
-    OwnClose,
+    /// A request of the router's own within a batch; the reply with this tag
+    /// is swallowed.
+    OwnReply(u8),
+    /// An Execute of the router's own that prepares this statement by SQL; its
+    /// CommandComplete is swallowed.
+    OwnPrepare(StatementId),
     /// A client's FunctionCall, until ReadyForQuery.
     FunctionCall,
     /// A client's Sync.
@@ -55,9 +59,12 @@ pub enum Report {
     Nothing,
     /// With its command tag.
     Tag,
+    /// The same, and the client reads this tag instead of the server's: the
+    /// router has sent another statement to the same end.
+    TagAs(&'static str),
 }
 
-/// Protocol of a request of the router's own.
+/// The way in which a request was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SentAs {
     /// A Query message: ReadyForQuery follows the error.
@@ -74,6 +81,9 @@ pub enum OwnPurpose {
     Prelude,
     /// A Sync that ends what was only described; the batch goes on elsewhere.
     Describe,
+    /// A Sync that ends a batch of the router's own, which prepares what the
+    /// unit executes; the unit waits for it.
+    Prepare,
     /// A bare BEGIN, which can't fail; the unit follows at once.
     Begin,
     /// A statement that goes to all shards in turn.
@@ -108,7 +118,10 @@ pub enum Event {
     /// NUL) if it had one.
     OwnDone(OwnPurpose, Option<Box<[u8]>>),
     /// The server waits for COPY data.
-    CopyIn,
+    CopyIn(SentAs),
+    /// A setting has another value now; told while the backend is dirty, when
+    /// no statement's text says it.
+    Parameter(Box<str>, Box<str>),
 }
 
 /// The command tags that change a session.

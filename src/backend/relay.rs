@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use crate::protocol::backend::{ErrorFields, ParameterStatus, TxStatus};
+use crate::protocol::encode;
 use crate::protocol::error::FrameError;
 use crate::protocol::frame::{HEADER_LEN, decode_header};
 use crate::protocol::tag::backend as tag;
@@ -56,6 +57,8 @@ const STATE_FRAME_MAX: usize = 64 * 1024;
 enum Verdict {
     Forward,
     Drop,
+    /// A CommandComplete with this tag takes its place.
+    Complete(&'static str),
 }
 
 struct Walk<'a> {
@@ -158,6 +161,11 @@ impl Backend {
                 }
             }
             Verdict::Drop => walk.drop_frame(start, end),
+            Verdict::Complete(tag) => {
+                walk.drop_frame(start, end);
+                encode::command_complete(walk.out, tag);
+                self.answered = true;
+            }
         }
         Ok(())
     }
@@ -171,7 +179,7 @@ impl Backend {
     ) -> Result<Verdict, Fault> {
         match kind {
             tag::NOTIFICATION_RESPONSE => return Ok(Verdict::Forward),
-            tag::PARAMETER_STATUS => return self.on_parameter(body),
+            tag::PARAMETER_STATUS => return self.on_parameter(body, events),
             tag::NOTICE_RESPONSE => return Ok(self.unless_own()),
             tag::ERROR_RESPONSE => {
                 // Too large to hold: forwarded unread, as the failure that it is.
@@ -208,7 +216,11 @@ impl Backend {
             Some(Expect::OwnParse(_)) => self.met_by(kind, tag::PARSE_COMPLETE, Verdict::Drop),
             Some(Expect::Bind(_)) => self.met_by(kind, tag::BIND_COMPLETE, Verdict::Forward),
             Some(Expect::Close) => self.met_by(kind, tag::CLOSE_COMPLETE, Verdict::Forward),
-            Some(Expect::OwnClose) => self.met_by(kind, tag::CLOSE_COMPLETE, Verdict::Drop),
+            Some(Expect::OwnReply(wanted)) => {
+                let wanted = *wanted;
+                self.met_by(kind, wanted, Verdict::Drop)
+            }
+            Some(Expect::OwnPrepare(_)) => self.met_by(kind, tag::COMMAND_COMPLETE, Verdict::Drop),
             // A Say never stands first: it is said as soon as it would.
             Some(Expect::Sync | Expect::Refuse(_) | Expect::Say(_)) | None => {
                 Err(Fault::Unexpected(kind))
@@ -236,10 +248,13 @@ impl Backend {
             tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE => {
                 self.copy_in = false;
                 tell(report, body, events);
+                if let Some(tag) = self.spoken_tags.pop_front().flatten() {
+                    return Verdict::Complete(tag);
+                }
             }
             tag::COPY_IN_RESPONSE => {
                 self.copy_in = true;
-                events.push(Event::CopyIn);
+                events.push(Event::CopyIn(SentAs::Query));
             }
             _ => {}
         }
@@ -259,13 +274,21 @@ impl Backend {
                 self.copy_in = false;
                 tell(report, body, events);
                 self.queue.pop_front();
+                if let Report::TagAs(tag) = report {
+                    return Ok(Verdict::Complete(tag));
+                }
             }
             tag::PORTAL_SUSPENDED => {
                 self.queue.pop_front();
             }
             tag::COPY_IN_RESPONSE => {
                 self.copy_in = true;
-                events.push(Event::CopyIn);
+                // A copying server has swallowed the Sync that came with the
+                // Execute: the one that counts follows the data.
+                if matches!(self.queue.get(1), Some(Expect::Sync)) {
+                    self.queue.remove(1);
+                }
+                events.push(Event::CopyIn(SentAs::Batch));
             }
             _ => return Err(Fault::Unexpected(kind)),
         }
@@ -277,7 +300,11 @@ impl Backend {
         match self.queue.front() {
             Some(Expect::OwnQuery(OwnPurpose::Everywhere { first: true })) => Verdict::Forward,
             Some(
-                Expect::OwnQuery(_) | Expect::OwnParse(_) | Expect::OwnClose | Expect::Refuse(_),
+                Expect::OwnQuery(_)
+                | Expect::OwnParse(_)
+                | Expect::OwnReply(_)
+                | Expect::OwnPrepare(_)
+                | Expect::Refuse(_),
             ) => Verdict::Drop,
             Some(
                 Expect::Query(_)
@@ -296,14 +323,22 @@ impl Backend {
     }
 
     /// What the node itself is must not flip with the node behind.
-    fn on_parameter(&self, body: Option<&[u8]>) -> Result<Verdict, Fault> {
+    fn on_parameter(&self, body: Option<&[u8]>, events: &mut Vec<Event>) -> Result<Verdict, Fault> {
         let Some(body) = body else { return Ok(Verdict::Drop) };
         let parameter =
             ParameterStatus::decode(body).map_err(|_| Fault::Malformed(tag::PARAMETER_STATUS))?;
         if matches!(parameter.name, b"server_version" | b"in_hot_standby") {
             return Ok(Verdict::Drop);
         }
-        Ok(self.unless_own())
+        let verdict = self.unless_own();
+        if self.dirty
+            && matches!(verdict, Verdict::Forward)
+            && let (Ok(name), Ok(value)) =
+                (std::str::from_utf8(parameter.name), std::str::from_utf8(parameter.value))
+        {
+            events.push(Event::Parameter(name.to_lowercase().into(), value.into()));
+        }
+        Ok(verdict)
     }
 
     fn on_error(
@@ -317,10 +352,11 @@ impl Backend {
             ErrorFields::decode(body).map_err(|_| Fault::Malformed(tag::ERROR_RESPONSE))?;
         let state = fields.code();
         let fatal = matches!(fields.severity(), b"FATAL" | b"PANIC");
-        if !fatal && let Some(Expect::OwnQuery(purpose)) = self.queue.front() {
+        if !fatal && let Some(purpose) = self.own_unit() {
             let frame = walk.input.get(start..end).unwrap_or_default();
-            events.push(Event::OwnFailed(*purpose, frame.into()));
+            events.push(Event::OwnFailed(purpose, frame.into()));
             walk.drop_frame(start, end);
+            self.fail_batch();
             return Ok(());
         }
         if !fatal && matches!(self.queue.front(), Some(Expect::Refuse(_))) {
@@ -345,6 +381,43 @@ impl Backend {
         self.answered = true;
         self.fail_batch();
         Ok(())
+    }
+
+    /// The purpose of the unit that is running, if it is the router's own.
+    fn own_unit(&self) -> Option<OwnPurpose> {
+        match self.queue.front()? {
+            Expect::OwnQuery(purpose) => Some(*purpose),
+            Expect::OwnParse(_) | Expect::OwnReply(_) | Expect::OwnPrepare(_) => {
+                self.queue.iter().find_map(|expect| match expect {
+                    Expect::OwnQuery(OwnPurpose::Prepare) => Some(Some(OwnPurpose::Prepare)),
+                    Expect::OwnParse(_) | Expect::OwnReply(_) | Expect::OwnPrepare(_) => None,
+                    // One of the client's: the error is its batch's.
+                    Expect::OwnQuery(_)
+                    | Expect::Query(_)
+                    | Expect::Parse(_)
+                    | Expect::ParseUnnamed
+                    | Expect::Bind(_)
+                    | Expect::Describe
+                    | Expect::Execute(_)
+                    | Expect::Close
+                    | Expect::FunctionCall
+                    | Expect::Sync
+                    | Expect::Say(_)
+                    | Expect::Refuse(_) => Some(None),
+                })?
+            }
+            Expect::Query(_)
+            | Expect::Parse(_)
+            | Expect::ParseUnnamed
+            | Expect::Bind(_)
+            | Expect::Describe
+            | Expect::Execute(_)
+            | Expect::Close
+            | Expect::FunctionCall
+            | Expect::Sync
+            | Expect::Say(_)
+            | Expect::Refuse(_) => None,
+        }
     }
 
     /// The failing statement of ours has failed: say our error instead.
@@ -376,7 +449,8 @@ impl Backend {
                 | Expect::Describe
                 | Expect::Execute(_)
                 | Expect::Close
-                | Expect::OwnClose
+                | Expect::OwnReply(_)
+                | Expect::OwnPrepare(_)
                 | Expect::Say(_)
                 | Expect::Refuse(_) => {
                     self.skipping = true;
@@ -407,7 +481,8 @@ impl Backend {
                 | Expect::Describe
                 | Expect::Execute(_)
                 | Expect::Close
-                | Expect::OwnClose
+                | Expect::OwnReply(_)
+                | Expect::OwnPrepare(_)
                 | Expect::Say(_)
                 | Expect::Refuse(_),
             )
@@ -448,7 +523,7 @@ impl Backend {
 /// Tells the session of a finished statement, if it asked.
 fn tell(report: Report, body: Option<&[u8]>, events: &mut Vec<Event>) {
     match report {
-        Report::Tag => {
+        Report::Tag | Report::TagAs(_) => {
             let text = body.and_then(|b| b.strip_suffix(&[0])).unwrap_or_default();
             events.push(Event::Complete(Tag::read(text)));
         }

@@ -79,9 +79,9 @@ impl SettingsSet {
             match value {
                 Setting::Flat(text) => {
                     sql.push_str("SELECT pg_catalog.set_config(");
-                    push_literal(name, sql);
+                    sql.push_str(&quoted(name));
                     sql.push(',');
-                    push_literal(text, sql);
+                    sql.push_str(&quoted(text));
                     sql.push_str(",false);");
                 }
                 Setting::Statement(text) => {
@@ -113,17 +113,14 @@ fn push_name(name: &str, sql: &mut String) {
     }
 }
 
-/// Appends `text` as a literal that means the same whatever
+/// `text` as a literal that means the same whatever
 /// `standard_conforming_strings` says.
-fn push_literal(text: &str, sql: &mut String) {
+pub fn quoted(text: &str) -> String {
     if text.contains('\\') {
-        sql.push_str(" E'");
-        sql.push_str(&text.replace('\\', "\\\\").replace('\'', "''"));
+        format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
     } else {
-        sql.push('\'');
-        sql.push_str(&text.replace('\'', "''"));
+        format!("'{}'", text.replace('\'', "''"))
     }
-    sql.push('\'');
 }
 
 /// Makes equal sets the same allocation, so that "does this backend fit this

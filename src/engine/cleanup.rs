@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use crate::backend::{Event, Expect, OwnPurpose, SettingsSet};
+use crate::backend::{Event, Expect, OwnPurpose, SentAs, SettingsSet};
 use crate::net::clock;
 use crate::protocol::backend::TxStatus;
 use crate::protocol::encode;
@@ -98,10 +98,19 @@ async fn settle(conn: &mut Conn) -> Option<()> {
         if events.iter().any(|event| matches!(event, Event::Error { fatal: true, .. })) {
             return None;
         }
-        if events.contains(&Event::CopyIn) {
+        let copies = events.iter().find_map(|event| match event {
+            Event::CopyIn(sent_as) => Some(*sent_as),
+            _ => None,
+        });
+        if let Some(sent_as) = copies {
             let mut request = Vec::new();
             encode::copy_fail(&mut request, b"client is gone").ok()?;
             conn.machine.end_copy_in();
+            if sent_as == SentAs::Batch {
+                // The Sync that was sent ahead has been swallowed.
+                encode::sync(&mut request);
+                conn.machine.push(Expect::Sync);
+            }
             conn.stream.write_all(&request).await.ok()?;
         }
         events.clear();

@@ -53,6 +53,15 @@ impl<'a> Parse<'a> {
         Ok(Self { name, query, types })
     }
 
+    /// The same with another text.
+    #[must_use]
+    pub const fn with_query<'b>(self, query: &'b [u8]) -> Parse<'b>
+    where
+        'a: 'b,
+    {
+        Parse { name: self.name, query, types: self.types }
+    }
+
     /// The parameter types given, in order; fewer than there are parameters
     /// if the client leaves them to the server.
     pub fn param_types(&self) -> impl ExactSizeIterator<Item = Oid> + use<'a> {

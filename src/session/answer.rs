@@ -16,8 +16,9 @@ use super::refusal::{
     ACTIVE_TRANSACTION, INVALID_VALUE, LIMIT_EXCEEDED, NO_SAVEPOINT, NO_TRANSACTION, NOT_SUPPORTED,
     Refused, UNDEFINED_OBJECT,
 };
+use super::restore;
 use super::simple::missing;
-use super::{Holds, Step, Tx};
+use super::{Step, Tx};
 
 /// A statement of an extended batch that the router answers.
 pub(super) struct LocalStatement {
@@ -106,13 +107,23 @@ impl Feed<'_, '_> {
             _ => {}
         }
         match &facts.effect {
-            SessionEffect::Deallocate { .. }
-            | SessionEffect::DeallocateAll
-            | SessionEffect::DiscardSequences => {
+            SessionEffect::Deallocate { name, .. } => {
+                let known = self.s.statements.find(name.as_bytes()).is_some();
+                return template.statements().len() == 1
+                    && (known || !self.server_may_know() || self.env.backend.is_none());
+            }
+            SessionEffect::DeallocateAll | SessionEffect::DiscardSequences => {
                 return template.statements().len() == 1;
             }
-            SessionEffect::DiscardAll | SessionEffect::DiscardTemp => {
+            SessionEffect::DiscardTemp => {
                 return self.env.backend.is_none() && matches!(self.s.tx, Tx::Backend);
+            }
+            SessionEffect::DiscardAll => {
+                // Changed settings are reported as they change back: by a
+                // server, which knows their values.
+                return self.env.backend.is_none()
+                    && matches!(self.s.tx, Tx::Backend)
+                    && Rc::ptr_eq(&self.s.settings, &self.s.startup);
             }
             _ => {}
         }
@@ -254,7 +265,7 @@ impl Feed<'_, '_> {
                 Ok(Answer::tag("DEALLOCATE ALL"))
             }
             SessionEffect::DiscardAll => {
-                self.forget_everything();
+                self.s.forget_everything();
                 Ok(Answer::tag("DISCARD ALL"))
             }
             SessionEffect::DiscardTemp => Ok(Answer::tag("DISCARD TEMP")),
@@ -265,19 +276,6 @@ impl Feed<'_, '_> {
             }
             _ => self.keep(facts, text, "SET"),
         }
-    }
-
-    /// DISCARD ALL: the session is as it was after its login.
-    pub(super) fn forget_everything(&mut self) {
-        self.s.statements.clear();
-        self.s.unnamed.forget();
-        self.s.portals.clear();
-        self.s.settings = Rc::clone(&self.s.startup);
-        let startup = Rc::clone(&self.s.startup);
-        self.s.note_settings(&startup);
-        self.s.consistency = None;
-        let for_life = self.s.holds.0 & Holds::SESSION.0;
-        self.s.holds = Holds(for_life);
     }
 
     fn answer_begin(&mut self, modes: TxModes, text: &[u8]) -> Result<Answer, Refused> {
@@ -356,7 +354,10 @@ impl Feed<'_, '_> {
     fn keep(&mut self, facts: &Facts, text: &[u8], tag: &str) -> Result<Answer, Refused> {
         let demand = demands(facts, text, None, self.situation())?;
         let limit = self.s.limits.held_bytes_max;
-        let statement = facts.span.of(text);
+        let statement = match restore::replacement(facts, &self.s.startup) {
+            Some((sql, _)) => &sql.into_bytes(),
+            None => facts.span.of(text),
+        };
         if let Tx::Lazy(lazy) = &mut self.s.tx {
             check_kept(lazy, statement, limit)?;
             lazy.keep(statement, demand.effects);

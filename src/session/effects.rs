@@ -12,6 +12,7 @@ use crate::types::Format;
 
 use super::Holds;
 use super::refusal::{NOT_SUPPORTED, Refused};
+use super::restore::Discard;
 use super::statements::Prepared;
 use crate::backend::{Setting, SettingsSet};
 
@@ -20,10 +21,13 @@ use crate::backend::{Setting, SettingsSet};
 pub(super) enum Effect {
     /// A setting is set.
     Set(Box<str>, Setting),
-    /// A setting goes back to its value at startup.
-    Reset(Box<str>),
+    /// A setting goes back to its value at startup, also on the backend.
+    Restore(Box<str>),
     /// All settings do.
-    ResetAll,
+    RestoreAll,
+    /// A setting goes back to its value at startup for the session, and to the
+    /// server's default on the backend.
+    Reset(Box<str>),
     /// SAVEPOINT.
     Savepoint(Box<str>),
     /// RELEASE.
@@ -32,8 +36,13 @@ pub(super) enum Effect {
     RollbackTo(Box<str>),
     /// PREPARE: the name exists from now on.
     Prepare(Box<[u8]>, Rc<Prepared>),
-    /// DISCARD ALL on the held backend: nothing holds any more.
+    /// DISCARD ALL by the server itself.
     Discarded,
+    /// DISCARD ALL by the router's statement: the settings are those of the
+    /// startup, and the rest of the backend is as [`Discard`] says.
+    DiscardedTo(Discard),
+    /// DEALLOCATE ALL on the backend.
+    Deallocated,
 }
 
 /// The changes that one statement makes.
@@ -44,6 +53,8 @@ pub(super) type Effects = Vec<Effect>;
 pub(super) struct PortalEffects {
     pub(super) effects: Effects,
     pub(super) copy_in: bool,
+    /// The command tag that the client reads instead of the server's.
+    pub(super) spoken: Option<&'static str>,
     /// The router answers it; this is its text.
     pub(super) local: Option<Rc<super::answer::LocalStatement>>,
 }
@@ -115,7 +126,9 @@ fn add_demand(
     match effect {
         SessionEffect::Set { name, value, local, span } => {
             check_setting(name, value.as_deref(), situation)?;
-            if !local {
+            if !local && value.is_none() {
+                out.effects.push(Effect::Restore(name.clone()));
+            } else if !local {
                 match std::str::from_utf8(span.of(text)) {
                     Ok(statement) => out
                         .effects
@@ -124,8 +137,8 @@ fn add_demand(
                 }
             }
         }
-        SessionEffect::Reset { name } => out.effects.push(Effect::Reset(name.clone())),
-        SessionEffect::ResetAll => out.effects.push(Effect::ResetAll),
+        SessionEffect::Reset { name } => out.effects.push(Effect::Restore(name.clone())),
+        SessionEffect::ResetAll => out.effects.push(Effect::RestoreAll),
         SessionEffect::SetConfig { name, value, is_local } => {
             let [name, value, is_local] = [name, value, is_local].map(|a| resolve(a, bind));
             add_set_config(name, value, is_local, situation, out)?;
@@ -158,6 +171,9 @@ fn add_demand(
                 situation,
                 out,
             )?;
+            if matches!(effect, SessionEffect::DeallocateAll) {
+                out.effects.push(Effect::Deallocated);
+            }
             out.dirty = true;
         }
         SessionEffect::Dirty => out.dirty = true,
@@ -324,6 +340,18 @@ impl Log {
                     session.set(&name, value.clone());
                     backend.set(&name, value);
                 }
+                Effect::Restore(name) => {
+                    session.reset(&name);
+                    backend.reset(&name);
+                    if let Some(value) = startup.find(&name) {
+                        session.set(&name, value.clone());
+                        backend.set(&name, value.clone());
+                    }
+                }
+                Effect::RestoreAll => {
+                    *session = startup.clone();
+                    *backend = startup.clone();
+                }
                 Effect::Reset(name) => {
                     session.reset(&name);
                     if let Some(value) = startup.find(&name) {
@@ -331,15 +359,13 @@ impl Log {
                     }
                     backend.reset(&name);
                 }
-                Effect::ResetAll => {
-                    *session = startup.clone();
-                    *backend = SettingsSet::default();
-                }
                 Effect::Savepoint(_)
                 | Effect::Release(_)
                 | Effect::RollbackTo(_)
                 | Effect::Prepare(..)
-                | Effect::Discarded => {}
+                | Effect::Discarded
+                | Effect::DiscardedTo(_)
+                | Effect::Deallocated => {}
             }
         }
     }
@@ -382,15 +408,22 @@ mod tests {
     }
 
     #[test]
-    fn reset_goes_back_to_the_value_at_startup_and_the_backend_to_its_default() {
+    fn reset_goes_back_to_the_value_at_startup() {
         let mut startup = SettingsSet::default();
         startup.set("timezone", Setting::Flat("UTC".into()));
         let mut log = Log::default();
-        log.push(Effect::Reset("timezone".into()));
-        let (mut session, mut backend) = (startup.clone(), startup.clone());
-        log.apply(&startup, &mut session, &mut backend);
-        assert_eq!(session, startup);
-        assert!(backend.is_empty());
+        for (reset, left) in [
+            (Effect::Restore("timezone".into()), startup.clone()),
+            (Effect::RestoreAll, startup.clone()),
+            (Effect::Reset("timezone".into()), SettingsSet::default()),
+        ] {
+            log.push(set("timezone", "Asia/Tokyo"));
+            log.push(reset);
+            let (mut session, mut backend) = (startup.clone(), SettingsSet::default());
+            log.apply(&startup, &mut session, &mut backend);
+            assert_eq!(session, startup);
+            assert_eq!(backend, left);
+        }
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::rc::Rc;
 
-use crate::backend::{Backend, Event, Expect, OwnPurpose, SettingsInterner, SettingsSet, Tag};
+use crate::backend::{Backend, Event, OwnPurpose, SentAs, SettingsInterner, SettingsSet, Tag};
 use crate::protocol::backend::TxStatus;
 use crate::protocol::encode;
 
 use super::effects::{Effect, is_readable};
 use super::refusal::{CONNECTION_FAILURE, OUTCOME_UNKNOWN, Refused};
+use super::restore::{Discard, Hidden};
 use super::{After, Holds, Phase, Session, Tx};
 use crate::backend::Setting;
 use crate::route::SearchPath;
@@ -61,17 +62,17 @@ impl Session {
                 }
                 Event::OwnFailed(purpose, frame) => self.on_own_failed(purpose, frame, &mut env),
                 Event::OwnDone(purpose, tag) => self.on_own_done(purpose, tag, &mut env),
-                Event::CopyIn => match self.phase {
-                    Phase::Await => self.phase = Phase::CopySimple,
-                    Phase::CopyStart | Phase::Batch => self.phase = Phase::CopyBatch,
-                    Phase::Idle
-                    | Phase::Skip
-                    | Phase::SkipBound
-                    | Phase::Own
-                    | Phase::CopySimple
-                    | Phase::CopyBatch => {}
-                },
+                Event::CopyIn(SentAs::Query) => self.phase = Phase::CopySimple,
+                Event::CopyIn(SentAs::Batch) => {
+                    self.copy_pending = false;
+                    self.phase = Phase::CopyBatch;
+                }
+                Event::Parameter(name, value) => self.on_parameter(name, value),
             }
+        }
+        if self.phase == Phase::Settle && env.backend.owes_nothing() {
+            self.copy_pending = false;
+            self.phase = Phase::Batch;
         }
         if after == After::Keep && self.may_release(env.backend) {
             self.unit_open = false;
@@ -144,27 +145,49 @@ impl Session {
         for effect in effects {
             match effect {
                 Effect::Prepare(name, prepared) => self.statements.insert(&name, prepared),
-                Effect::Discarded => self.on_discarded(env),
+                Effect::Discarded => {
+                    let defaults = env.interner.intern(SettingsSet::default());
+                    env.backend.reset_done(defaults);
+                    self.forget_everything();
+                }
+                Effect::DiscardedTo(discard) => {
+                    let startup = Rc::clone(&self.startup);
+                    match discard {
+                        Discard::Everything => env.backend.reset_done(startup),
+                        Discard::Settings | Discard::AsItStands => {
+                            env.backend.set_settings(startup);
+                        }
+                    }
+                    self.forget_everything();
+                }
+                Effect::Deallocated => {
+                    env.backend.forget_prepared();
+                    self.statements.clear();
+                }
                 Effect::Set(..)
+                | Effect::Restore(_)
+                | Effect::RestoreAll
                 | Effect::Reset(_)
-                | Effect::ResetAll
                 | Effect::Savepoint(_)
                 | Effect::Release(_)
                 | Effect::RollbackTo(_) => self.log.push(effect),
             }
         }
-        if self.phase == Phase::CopyStart {
-            // The COPY ended without data from the client.
-            self.release_sync(env);
+    }
+
+    /// A setting changed and no text said so: a function did it. What can be
+    /// set is noted like the client's own SET.
+    fn on_parameter(&mut self, name: Box<str>, value: Box<str>) {
+        if !FIXED_PARAMETERS.contains(&&*name) {
+            self.log.push(Effect::Set(name, Setting::Flat(value)));
         }
     }
 
-    /// DISCARD ALL ran on the held backend.
-    fn on_discarded(&mut self, env: &mut EventEnv<'_>) {
-        let defaults = env.interner.intern(SettingsSet::default());
-        env.backend.reset_done(defaults);
+    /// DISCARD ALL: the session is as it was after its login.
+    pub(super) fn forget_everything(&mut self) {
         self.statements.clear();
         self.unnamed.forget();
+        self.portals.clear();
         self.log.clear();
         self.settings = Rc::clone(&self.startup);
         let startup = Rc::clone(&self.startup);
@@ -181,22 +204,19 @@ impl Session {
         }
         match self.phase {
             Phase::CopySimple => self.phase = Phase::Await,
-            Phase::CopyBatch => self.phase = Phase::SkipBound,
-            Phase::CopyStart => self.release_sync(env),
-            Phase::Idle
+            Phase::CopyBatch | Phase::Settle | Phase::Batch if env.backend.is_skipping() => {
+                self.copy_pending = false;
+                self.phase = Phase::SkipBound;
+            }
+            Phase::CopyBatch
+            | Phase::Settle
             | Phase::Batch
+            | Phase::Idle
             | Phase::Skip
             | Phase::SkipBound
             | Phase::Own
             | Phase::Await => {}
         }
-    }
-
-    /// Sends the Sync that was held back behind a COPY.
-    fn release_sync(&mut self, env: &mut EventEnv<'_>) {
-        encode::sync(env.to_backend);
-        env.backend.push(Expect::Sync);
-        self.phase = Phase::Await;
     }
 
     fn on_own_failed(&mut self, purpose: OwnPurpose, frame: Box<[u8]>, env: &mut EventEnv<'_>) {
@@ -209,6 +229,7 @@ impl Session {
                     everywhere.failed = Some(with_place(&frame, at, &done));
                 }
             }
+            OwnPurpose::Prepare => self.pending.refuse_frame(frame),
             OwnPurpose::Prelude | OwnPurpose::Begin | OwnPurpose::Describe => {
                 // Half of it may have been done.
                 env.backend.mark_dirty();
@@ -236,6 +257,7 @@ impl Session {
                 self.pending.clear();
             }
             OwnPurpose::Prelude => self.on_prelude_done(env),
+            OwnPurpose::Prepare => {}
         }
         self.phase = self.resume;
     }
@@ -291,8 +313,15 @@ impl Session {
 
     /// What the settings mean for reading the client's statements.
     pub(super) fn note_settings(&mut self, settings: &SettingsSet) {
-        self.unreadable =
-            settings.iter().any(|(name, value)| !is_readable(name, Some(&bare(&shown(value)))));
+        let differs = |wanted: &str| {
+            settings.iter().any(|(name, value)| {
+                name == wanted && !is_readable(name, Some(&bare(&shown(value))))
+            })
+        };
+        self.hidden = Hidden {
+            encoding: differs("client_encoding"),
+            strings: differs("standard_conforming_strings"),
+        };
         self.search_path = match settings.find("search_path") {
             None => SearchPath::parse(DEFAULT_SEARCH_PATH, &self.user).unwrap_or_default(),
             // A path that can't be read finds no table at all.
@@ -394,6 +423,15 @@ fn bare(value: &str) -> String {
     value.trim_matches(['"', '\'', ';', ' ']).to_owned()
 }
 
+/// Parameters that a server reports and nobody sets by their names.
+const FIXED_PARAMETERS: &[&str] = &[
+    "is_superuser",
+    "server_version",
+    "server_encoding",
+    "integer_datetimes",
+    "in_hot_standby",
+    "session_authorization",
+];
 /// Postgres's own default.
 const DEFAULT_SEARCH_PATH: &str = "\"$user\", public";
 

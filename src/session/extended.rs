@@ -19,18 +19,13 @@ use super::answer::LocalStatement;
 use super::effects::{PortalEffects, demands};
 use super::feed::{Feed, refuse_route};
 use super::lookahead::Ahead;
+use super::names::Named;
 use super::place::Place;
 use super::refusal::{LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused};
-use super::simple::{duplicate, missing, too_many};
-use super::statements::{Origin, Prepared};
+use super::restore::{self, Discard};
+use super::simple::{duplicate, in_failed, too_many};
 use super::values::BoundParams;
 use super::{Phase, Step, Tx};
-
-/// The statement that a Bind or a Describe names.
-pub(super) enum Named {
-    Shared(Rc<Prepared>),
-    Unnamed(StatementId, Rc<Template>),
-}
 
 impl Feed<'_, '_> {
     pub(super) fn on_extended(&mut self, kind: u8, body: &[u8], end: usize) -> Option<Step> {
@@ -66,14 +61,14 @@ impl Feed<'_, '_> {
             tag::EXECUTE => self.on_execute(body, end),
             tag::CLOSE => self.on_close(body, end),
             tag::FLUSH => self.on_flush(end),
-            _ => self.on_sync(end),
+            _ => self.on_sync(body, end),
         }
     }
 
     /// Brings a backend that was just checked out, or that is held, into the
     /// session's state before the batch's first message.
     pub(super) fn begin_batch(&mut self) -> Option<Step> {
-        if let Some(step) = self.prepare_backend(None) {
+        if let Some(step) = self.prepare_backend() {
             return Some(step);
         }
         let replayable = !self.in_backend_transaction();
@@ -126,10 +121,17 @@ impl Feed<'_, '_> {
         }
         let template = match self.plan(parse.query) {
             Ok(Some(template)) => template,
-            Ok(None) => return self.forward_unread(end),
+            Ok(None) => return self.forward_unread(parse.name, end),
             Err(refused) => return self.refuse_message(&refused, end),
         };
         let local = self.is_local_text(&template);
+        // RESET of a setting that the client gave at startup is another
+        // statement on a server.
+        let restoring = self.restoring(parse.query, &template, Discard::AsItStands);
+        let parse = match &restoring {
+            Some(restoring) => parse.with_query(&restoring.sql),
+            None => parse,
+        };
         let made = (self.map_serial(), template);
         if parse.name.is_empty() {
             let id = self.env.registry.number();
@@ -139,7 +141,12 @@ impl Feed<'_, '_> {
                 self.say(PARSE_COMPLETE);
                 return None;
             }
-            self.forward(end);
+            if restoring.is_some() {
+                self.consume(end);
+                self.inject(|out| encode::parse_raw(out, b"", parse.query, parse.raw_types()));
+            } else {
+                self.forward(end);
+            }
             if let Some(backend) = self.backend() {
                 backend.push(Expect::ParseUnnamed);
                 backend.set_unnamed(Some(id));
@@ -170,6 +177,11 @@ impl Feed<'_, '_> {
         {
             return Some(refused);
         }
+        if !parse.name.is_empty() && self.is_backend_failed() && !is_transaction_end(parse.query) {
+            // Not asked of the server: it may have the statement already, and
+            // would say so of a name that is not the client's.
+            return Some(in_failed());
+        }
         if !parse.name.is_empty() && self.s.statements.find(parse.name).is_some() {
             return Some(duplicate(&String::from_utf8_lossy(parse.name)));
         }
@@ -178,11 +190,17 @@ impl Feed<'_, '_> {
     }
 
     /// A text that can't be read, on an unsharded database.
-    fn forward_unread(&mut self, end: usize) -> Option<Step> {
+    fn forward_unread(&mut self, name: &[u8], end: usize) -> Option<Step> {
         self.hold_and_mark(super::Holds::UNTRACKED, true);
         self.forward(end);
+        if name.is_empty() {
+            self.s.unnamed.forget();
+        }
         if let Some(backend) = self.backend() {
             backend.push(Expect::ParseUnnamed);
+            if name.is_empty() {
+                backend.set_unnamed(None);
+            }
         }
         None
     }
@@ -219,9 +237,7 @@ impl Feed<'_, '_> {
         }
         match named {
             Named::Shared(prepared) => {
-                if let Err(refused) = self.ensure_prepared(&prepared) {
-                    return self.refuse_message(&refused, end);
-                }
+                self.ensure_prepared(&prepared);
                 self.consume(end);
                 let mut buffer = [0; NAME_LEN];
                 let name = backend_name(prepared.id, &mut buffer);
@@ -298,6 +314,7 @@ impl Feed<'_, '_> {
             let demand = demands(facts, &text, Some(bind), self.situation())?;
             self.hold_and_mark(demand.holds, demand.dirty);
             portal.effects.extend(demand.effects);
+            portal.spoken = restore::replacement(facts, &self.s.startup).map(|(_, tag)| tag);
             portal.copy_in |= demand.copy_in;
         }
         self.s.portals.insert(bind.portal().into(), portal);
@@ -358,9 +375,7 @@ impl Feed<'_, '_> {
         }
         match named {
             Named::Shared(prepared) => {
-                if let Err(refused) = self.ensure_prepared(&prepared) {
-                    return self.refuse_message(&refused, end);
-                }
+                self.ensure_prepared(&prepared);
                 self.consume(end);
                 let mut buffer = [0; NAME_LEN];
                 let name = backend_name(prepared.id, &mut buffer);
@@ -418,9 +433,10 @@ impl Feed<'_, '_> {
             };
         }
         self.s.copy_pending = portal.copy_in;
+        let report = portal.spoken.map_or(Report::Tag, Report::TagAs);
         self.s.effects.push_back(portal.effects);
         self.s.statements_seen += 1;
-        self.forward_expecting(Expect::Execute(Report::Tag), execute.portal, end)
+        self.forward_expecting(Expect::Execute(report), execute.portal, end)
     }
 
     /// The Execute that set out to run everywhere is fed again.
@@ -451,8 +467,11 @@ impl Feed<'_, '_> {
             // whoever has the same text.
             if close.name.is_empty() {
                 self.s.unnamed.forget();
-            } else {
-                self.s.statements.remove(close.name);
+            } else if !self.s.statements.remove(close.name)
+                && self.server_may_know()
+                && self.env.backend.is_some()
+            {
+                return self.forward_expecting(Expect::Close, close.name, end);
             }
             self.consume(end);
             self.say(CLOSE_COMPLETE);
@@ -492,7 +511,10 @@ impl Feed<'_, '_> {
         None
     }
 
-    fn on_sync(&mut self, end: usize) -> Option<Step> {
+    fn on_sync(&mut self, body: &[u8], end: usize) -> Option<Step> {
+        if !body.is_empty() {
+            return self.on_malformed_sync(end);
+        }
         if self.env.backend.is_none() {
             self.consume(end);
             self.s.phase = Phase::Idle;
@@ -500,22 +522,40 @@ impl Feed<'_, '_> {
             self.say_ready();
             return None;
         }
-        if self.s.copy_pending {
-            self.consume(end);
-            self.inject(|out| {
-                encode::flush(out);
-                Ok::<(), ()>(())
-            });
-            self.s.copy_pending = false;
-            self.s.phase = Phase::CopyStart;
-            return Some(Step::Await);
-        }
         self.forward(end);
+        self.await_sync()
+    }
+
+    fn await_sync(&mut self) -> Option<Step> {
         if let Some(backend) = self.backend() {
             backend.push(Expect::Sync);
         }
         self.s.phase = Phase::Await;
         Some(Step::Await)
+    }
+
+    /// A Sync with a body ends the batch as a Sync does, and fails it. A batch
+    /// that has failed already is not told twice.
+    fn on_malformed_sync(&mut self, end: usize) -> Option<Step> {
+        let refused = Refused::new(PROTOCOL_VIOLATION, "invalid message format");
+        self.consume(end);
+        if self.env.backend.is_none() {
+            self.fail_lazy();
+            self.env.to_client.extend_from_slice(&refused.frame());
+            self.s.phase = Phase::Idle;
+            self.end_local_batch();
+            self.say_ready();
+            return None;
+        }
+        if self.env.backend.as_ref().is_some_and(|(backend, _)| !backend.is_skipping()) {
+            self.s.failed = true;
+            self.send_refusal(refused.frame().into(), SentAs::Batch);
+        }
+        self.inject(|out| {
+            encode::sync(out);
+            Ok::<(), ()>(())
+        });
+        self.await_sync()
     }
 
     /// A batch that the router answered alone is over.
@@ -524,123 +564,6 @@ impl Feed<'_, '_> {
         if matches!(self.s.tx, Tx::Backend) {
             self.s.portals.clear();
             self.s.tx_map = None;
-        }
-    }
-
-    // === statements on the backend ===
-
-    /// What the client calls `name`; `None` if names are the server's own.
-    pub(super) fn named(&self, name: &[u8]) -> Result<Option<Named>, Refused> {
-        if name.is_empty() {
-            let unnamed = &self.s.unnamed;
-            if let (Some(id), Some((_, template))) = (unnamed.id, &unnamed.template) {
-                return Ok(Some(Named::Unnamed(id, Rc::clone(template))));
-            }
-        } else if let Some(prepared) = self.s.statements.find(name) {
-            return Ok(Some(Named::Shared(Rc::clone(prepared))));
-        }
-        if self.s.unreadable { Ok(None) } else { Err(missing(name)) }
-    }
-
-    /// Its template under the map of the transaction.
-    pub(super) fn template_of(&mut self, named: &Named) -> Result<Rc<Template>, Refused> {
-        let serial = self.map_serial();
-        let text: Box<[u8]> = match named {
-            Named::Shared(prepared) => match prepared.template(serial) {
-                Some(template) => return Ok(template),
-                None => prepared.text.clone(),
-            },
-            Named::Unnamed(_, template) => match &self.s.unnamed.template {
-                Some((made, _)) if *made == serial => return Ok(Rc::clone(template)),
-                _ => self.s.unnamed.text.as_slice().into(),
-            },
-        };
-        let Some(template) = self.plan(&text)? else {
-            return Err(Refused::new(
-                NOT_SUPPORTED,
-                "the statement can't be read under the session's settings",
-            ));
-        };
-        match named {
-            Named::Shared(prepared) => prepared.set_template(serial, Rc::clone(&template)),
-            Named::Unnamed(..) => self.s.unnamed.template = Some((serial, Rc::clone(&template))),
-        }
-        Ok(template)
-    }
-
-    pub(super) fn text_of(&self, named: &Named) -> Box<[u8]> {
-        match named {
-            Named::Shared(prepared) => prepared.text.clone(),
-            Named::Unnamed(..) => self.s.unnamed.text.as_slice().into(),
-        }
-    }
-
-    pub(super) fn types_of<'n>(&'n self, named: &'n Named) -> &'n [u8] {
-        match named {
-            Named::Shared(prepared) => &prepared.raw_types,
-            Named::Unnamed(..) => &self.s.unnamed.raw_types,
-        }
-    }
-
-    /// Makes sure that the backend has a named statement.
-    pub(super) fn ensure_prepared(&mut self, prepared: &Rc<Prepared>) -> Result<(), Refused> {
-        if self.backend().is_some_and(|backend| backend.has_prepared(prepared.id)) {
-            return Ok(());
-        }
-        if prepared.origin == Origin::Sql {
-            return Err(Refused::new(
-                NOT_SUPPORTED,
-                "a statement made with PREPARE can't be bound by protocol message",
-            )
-            .hint("run it with EXECUTE, or prepare it by protocol message"));
-        }
-        self.send_parse(prepared, Expect::OwnParse(prepared.id));
-        Ok(())
-    }
-
-    fn send_parse(&mut self, prepared: &Prepared, expect: Expect) {
-        let mut buffer = [0; NAME_LEN];
-        let stale = self.backend().is_some_and(|backend| backend.take_stale(prepared.id));
-        if stale {
-            self.send_close(prepared.id);
-        }
-        if let Some(backend) = self.backend() {
-            backend.note_prepared(prepared.id);
-        }
-        while let Some(evicted) = self.backend().and_then(|backend| backend.take_evicted()) {
-            self.send_close(evicted);
-        }
-        let name = backend_name(prepared.id, &mut buffer);
-        let sent =
-            self.inject(|out| encode::parse_raw(out, name, &prepared.text, &prepared.raw_types));
-        debug_assert!(sent, "a Parse that came as a message goes as one");
-        if let Some(backend) = self.backend() {
-            backend.push(expect);
-        }
-    }
-
-    fn send_close(&mut self, id: StatementId) {
-        let mut buffer = [0; NAME_LEN];
-        let name = backend_name(id, &mut buffer);
-        self.inject(|out| encode::close(out, Target::Statement, name));
-        if let Some(backend) = self.backend() {
-            backend.push(Expect::OwnClose);
-        }
-    }
-
-    /// Makes sure that the backend's unnamed statement is this client's.
-    pub(super) fn ensure_unnamed(&mut self, id: StatementId) {
-        if self.env.backend.as_ref().is_some_and(|(backend, _)| backend.unnamed() == Some(id)) {
-            return;
-        }
-        let text = std::mem::take(&mut self.s.unnamed.text);
-        let types = std::mem::take(&mut self.s.unnamed.raw_types);
-        self.inject(|out| encode::parse_raw(out, b"", &text, &types));
-        self.s.unnamed.text = text;
-        self.s.unnamed.raw_types = types;
-        if let Some(backend) = self.backend() {
-            backend.push(Expect::OwnParse(id));
-            backend.set_unnamed(Some(id));
         }
     }
 

@@ -86,8 +86,11 @@ impl Feed<'_, '_> {
     fn on_message(&mut self, kind: u8, body: &[u8], end: usize) -> Option<Step> {
         match self.s.phase {
             Phase::CopySimple | Phase::CopyBatch => return self.on_copy_message(kind, end),
-            Phase::Skip | Phase::SkipBound => return self.on_skipped(kind, end),
-            Phase::Idle | Phase::Batch | Phase::Await | Phase::Own | Phase::CopyStart => {}
+            Phase::Skip | Phase::SkipBound => return self.on_skipped(kind, body, end),
+            Phase::Idle | Phase::Batch | Phase::Await | Phase::Own | Phase::Settle => {}
+        }
+        if let Some(step) = self.settle_first(kind) {
+            return Some(step);
         }
         match kind {
             tag::QUERY => self.on_query(body, end),
@@ -113,6 +116,29 @@ impl Feed<'_, '_> {
                 format!("invalid frontend message type {other}"),
             ))),
         }
+    }
+
+    /// Waits for the replies that decide what this message means: a simple
+    /// query within a batch is ignored if the batch has failed, and so is COPY
+    /// data if the COPY has.
+    fn settle_first(&mut self, kind: u8) -> Option<Step> {
+        if self.s.phase != Phase::Batch || !self.s.unit_open {
+            return None;
+        }
+        let depends = match kind {
+            tag::QUERY | tag::FUNCTION_CALL => true,
+            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => self.s.copy_pending,
+            _ => false,
+        };
+        if !depends || self.env.backend.as_ref().is_none_or(|(b, _)| b.owes_nothing()) {
+            return None;
+        }
+        self.inject(|out| {
+            encode::flush(out);
+            Ok::<(), ()>(())
+        });
+        self.s.phase = Phase::Settle;
+        Some(Step::Await)
     }
 
     fn on_copy_message(&mut self, kind: u8, end: usize) -> Option<Step> {
@@ -148,11 +174,11 @@ impl Feed<'_, '_> {
     }
 
     /// After an error everything up to Sync is ignored.
-    fn on_skipped(&mut self, kind: u8, end: usize) -> Option<Step> {
+    fn on_skipped(&mut self, kind: u8, body: &[u8], end: usize) -> Option<Step> {
         match kind {
             tag::SYNC if self.s.phase == Phase::SkipBound => {
                 self.s.phase = Phase::Batch;
-                self.on_extended(kind, &[], end)
+                self.on_extended(kind, body, end)
             }
             tag::SYNC => {
                 self.consume(end);
@@ -181,6 +207,9 @@ impl Feed<'_, '_> {
         }
         let whole = header.frame_len();
         let copying = matches!(self.s.phase, Phase::CopySimple | Phase::CopyBatch);
+        if let Some(step) = self.settle_first(header.tag) {
+            return Some(step);
+        }
         if header.tag == tag::COPY_DATA {
             self.s.stream = Stream { left: whole, discard: !copying };
             return None;
@@ -291,6 +320,11 @@ impl Feed<'_, '_> {
         self.env.backend.as_ref().is_some_and(|(b, _)| b.status() != TxStatus::Idle)
     }
 
+    /// True if the backend is in a transaction that has failed.
+    pub(super) fn is_backend_failed(&self) -> bool {
+        self.env.backend.as_ref().is_some_and(|(b, _)| b.status() == TxStatus::Failed)
+    }
+
     pub(super) fn situation(&self) -> Situation {
         Situation {
             sharded: self.map().is_sharded(),
@@ -318,7 +352,7 @@ impl Feed<'_, '_> {
     /// Reads `text`. `Ok(None)`: the client's settings make it unreadable, and
     /// the database is not sharded.
     pub(super) fn plan(&mut self, text: &[u8]) -> Result<Option<Rc<Template>>, Refused> {
-        if self.s.unreadable {
+        if self.s.hidden.hides(text) {
             return Ok(None);
         }
         let map = self.shared_map();
@@ -327,6 +361,12 @@ impl Feed<'_, '_> {
             Ok(template) => Ok(Some(template)),
             Err(error) => Err(refuse_route(&error)),
         }
+    }
+
+    /// True if a name that the session does not know may be one that the
+    /// held backend knows: it came in a text that was not read.
+    pub(super) fn server_may_know(&self) -> bool {
+        self.s.hidden.any() || self.s.holds.contains(Holds::UNTRACKED)
     }
 
     // === ends ===
@@ -360,7 +400,7 @@ impl Feed<'_, '_> {
     /// Brings the held backend to the session's settings and into its
     /// transaction, ahead of the unit that begins. `Some`: that has to be
     /// answered first.
-    pub(super) fn prepare_backend(&mut self, extra: Option<&[u8]>) -> Option<Step> {
+    pub(super) fn prepare_backend(&mut self) -> Option<Step> {
         let wanted = Rc::clone(&self.s.settings);
         let outside = self.s.pending.is_outside();
         let (backend, _) = self.env.backend.as_mut()?;
@@ -375,16 +415,13 @@ impl Feed<'_, '_> {
                 }
             }
             if let (Tx::Lazy(lazy), false) = (&self.s.tx, outside) {
-                if sql.is_empty() && extra.is_none() && lazy.can_not_fail() {
+                if sql.is_empty() && lazy.can_not_fail() {
                     self.open_lazily();
                 } else {
                     lazy.write_sql(&mut sql);
                     sql.extend_from_slice(b"\n;");
                 }
             }
-        }
-        if let Some(extra) = extra {
-            sql.extend_from_slice(extra);
         }
         if sql.is_empty() {
             return None;

@@ -41,7 +41,7 @@ impl Feed<'_, '_> {
         if matches!(self.s.phase, Phase::Skip) {
             return Ahead::Local;
         }
-        if self.s.unreadable {
+        if self.s.hidden.any() {
             return Ahead::Need(self.home());
         }
         let input = self.input;

@@ -8,7 +8,7 @@ use crate::protocol::backend::TxStatus;
 use crate::protocol::encode;
 use crate::protocol::frontend::Query;
 use crate::route::{Targets, Template};
-use crate::sql::statement::{Facts, Kind, SessionEffect, TxEffect};
+use crate::sql::statement::{Kind, SessionEffect, TxEffect};
 use crate::types::Access;
 
 use super::effects::{Effect, Effects, demands};
@@ -18,13 +18,19 @@ use super::refusal::{
     DUPLICATE_STATEMENT, IN_FAILED_TRANSACTION, LIMIT_EXCEEDED, NO_STATEMENT, NOT_SUPPORTED,
     PROTOCOL_VIOLATION, Refused,
 };
-use super::statements::{Origin, Prepared};
+use super::restore::{Discard, Restoring, restoring};
 use super::{Holds, Phase, Step, Stream, Tx, Want};
 
 impl Feed<'_, '_> {
     pub(super) fn on_query(&mut self, body: &[u8], end: usize) -> Option<Step> {
         let Ok(Query(text)) = Query::decode(body) else {
-            let refused = Refused::new(PROTOCOL_VIOLATION, "invalid string in message");
+            // In the server's words: a text without its end, or more behind it.
+            let what = if body.contains(&0) {
+                "invalid message format"
+            } else {
+                "invalid string in message"
+            };
+            let refused = Refused::new(PROTOCOL_VIOLATION, what);
             return self.refuse_simple(&refused, end);
         };
         if let Some(frame) = self.s.pending.take_refused() {
@@ -72,7 +78,7 @@ impl Feed<'_, '_> {
                 }
             }
         }
-        if let Some(step) = self.prepare_backend(None) {
+        if let Some(step) = self.prepare_backend() {
             self.s.pending.keep(template);
             return Some(step);
         }
@@ -147,6 +153,10 @@ impl Feed<'_, '_> {
         }
         if let [facts] = statements {
             match &facts.effect {
+                SessionEffect::Execute { name, .. }
+                    if self.s.statements.find(name.as_bytes()).is_none()
+                        && self.server_may_know()
+                        && self.env.backend.is_some() => {}
                 SessionEffect::Prepare { .. } | SessionEffect::Execute { .. } => {
                     let facts = facts.clone();
                     return self.on_sql_prepared(text, template, &facts, placed, end);
@@ -178,17 +188,66 @@ impl Feed<'_, '_> {
                 Err(refused) => return self.refuse_simple(&refused, end),
             }
         }
-        if let Some(step) = self.prepare_backend(None) {
+        if let Some(step) = self.prepare_backend() {
             self.s.pending.keep(template);
             return Some(step);
+        }
+        let discard = self.discard();
+        let restoring = self.restoring(text, &template, discard);
+        if let (Some(_), [one]) = (&restoring, effects.as_mut_slice()) {
+            for effect in one.iter_mut().filter(|effect| matches!(effect, Effect::Discarded)) {
+                *effect = Effect::DiscardedTo(discard);
+            }
         }
         self.hold_and_mark(holds, dirty);
         self.s.effects.extend(effects);
         self.fix_map();
         let commits = statements.iter().any(|f| matches!(f.tx, TxEffect::Commit { .. }));
-        let sent = self.send_query(Report::Tag, end);
+        let sent = match restoring {
+            None => self.send_query(Report::Tag, end),
+            Some(restoring) => self.send_restoring(restoring, end),
+        };
         self.s.commit_sent = commits;
         sent
+    }
+
+    /// The client's text as a server has to read it, if that differs: RESET
+    /// goes back to the client's own startup.
+    pub(super) fn restoring(
+        &self,
+        text: &[u8],
+        template: &Template,
+        discard: Discard,
+    ) -> Option<Restoring> {
+        if is_hot(template) {
+            return None;
+        }
+        restoring(text, template.statements(), &self.s.startup, discard)
+    }
+
+    /// How much a DISCARD ALL has to undo here.
+    fn discard(&self) -> Discard {
+        if self.in_backend_transaction() || matches!(self.s.tx, Tx::Lazy(_)) {
+            Discard::AsItStands
+        } else if self.s.holds.is_empty() {
+            Discard::Settings
+        } else {
+            Discard::Everything
+        }
+    }
+
+    fn send_restoring(&mut self, restoring: Restoring, end: usize) -> Option<Step> {
+        self.begin_unit();
+        if let Some(backend) = self.backend() {
+            backend.speak_tags(restoring.tags);
+            backend.push(Expect::Query(Report::Tag));
+        }
+        self.s.phase = Phase::Await;
+        self.s.statements_seen += 1;
+        self.consume(end);
+        let sent = self.inject(|out| encode::query(out, &restoring.sql));
+        debug_assert!(sent, "startup settings are bounded");
+        Some(Step::Await)
     }
 
     /// Like [`Feed::locate_and_place`], and starts what goes everywhere.
@@ -233,7 +292,7 @@ impl Feed<'_, '_> {
         if self.env.backend.is_none() {
             return Some(Step::Checkout(Want { shard, access: Access::Write, consistency: None }));
         }
-        if let Some(step) = self.prepare_backend(None) {
+        if let Some(step) = self.prepare_backend() {
             return Some(step);
         }
         self.begin_unit();
@@ -267,15 +326,12 @@ impl Feed<'_, '_> {
     /// 25P02, if an error of the router's own has failed the transaction.
     pub(super) fn refuse_in_failed(&self) -> Option<Refused> {
         match &self.s.tx {
-            Tx::Lazy(lazy) if lazy.is_failed() => Some(Refused::new(
-                IN_FAILED_TRANSACTION,
-                "current transaction is aborted, commands ignored until end of transaction block",
-            )),
+            Tx::Lazy(lazy) if lazy.is_failed() => Some(in_failed()),
             Tx::Lazy(_) | Tx::Backend => None,
         }
     }
 
-    fn refuse_simple(&mut self, refused: &Refused, end: usize) -> Option<Step> {
+    pub(super) fn refuse_simple(&mut self, refused: &Refused, end: usize) -> Option<Step> {
         self.consume(end);
         self.refuse_query(refused.frame().into())
     }
@@ -305,7 +361,7 @@ impl Feed<'_, '_> {
         if self.env.backend.is_none() {
             return Some(self.ask(self.home(), None));
         }
-        if let Some(step) = self.prepare_backend(None) {
+        if let Some(step) = self.prepare_backend() {
             return Some(step);
         }
         self.hold_and_mark(Holds::UNTRACKED, true);
@@ -321,7 +377,7 @@ impl Feed<'_, '_> {
         if self.env.backend.is_none() {
             return Some(self.ask(self.home(), None));
         }
-        if let Some(step) = self.prepare_backend(None) {
+        if let Some(step) = self.prepare_backend() {
             return Some(step);
         }
         self.hold_and_mark(Holds::default(), true);
@@ -356,7 +412,7 @@ impl Feed<'_, '_> {
         if self.env.backend.is_none() {
             return Some(self.ask(self.home(), None));
         }
-        if let Some(step) = self.prepare_backend(None) {
+        if let Some(step) = self.prepare_backend() {
             return Some(step);
         }
         self.hold_and_mark(Holds::default(), true);
@@ -367,109 +423,6 @@ impl Feed<'_, '_> {
         self.s.phase = Phase::Await;
         self.forward(end);
         Some(Step::Await)
-    }
-
-    // === PREPARE and EXECUTE in SQL ===
-
-    /// PREPARE and EXECUTE: the client's name gives way to the backends'.
-    fn on_sql_prepared(
-        &mut self,
-        text: &[u8],
-        template: Rc<Template>,
-        facts: &Facts,
-        placed: bool,
-        end: usize,
-    ) -> Option<Step> {
-        let rewritten = self.rewrite_prepared(text, &template, facts);
-        let (prepared, sql, effect) = match rewritten {
-            Ok(rewritten) => rewritten,
-            Err(refused) => return self.refuse_simple(&refused, end),
-        };
-        if self.env.backend.is_none() && !placed {
-            return Some(self.ask(self.home(), Some(template)));
-        }
-        let is_new = effect.is_some();
-        let here = self.backend().is_some_and(|backend| backend.has_prepared(prepared.id));
-        let extra = (!here && !is_new).then(|| Rc::clone(&prepared));
-        if !here && let Some(backend) = self.backend() {
-            backend.note_prepared(prepared.id);
-        }
-        if let Some(step) = self.prepare_backend(extra.as_ref().map(|p| &*p.text)) {
-            self.s.pending.keep(template);
-            return Some(step);
-        }
-        if is_new && here {
-            // The backend has it from another client or an earlier time.
-            self.consume(end);
-            self.s.statements.insert(facts_name(facts), prepared);
-            encode::command_complete(self.env.to_client, "PREPARE");
-            self.say_ready();
-            return None;
-        }
-        self.begin_unit();
-        if let Some(backend) = self.backend() {
-            backend.push(Expect::Query(Report::Tag));
-        }
-        self.s.effects.push_back(effect.into_iter().collect());
-        self.s.statements_seen += 1;
-        self.s.phase = Phase::Await;
-        self.consume(end);
-        let sent = self.inject(|out| encode::query(out, &sql));
-        debug_assert!(sent, "a rewritten statement is as long as its text and a name");
-        Some(Step::Await)
-    }
-
-    #[allow(clippy::type_complexity, reason = "used once, right above")]
-    fn rewrite_prepared(
-        &mut self,
-        text: &[u8],
-        template: &Rc<Template>,
-        facts: &Facts,
-    ) -> Result<(Rc<Prepared>, Vec<u8>, Option<Effect>), Refused> {
-        if self.map().is_sharded() {
-            return Err(Refused::new(
-                NOT_SUPPORTED,
-                "PREPARE and EXECUTE as SQL statements are not supported on a sharded database yet",
-            )
-            .hint("use the driver's own prepared statements (protocol level), which are"));
-        }
-        match &facts.effect {
-            SessionEffect::Prepare { name, name_span, .. } => {
-                if self.s.statements.find(name.as_bytes()).is_some() {
-                    return Err(duplicate(name));
-                }
-                if self.s.statements.len() >= self.s.limits.statements_max {
-                    return Err(too_many(self.s.limits.statements_max));
-                }
-                let head = text.get(..name_span.range().start).unwrap_or_default();
-                let tail = text.get(name_span.range().end..).unwrap_or_default();
-                let made = (self.map_serial(), Rc::clone(template));
-                let prepared = self.env.registry.intern_sql((head, tail), &self.s.settings, made);
-                let sql = prepared.text.to_vec();
-                let effect = Effect::Prepare(name.as_bytes().into(), Rc::clone(&prepared));
-                Ok((prepared, sql, Some(effect)))
-            }
-            SessionEffect::Execute { name, name_span, .. } => {
-                let Some(prepared) = self.s.statements.find(name.as_bytes()) else {
-                    return Err(missing(name.as_bytes()));
-                };
-                if prepared.origin == Origin::Parse {
-                    return Err(Refused::new(
-                        NOT_SUPPORTED,
-                        "EXECUTE of a statement that was prepared by protocol message",
-                    )
-                    .hint("bind it by protocol message too, or prepare it with PREPARE"));
-                }
-                let prepared = Rc::clone(prepared);
-                let mut buffer = [0; crate::backend::NAME_LEN];
-                let own = crate::backend::backend_name(prepared.id, &mut buffer);
-                let head = text.get(..name_span.range().start).unwrap_or_default();
-                let tail = text.get(name_span.range().end..).unwrap_or_default();
-                let sql = [head, own, tail].concat();
-                Ok((prepared, sql, None))
-            }
-            _ => Err(Refused::new(NOT_SUPPORTED, "not a prepared statement")),
-        }
     }
 }
 
@@ -488,13 +441,12 @@ pub(super) fn is_hot(template: &Template) -> bool {
     }
 }
 
-fn facts_name(facts: &Facts) -> &[u8] {
-    match &facts.effect {
-        SessionEffect::Prepare { name, .. } | SessionEffect::Execute { name, .. } => {
-            name.as_bytes()
-        }
-        _ => b"",
-    }
+/// What Postgres says to everything in a failed transaction.
+pub(super) fn in_failed() -> Refused {
+    Refused::new(
+        IN_FAILED_TRANSACTION,
+        "current transaction is aborted, commands ignored until end of transaction block",
+    )
 }
 
 pub(super) fn duplicate(name: &str) -> Refused {

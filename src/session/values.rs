@@ -8,9 +8,9 @@ use crate::protocol::frontend::{Bind, BindPrefix};
 use crate::route::{Param, Params};
 use crate::types::{Format, Oid};
 
-use super::extended::Named;
 use super::feed::Feed;
 use super::lookahead::Ahead;
+use super::names::Named;
 use super::place::Place;
 use super::refusal::{LIMIT_EXCEEDED, Refused};
 use super::simple::missing;
@@ -76,10 +76,7 @@ impl Feed<'_, '_> {
         };
         match named {
             Named::Shared(prepared) => {
-                if let Err(refused) = self.ensure_prepared(&prepared) {
-                    self.s.stream = Stream { left: whole, discard: true };
-                    return self.refuse_in_batch(refused.frame().into());
-                }
+                self.ensure_prepared(&prepared);
                 let mut buffer = [0; NAME_LEN];
                 let name = backend_name(prepared.id, &mut buffer);
                 // The head of the message is written anew, the rest follows.
