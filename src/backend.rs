@@ -204,6 +204,15 @@ impl Backend {
         self.evicted.pop()
     }
 
+    /// The plan of `id` no longer fits its table: before the next use it is
+    /// closed and prepared again.
+    pub fn note_stale(&mut self, id: StatementId) {
+        self.prepared.remove(id);
+        if !self.stale.contains(&id) {
+            self.stale.push(id);
+        }
+    }
+
     /// True, once, if `id` is still prepared on the server although its plan
     /// is stale: it has to be closed before it is prepared again.
     pub fn take_stale(&mut self, id: StatementId) -> bool {

@@ -271,6 +271,10 @@ pub struct Session {
     unnamed_sent: bool,
     /// Names whose Parse the server has not confirmed.
     unconfirmed: Vec<(Box<[u8]>, StatementId)>,
+    /// The prepared statement that the running EXECUTE names.
+    executed: Option<StatementId>,
+    /// The running transaction has changed the schema.
+    schema_changed: bool,
     /// Statements so far.
     statements_seen: u64,
 }
@@ -308,6 +312,8 @@ impl Session {
             bound_in_batch: false,
             unnamed_sent: false,
             unconfirmed: Vec::new(),
+            executed: None,
+            schema_changed: false,
             statements_seen: 0,
         };
         session.note_settings(&Rc::clone(&session.settings));

@@ -145,6 +145,7 @@ impl Replay {
                 backend,
                 shard: *shard,
                 interner: &mut self.interner,
+                registry: &mut self.registry,
                 to_backend: &mut self.to_backend,
             },
         );
@@ -239,7 +240,9 @@ fn read(recorded: &str) -> Vec<Exchange> {
     };
     let lines: Vec<_> = recorded.lines().collect();
     let pairs = lines.chunks(2);
-    pairs.map(|pair| Exchange { asked: bytes(pair[0], "> "), answered: bytes(pair[1], "< ") }).collect()
+    pairs
+        .map(|pair| Exchange { asked: bytes(pair[0], "> "), answered: bytes(pair[1], "< ") })
+        .collect()
 }
 
 fn parses(mut bytes: &[u8]) -> usize {

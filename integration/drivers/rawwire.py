@@ -6,6 +6,7 @@ the same direct and through the router. Where Postgres only hangs up, or where
 the router may speak a newer protocol than the server, a rule is checked instead.
 """
 
+import os
 import socket
 import struct
 import threading
@@ -580,6 +581,49 @@ def statements_survive_ddl():
         see(wire.run(parse("select * from d_raw_ddl"), bind(), describe_portal(), execute(), SYNC))
         see(wire.run(parse("select a from d_raw_ddl", "gone"), SYNC))
         other.query("drop table d_raw_ddl")
+
+
+@check
+def statements_made_after_ddl_have_the_new_shape():
+    star = "select * from d_raw_shape"
+    with connect() as a, connect() as b, connect() as other:
+        other.query("drop table if exists d_raw_shape; create table d_raw_shape (a int); insert into d_raw_shape values (1)")
+        for n, ddl in enumerate((
+            "alter table d_raw_shape add column b int default 2",
+            "begin; alter table d_raw_shape add column c int default 3; commit",
+            "alter table d_raw_shape drop column b",
+        )):
+            for wire in (a, b):
+                see(wire.run(parse(star, f"before{n}"), describe_statement(f"before{n}"), bind(name=f"before{n}"), execute(), SYNC))
+            see(other.query(ddl))
+            for wire in (a, b):
+                see(wire.run(parse(star, f"after{n}"), describe_statement(f"after{n}"), bind(name=f"after{n}"), execute(), SYNC))
+        see(other.run(whole("alter table d_raw_shape add column d int default 4"), SYNC))
+        see(b.run(parse(star, "last"), describe_statement("last"), bind(name="last"), execute(), SYNC))
+        other.query("drop table d_raw_shape")
+
+
+@check
+def statements_whose_plan_went_stale_are_made_anew():
+    star = "select * from d_raw_stale"
+    past_the_router = Target(os.environ.get("KEYWAY_TEST_DIRECT_URL") or url())
+    with connect() as a, connect() as b, Wire(past_the_router) as other:
+        other.query("drop table if exists d_raw_stale; create table d_raw_stale (a int); insert into d_raw_stale values (1)")
+        see(a.run(parse(star, "s"), describe_statement("s"), bind(name="s"), execute(), SYNC))
+        see(a.query("prepare p as select * from d_raw_stale"))
+        see(a.query("execute p"))
+        other.query("alter table d_raw_stale add column b int default 2")
+        see(a.query("begin"))
+        see(a.run(bind(name="s"), execute(), SYNC))
+        see(a.query("select 1"))
+        see(a.query("rollback"))
+        see(b.run(parse(star, "s"), describe_statement("s"), bind(name="s"), execute(), SYNC))
+        see(a.run(close_statement("s"), parse(star, "s"), describe_statement("s"), bind(name="s"), execute(), SYNC))
+        see(a.query("execute p"))
+        see(a.query("deallocate p; "))
+        see(a.query("prepare p as select * from d_raw_stale"))
+        see(a.query("execute p"))
+        other.query("drop table d_raw_stale")
 
 
 @check

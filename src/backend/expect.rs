@@ -111,6 +111,8 @@ pub enum Event {
     /// A cached plan no longer fits its table, and nothing was said yet: the
     /// unit can be sent again.
     StalePlan,
+    /// The plan of this statement no longer fits its table.
+    Retired(StatementId),
     /// A query of the router's own failed; the client's unit behind it failed
     /// or ran without what it needed.
     OwnFailed(OwnPurpose, Box<[u8]>),

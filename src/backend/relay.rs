@@ -368,8 +368,8 @@ impl Backend {
             && state == Some(FEATURE_NOT_SUPPORTED);
         if stale && let Some(Expect::Bind(Some(id))) = self.queue.front() {
             let id = *id;
-            self.prepared.remove(id);
-            self.stale.push(id);
+            self.note_stale(id);
+            events.push(Event::Retired(id));
             if self.replayable && !self.answered {
                 self.swallow_ready = true;
                 walk.drop_frame(start, end);

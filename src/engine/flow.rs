@@ -203,6 +203,7 @@ impl Driver {
                 shard,
                 backend: &mut conn.machine,
                 interner: &mut self.thread.interner.borrow_mut(),
+                registry: &mut self.thread.registry.borrow_mut(),
                 to_backend: &mut conn.out,
             },
         );

@@ -43,6 +43,9 @@ pub(super) enum Effect {
     DiscardedTo(Discard),
     /// DEALLOCATE ALL on the backend.
     Deallocated,
+    /// Tables or types may have another shape: statements that were prepared
+    /// before are not shared with those prepared after.
+    SchemaChanged,
 }
 
 /// The changes that one statement makes.
@@ -109,6 +112,9 @@ pub(super) fn demands(
         | TxEffect::PrepareTransaction
         | TxEffect::CommitPrepared
         | TxEffect::RollbackPrepared => {}
+    }
+    if facts.kind == Kind::Ddl && !facts.effect.each().contains(&SessionEffect::TempTable) {
+        out.effects.push(Effect::SchemaChanged);
     }
     for effect in facts.effect.each() {
         add_demand(effect, text, bind, situation, &mut out)?;
@@ -365,7 +371,8 @@ impl Log {
                 | Effect::Prepare(..)
                 | Effect::Discarded
                 | Effect::DiscardedTo(_)
-                | Effect::Deallocated => {}
+                | Effect::Deallocated
+                | Effect::SchemaChanged => {}
             }
         }
     }

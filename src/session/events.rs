@@ -7,12 +7,13 @@ use crate::protocol::backend::TxStatus;
 use crate::protocol::encode;
 
 use super::effects::{Effect, is_readable};
-use super::refusal::{CONNECTION_FAILURE, OUTCOME_UNKNOWN, Refused};
+use super::refusal::{CONNECTION_FAILURE, NOT_SUPPORTED, OUTCOME_UNKNOWN, Refused};
 use super::restore::{Discard, Hidden};
+use super::statements::StatementRegistry;
 use super::{After, Holds, Phase, Session, Tx};
 use crate::backend::Setting;
 use crate::route::SearchPath;
-use crate::types::ShardId;
+use crate::types::{ShardId, SqlState};
 
 /// What the session may use while it hears a backend's events.
 pub struct EventEnv<'e> {
@@ -22,6 +23,8 @@ pub struct EventEnv<'e> {
     pub backend: &'e mut Backend,
     /// The thread's shared settings values.
     pub interner: &'e mut SettingsInterner,
+    /// The thread's shared statement texts.
+    pub registry: &'e mut StatementRegistry,
     /// For the backend.
     pub to_backend: &'e mut Vec<u8>,
 }
@@ -48,8 +51,8 @@ impl Session {
             match event {
                 Event::Ready(status) => self.on_ready(status, &mut env),
                 Event::Complete(tag) => self.on_complete(tag, &mut env),
-                Event::Error { fatal, .. } => {
-                    self.on_error(&mut env);
+                Event::Error { state, fatal } => {
+                    self.on_error(state, &mut env);
                     if fatal {
                         return After::Close;
                     }
@@ -67,6 +70,7 @@ impl Session {
                     self.copy_pending = false;
                     self.phase = Phase::CopyBatch;
                 }
+                Event::Retired(id) => env.registry.retire(id),
                 Event::Parameter(name, value) => self.on_parameter(name, value),
             }
         }
@@ -98,6 +102,7 @@ impl Session {
         self.phase = Phase::Idle;
         self.unit_open = false;
         self.copy_pending = false;
+        self.executed = None;
         self.effects.clear();
         if !self.unconfirmed.is_empty() {
             self.drop_unconfirmed(env.backend);
@@ -115,6 +120,10 @@ impl Session {
             }
             self.tx_map = None;
             self.tx = Tx::Backend;
+            if std::mem::take(&mut self.schema_changed) {
+                // Only now do other sessions see it.
+                env.registry.retire_all();
+            }
         }
         self.outside = false;
         self.failed = false;
@@ -164,6 +173,10 @@ impl Session {
                     env.backend.forget_prepared();
                     self.statements.clear();
                 }
+                Effect::SchemaChanged => {
+                    self.schema_changed = true;
+                    env.registry.retire_all();
+                }
                 Effect::Set(..)
                 | Effect::Restore(_)
                 | Effect::RestoreAll
@@ -196,8 +209,16 @@ impl Session {
         self.holds = Holds(self.holds.0 & Holds::SESSION.0);
     }
 
-    fn on_error(&mut self, env: &mut EventEnv<'_>) {
+    fn on_error(&mut self, state: Option<SqlState>, env: &mut EventEnv<'_>) {
         self.failed = true;
+        if let Some(id) = self.executed.take()
+            && state == Some(NOT_SUPPORTED)
+        {
+            // Perhaps the plan of what EXECUTE ran; preparing it again is
+            // right in any case.
+            env.backend.note_stale(id);
+            env.registry.retire(id);
+        }
         self.effects.clear();
         if env.backend.unnamed().is_none() && self.unnamed_sent {
             self.unnamed.forget();
@@ -253,6 +274,8 @@ impl Session {
                     everywhere.next += 1;
                     everywhere.tag = tag;
                 }
+                // Shards before one that refuses have it already.
+                env.registry.retire_all();
                 self.unit_open = false;
                 self.pending.clear();
             }

@@ -70,6 +70,7 @@ impl Feed<'_, '_> {
             }
             backend.push(Expect::Query(Report::Tag));
         }
+        self.s.executed = effect.is_none().then_some(prepared.id);
         self.s.effects.push_back(effect.into_iter().collect());
         self.s.statements_seen += 1;
         self.s.phase = Phase::Await;

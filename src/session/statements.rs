@@ -155,6 +155,18 @@ impl StatementRegistry {
         shared
     }
 
+    /// The schema has changed: whoever prepares a text from now on gets a new
+    /// number, and with it a plan and a shape of its own. Names that clients
+    /// have keep theirs, as on a server.
+    pub fn retire_all(&mut self) {
+        self.known.clear();
+    }
+
+    /// The same for one statement, whose plan turned out stale.
+    pub fn retire(&mut self, id: StatementId) {
+        self.known.retain(|_, shared| shared.id != id);
+    }
+
     /// A number for an unnamed statement; never one of a shared text.
     pub fn number(&mut self) -> StatementId {
         self.newest += 1;
