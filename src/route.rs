@@ -4,6 +4,7 @@
 //! with the constants left out; `locate` turns the constants of one execution
 //! into a shard. What can't be proven to lie on one shard is an error.
 
+mod array;
 mod decide;
 mod error;
 mod explain;
@@ -11,9 +12,12 @@ mod locate;
 mod place;
 mod planner;
 mod router_words;
+mod solve;
 mod template;
 
 pub use self::error::RouteError;
 pub use self::explain::{ExplainedKey, Explanation, Refusal, explain, explain_in};
 pub use self::planner::{Planner, PlannerCounts, PlannerLimits, SearchPath, World};
-pub use self::template::{Needs, Param, Params, Reason, Route, RouterCommand, Targets, Template};
+pub use self::template::{
+    Needs, Param, Params, Reason, Route, RouterCommand, Several, Targets, Template,
+};

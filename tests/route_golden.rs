@@ -107,7 +107,12 @@ fn bytes(hex: &str) -> Vec<u8> {
 fn shown(e: &Explanation) -> String {
     if let Some(refusal) = &e.refusal {
         let hint = refusal.hint.as_ref().map_or(String::new(), |hint| format!(" | {hint}"));
-        return format!("{}: {}{hint}", refusal.sqlstate, refusal.message);
+        let reads = if e.shards.is_empty() {
+            String::new()
+        } else {
+            format!(" | reads {}", e.shards.join(", "))
+        };
+        return format!("{}: {}{hint}{reads}", refusal.sqlstate, refusal.message);
     }
     let keys: Vec<String> =
         e.keys.iter().map(|key| format!("{}={} ({})", key.place, key.value, key.shard)).collect();

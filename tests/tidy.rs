@@ -99,20 +99,6 @@ fn source_is_tidy() {
     assert!(errors.is_empty(), "untidy:\n{}", errors.join("\n"));
 }
 
-#[test]
-fn parser_crate_is_named_in_one_module_only() {
-    let mut errors = Vec::new();
-    visit(Path::new("src"), &mut |path, text| {
-        if text.contains("sqlparser::")
-            && !path.starts_with("src/sql/parse")
-            && path != Path::new("src/sql/parse.rs")
-        {
-            errors.push(path.display().to_string());
-        }
-    });
-    assert!(errors.is_empty(), "the parser's tree leaves sql::parse in {errors:?}");
-}
-
 fn check_source(path: &Path, text: &str, errors: &mut Vec<String>) {
     let module = path
         .strip_prefix("src")

@@ -6,15 +6,18 @@ use crate::sql::classify::{self, Classified};
 use crate::sql::functions::Nature;
 use crate::sql::literal::Literals;
 use crate::sql::parse::{self, ParseError};
+use crate::sql::shape;
 use crate::sql::statement::{Facts, Kind, SessionEffect, Span, TxEffect};
 use crate::sql::token::{self, Tokens};
 use crate::types::{Access, Epoch, ShardId};
 
 use super::error::RouteError;
-use super::place::{self, Named, Placed};
+use super::place::{self, Calls, Named, Open, Placed};
 use super::planner::World;
 use super::router_words;
-use super::template::{KeyPlace, KeySource, OwnText, Plan, Reason, Targets, Template};
+use super::template::{
+    KeyPlace, KeySource, Keyed, OwnText, Plan, Reason, Spread, Targets, Template,
+};
 
 /// What a plan was made against, besides the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +80,9 @@ pub(crate) fn decide(
 }
 
 fn key_params(plan: &Plan) -> Box<[u16]> {
-    let Plan::Keyed { sources, .. } = plan else { return Box::default() };
-    let mut params: Vec<u16> = sources
+    let Plan::Keyed(keyed) = plan else { return Box::default() };
+    let mut params: Vec<u16> = keyed
+        .sources
         .iter()
         .filter_map(|source| match source.place {
             KeyPlace::Param { index, .. } => Some(index),
@@ -97,6 +101,8 @@ enum Goal {
     Keyed {
         sources: Vec<KeySource>,
         single: Option<ShardId>,
+        open: Option<Open>,
+        spread: Spread,
     },
     /// The session may handle it by its effect; sent as it is, it has no route.
     Refused(RouteError),
@@ -107,7 +113,9 @@ fn alone(goal: Option<Goal>) -> Plan {
     match goal {
         None => Plan::Fixed { targets: Targets::AnyShard, reason: Reason::NoTable },
         Some(Goal::Fixed(targets, reason)) => Plan::Fixed { targets, reason },
-        Some(Goal::Keyed { sources, single }) => Plan::Keyed { sources: sources.into(), single },
+        Some(Goal::Keyed { sources, single, open, spread }) => {
+            Plan::Keyed(Keyed { sources: sources.into(), single, open, spread })
+        }
         Some(Goal::Refused(error)) => Plan::Refused(error),
     }
 }
@@ -122,6 +130,7 @@ fn combine(
         return Ok(alone(goals.into_iter().next()));
     }
     let mut sources = Vec::new();
+    let mut keyed = false;
     let mut single: Option<ShardId> = None;
     let mut wanted: Option<(Targets, Reason)> = None;
     let mut in_turn = 0;
@@ -133,7 +142,9 @@ fn combine(
     for goal in goals {
         match goal {
             Goal::Refused(error) => return Err(error),
-            Goal::Keyed { sources: more, single } => {
+            Goal::Keyed { open: Some(open), .. } => return Err(open.why),
+            Goal::Keyed { sources: more, single, .. } => {
+                keyed = true;
                 sources.extend(more);
                 single.map_or(Ok(()), &mut want)?;
             }
@@ -157,11 +168,13 @@ fn combine(
             }
             Goal::Fixed(Targets::AllInTurn, _) => in_turn += 1,
             Goal::Fixed(Targets::Router(_), _) => {
-                return Err(RouteError::Unsupported {
-                    construct: "a statement for the router among others".into(),
-                    hint: "send it by itself",
-                });
+                return Err(RouteError::unsupported(
+                    "a statement for the router among others",
+                    "send it by itself",
+                ));
             }
+            // Known only once there are values.
+            Goal::Fixed(Targets::Several(several), _) => return Err(several.why),
         }
     }
     if in_turn > 0 {
@@ -174,8 +187,8 @@ fn combine(
         }
         return Ok(Plan::Fixed { targets: Targets::AllInTurn, reason: Reason::Schema });
     }
-    if !sources.is_empty() {
-        return Ok(Plan::Keyed { sources: sources.into(), single });
+    if keyed {
+        return Ok(Plan::Keyed(Keyed::one_shard(sources, single)));
     }
     let (targets, reason) = wanted.unwrap_or((Targets::AnyShard, Reason::Session));
     Ok(match single {
@@ -211,12 +224,14 @@ fn sharded_goal(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<G
     let refuse = |construct, hint| Err(RouteError::unsupported(construct, hint));
     let inner = one.inner.map(|(start, end)| t.slice(start, end));
     match one.facts.kind {
-        Kind::Select | Kind::Insert | Kind::Update | Kind::Delete => query(t, one, world),
+        Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge => {
+            query(t, one, world)
+        }
         Kind::Explain | Kind::Declare | Kind::CopyOut if inner.is_some() => {
             let inner = inner.unwrap_or(*t);
             let inside = classify::classify(&inner);
             match inside.facts.kind {
-                Kind::Select | Kind::Insert | Kind::Update | Kind::Delete => {
+                Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge => {
                     query(&inner, one, world)
                 }
                 other => refuse(other.word(), "explain or copy a query"),
@@ -245,7 +260,6 @@ fn sharded_goal(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<G
         Kind::Maintenance => Ok(Goal::Fixed(Targets::AllInTurn, Reason::Maintenance)),
         Kind::Call => refuse("CALL", "run the procedure on each shard directly"),
         Kind::Do => refuse("DO", "run the block on each shard directly"),
-        Kind::Merge => refuse("MERGE", "use INSERT … ON CONFLICT or UPDATE"),
         Kind::Explain | Kind::ExplainRoute | Kind::Declare => {
             refuse("this form of the statement", "")
         }
@@ -255,26 +269,32 @@ fn sharded_goal(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<G
     }
 }
 
-/// SELECT, INSERT, UPDATE and DELETE, also inside EXPLAIN, DECLARE and COPY.
+/// SELECT, INSERT, UPDATE, DELETE and MERGE, also inside EXPLAIN, DECLARE and COPY.
 fn query(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, RouteError> {
-    let shape = parse::parse(t).map_err(|error| match error {
-        ParseError::Unread(reason) => RouteError::Unread { reason },
-        ParseError::Construct(construct) => RouteError::Unsupported { construct, hint: "" },
-    })?;
-    let placed = place::place(&shape, world, &param_uses(t))?;
+    let shape =
+        parse::parse(t).and_then(|tree| shape::shape(&tree)).map_err(|error| match error {
+            ParseError::Unread(reason) => RouteError::Unread { reason },
+            ParseError::Construct(construct) => RouteError::Unsupported { construct, hint: "" },
+        })?;
+    let calls = match one.nature {
+        Nature::Neutral | Nature::Bound => Calls::Harmless,
+        Nature::Primary | Nature::Unknown => Calls::Unknown,
+    };
+    let placed = place::place(&shape, world, &param_uses(t), calls)?;
     settle(placed, one)
 }
 
 /// The goal of a statement whose tables are placed.
 fn settle(placed: Placed, one: &Classified) -> Result<Goal, RouteError> {
-    let Placed { sources, single, reference, system } = placed;
+    let Placed { sources, single, reference, system, open } = placed;
     let read = one.facts.access == Access::Read;
     if let Some(table) = &reference
         && one.locks
     {
         return Err(RouteError::ReferenceWrite { table: table.clone() });
     }
-    if system && (!sources.is_empty() || !single.is_empty()) {
+    let keyed = !sources.is_empty() || open.is_some();
+    if system && (keyed || !single.is_empty()) {
         return Err(RouteError::unsupported(
             "a system catalog beside a table of the map",
             "query the catalog by itself",
@@ -285,8 +305,13 @@ fn settle(placed: Placed, one: &Classified) -> Result<Goal, RouteError> {
     if shards.next().is_some() {
         return Err(RouteError::SeveralShards);
     }
-    if !sources.is_empty() {
-        return Ok(Goal::Keyed { sources, single: first });
+    if keyed {
+        let many = read && one.facts.kind == Kind::Select;
+        if let Some(open) = open.as_ref().filter(|_| !many) {
+            return Err(open.why.clone());
+        }
+        let spread = if many { Spread::ManyShards } else { Spread::OneShard };
+        return Ok(Goal::Keyed { sources, single: first, open, spread });
     }
     Ok(match (first, reference, system) {
         (Some(shard), _, _) => Goal::Fixed(Targets::Shard(shard), Reason::SingleShard),

@@ -74,6 +74,11 @@ pub enum RouteError {
         /// Its key column.
         column: Box<str>,
     },
+    /// Rows to be inserted whose keys the statement doesn't tell.
+    OpenRows {
+        /// The table they go into.
+        table: Box<str>,
+    },
     /// An INSERT that doesn't name its columns.
     MissingColumns {
         /// The table.
@@ -103,6 +108,7 @@ impl RouteError {
             | Self::AmbiguousParam { .. }
             | Self::ReferenceWrite { .. }
             | Self::KeyChange { .. }
+            | Self::OpenRows { .. }
             | Self::MissingColumns { .. } => SqlState::new("0A000"),
         }
     }
@@ -135,6 +141,10 @@ impl RouteError {
             Self::KeyChange { .. } => {
                 Some("delete the row and insert it with its new key".to_owned())
             }
+            Self::OpenRows { .. } => Some(
+                "select the sharding key as a constant, or as a key column that a condition fixes"
+                    .to_owned(),
+            ),
             Self::MissingColumns { .. } => {
                 Some("name the columns: INSERT INTO table (column, …) VALUES …".to_owned())
             }
@@ -181,6 +191,12 @@ impl fmt::Display for RouteError {
             }
             Self::KeyChange { table, column } => {
                 write!(f, "the sharding key {column} of table {table} can't be changed")
+            }
+            Self::OpenRows { table } => {
+                write!(
+                    f,
+                    "the statement does not tell the sharding keys of the rows that it inserts into {table}"
+                )
             }
             Self::MissingColumns { table } => {
                 write!(f, "an INSERT into the sharded table {table} must name its columns")

@@ -91,7 +91,14 @@ pub fn explain_in(world: &World<'_>, text: &[u8], params: Option<&dyn Params>) -
         Err(error) => refused(&error),
         Ok(route) => {
             let values = Values { text, literals: scanner.literals(), params };
-            routed(&template, &route, values, world.map)
+            match route.targets {
+                // As long as one shard must do, the client sees this error.
+                Targets::Several(several) => Explanation {
+                    shards: names(&several.shards, world.map),
+                    ..refused(&several.why)
+                },
+                _ => routed(&template, &route, values, world.map),
+            }
         }
     }
 }
@@ -113,6 +120,11 @@ fn refused(error: &RouteError) -> Explanation {
     }
 }
 
+fn names(shards: &[ShardId], map: &Map) -> Vec<String> {
+    let name = |shard: &ShardId| map.shard(*shard).map(|shard| shard.name.clone());
+    shards.iter().filter_map(name).collect()
+}
+
 fn routed(template: &Template, route: &Route, values: Values<'_>, map: &Map) -> Explanation {
     let name = |shard: ShardId| {
         map.shard(shard).map_or_else(|| shard.number().to_string(), |shard| shard.name.clone())
@@ -129,6 +141,7 @@ fn routed(template: &Template, route: &Route, values: Values<'_>, map: &Map) -> 
             "all shards in turn".to_owned(),
             map.shards().iter().map(|shard| shard.name.clone()).collect(),
         ),
+        Targets::Several(several) => ("several shards".to_owned(), names(&several.shards, map)),
         Targets::Router(_) => ("the router itself".to_owned(), Vec::new()),
     };
     Explanation {
@@ -152,26 +165,28 @@ fn keys(
     map: &Map,
     name: &dyn Fn(ShardId) -> String,
 ) -> Vec<ExplainedKey> {
-    let Plan::Keyed { sources, .. } = &template.plan else { return Vec::new() };
+    let Plan::Keyed(keyed) = &template.plan else { return Vec::new() };
     let values = match &template.own {
         Some(own) => Values { text: &own.text, literals: &own.literals, ..values },
         None => values,
     };
     let mut keys = Vec::new();
-    for source in sources {
+    for source in &keyed.sources {
         let Some(keyspace) = map.keyspace(source.keyspace) else { continue };
-        let found = locate::with_key(source, values, |key| ExplainedKey {
-            keyspace: keyspace.name().to_owned(),
-            place: match source.place {
-                KeyPlace::Param { index, .. } => format!("${}", u32::from(index) + 1),
-                KeyPlace::Literal(_) | KeyPlace::Null => "constant".to_owned(),
-            },
-            value: key.to_string(),
-            slot: keyspace.slot_of(&key).number(),
-            pinned: keyspace.pin_of(&key).is_some(),
-            shard: name(keyspace.owner(&key)),
+        let shown = locate::each_key(source, values, &mut |key| {
+            keys.push(ExplainedKey {
+                keyspace: keyspace.name().to_owned(),
+                place: match source.place {
+                    KeyPlace::Param { index, .. } => format!("${}", u32::from(index) + 1),
+                    KeyPlace::Literal(_) | KeyPlace::Null => "constant".to_owned(),
+                },
+                value: key.to_string(),
+                slot: keyspace.slot_of(&key).number(),
+                pinned: keyspace.pin_of(&key).is_some(),
+                shard: name(keyspace.owner(&key)),
+            });
         });
-        keys.extend(found.ok());
+        debug_assert!(shown.is_ok(), "a route was found with these values");
     }
     keys
 }

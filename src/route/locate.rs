@@ -1,11 +1,14 @@
 //! From a key's value to its shard: decode, hash, look up.
 
-use crate::shardmap::{Key, KeyType, Map};
+use crate::shardmap::{Key, KeyType, Keyspace, Map};
 use crate::sql::literal::{Literal, LiteralKind, Literals};
 use crate::types::{Format, Oid, ShardId};
 
 use super::error::RouteError;
-use super::template::{KeyPlace, KeySource, Param, Params, Shared, Sign};
+use super::template::{
+    CastTo, Extent, KeyPlace, KeySource, Keyed, Param, Params, Reason, Role, Route, Several,
+    Shared, Sign, Spread, Targets,
+};
 
 /// Where the values of one execution stand.
 #[derive(Clone, Copy)]
@@ -15,37 +18,91 @@ pub(crate) struct Values<'a> {
     pub(crate) params: Option<&'a dyn Params>,
 }
 
-/// The one shard that owns every value of `sources`, and that is `single` if
-/// the statement also needs that one.
+/// Where rows with these keys lie.
 ///
 /// # Errors
-/// A value is missing, NULL or no key, or the values lie on several shards.
-pub(crate) fn shard(
-    sources: &[KeySource],
-    single: Option<ShardId>,
-    values: Values<'_>,
-    map: &Map,
-) -> Result<ShardId, RouteError> {
-    let mut found = single;
-    for source in sources {
-        let owner = with_key(source, values, |key| {
-            map.keyspace(source.keyspace).map(|keyspace| keyspace.owner(&key))
-        })?
-        .ok_or(RouteError::SeveralShards)?;
-        if found.is_some_and(|other| other != owner) {
-            return Err(RouteError::SeveralShards);
-        }
-        found = Some(owner);
+/// A value is missing or no key, a row's key is NULL, or the values lie on
+/// several shards where only one will do.
+pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Route, RouteError> {
+    let mut found = keyed.single;
+    let mut others: Vec<ShardId> = Vec::new();
+    let mut fallback = None;
+    for source in &keyed.sources {
+        let keyspace = map.keyspace(source.keyspace).ok_or(RouteError::SeveralShards)?;
+        fallback = fallback.or(Some(keyspace));
+        each_key(source, values, &mut |key| {
+            let owner = keyspace.owner(&key);
+            match found {
+                None => found = Some(owner),
+                Some(first) if first != owner && !others.contains(&owner) => others.push(owner),
+                Some(_) => {}
+            }
+        })?;
     }
-    found.ok_or(RouteError::SeveralShards)
+    let why = match &keyed.open {
+        Some(open) => {
+            others.extend_from_slice(&open.shards);
+            open.why.clone()
+        }
+        None if others.is_empty() => {
+            let reason = if found.is_some() { Reason::Key } else { Reason::Nothing };
+            return Ok(Route { targets: one(found, fallback, map), reason });
+        }
+        None => RouteError::SeveralShards,
+    };
+    if keyed.spread == Spread::OneShard {
+        return Err(why);
+    }
+    others.extend(found);
+    others.sort_unstable();
+    others.dedup();
+    if let [only] = &*others {
+        return Ok(Route { targets: Targets::Shard(*only), reason: Reason::Spread });
+    }
+    let targets = Targets::Several(Box::new(Several { shards: others.into(), why }));
+    Ok(Route { targets, reason: Reason::Spread })
 }
 
-/// Runs `then` on the key that `source` denotes.
-pub(crate) fn with_key<T>(
+/// The one shard, or one that has the tables if no row can matter.
+fn one(found: Option<ShardId>, keyspace: Option<&Keyspace>, map: &Map) -> Targets {
+    let home = map.home();
+    if let Some(shard) = found {
+        return Targets::Shard(shard);
+    }
+    let shards = keyspace.map(Keyspace::shards).unwrap_or_default();
+    match shards.first() {
+        Some(_) if shards.contains(&home) => Targets::AnyShard,
+        Some(first) => Targets::Shard(*first),
+        None => Targets::Home,
+    }
+}
+
+/// Runs `then` on each key that `source` denotes; on none if no key can be
+/// equal to its value.
+///
+/// # Errors
+/// As [`route`].
+pub(crate) fn each_key(
     source: &KeySource,
     values: Values<'_>,
-    then: impl FnOnce(Key<'_>) -> T,
-) -> Result<T, RouteError> {
+    then: &mut dyn FnMut(Key<'_>),
+) -> Result<(), RouteError> {
+    let found = match source.extent {
+        Extent::One => one_key(source, values, then),
+        Extent::Array => super::array::each(source, values, then),
+    };
+    match (found, source.role) {
+        // NULL, or a value that the column's type can't hold, equals no key.
+        (Err(RouteError::NullKey), Role::Filter) => Ok(()),
+        (found, Role::Filter | Role::Row) => found,
+    }
+}
+
+fn one_key(
+    source: &KeySource,
+    values: Values<'_>,
+    then: &mut dyn FnMut(Key<'_>),
+) -> Result<(), RouteError> {
     match source.place {
         KeyPlace::Null => Err(RouteError::NullKey),
         KeyPlace::Literal(index) => {
@@ -61,17 +118,18 @@ pub(crate) fn with_key<T>(
                 .params
                 .and_then(|params| params.get(usize::from(index)))
                 .ok_or(RouteError::MissingParam { number })?;
-            Ok(then(param_key(source, param, shared, number)?))
+            then(param_key(source, param, shared, number)?);
+            Ok(())
         }
     }
 }
 
-fn with_literal<T>(
+fn with_literal(
     source: &KeySource,
     literal: Literal,
     text: &[u8],
-    then: impl FnOnce(Key<'_>) -> T,
-) -> Result<T, RouteError> {
+    then: &mut dyn FnMut(Key<'_>),
+) -> Result<(), RouteError> {
     let integer = matches!(source.key_type, KeyType::Int2 | KeyType::Int4 | KeyType::Int8);
     let what = match literal.kind {
         LiteralKind::Integer if integer => "",
@@ -101,14 +159,16 @@ fn with_literal<T>(
         }
         let signed =
             std::str::from_utf8(signed).map_err(|_| RouteError::BadLiteral { what: "a number" })?;
-        return Ok(then(checked(source, signed)?));
+        then(checked(source, signed)?);
+        return Ok(());
     }
-    Ok(then(checked(source, &value)?))
+    then(checked(source, &value)?);
+    Ok(())
 }
 
 /// A key in the range of the column and of the cast, if there is one.
-fn checked<'a>(source: &KeySource, value: &'a str) -> Result<Key<'a>, RouteError> {
-    if let Some(cast) = source.cast {
+pub(super) fn checked<'a>(source: &KeySource, value: &'a str) -> Result<Key<'a>, RouteError> {
+    if let Some(CastTo(cast)) = source.cast {
         Key::from_text(cast, value)?;
     }
     Ok(Key::from_text(source.key_type, value)?)
@@ -134,11 +194,17 @@ fn param_key<'a>(
     }
     let oid = match source.cast {
         // `$1::int8` makes the parameter an int8 unless it was declared.
-        Some(cast) if inferred => oid_of(cast),
+        Some(CastTo(cast)) if inferred => oid_of(cast),
         _ => declared,
     };
     let key = Key::from_param(source.key_type, param.format, oid, bytes)?;
-    if let (Some(cast), Key::Int(value)) = (source.cast, key) {
+    fits_cast(source, key)?;
+    Ok(key)
+}
+
+/// Refuses an integer that the cast's type can't hold.
+pub(super) fn fits_cast(source: &KeySource, key: Key<'_>) -> Result<(), RouteError> {
+    if let (Some(CastTo(cast)), Key::Int(value)) = (source.cast, key) {
         let fits = match cast {
             KeyType::Int2 => i16::try_from(value).is_ok(),
             KeyType::Int4 => i32::try_from(value).is_ok(),
@@ -148,10 +214,10 @@ fn param_key<'a>(
             return Err(RouteError::BadKey(crate::shardmap::KeyError::OutOfRange(cast)));
         }
     }
-    Ok(key)
+    Ok(())
 }
 
-const fn oid_of(key_type: KeyType) -> Oid {
+pub(super) const fn oid_of(key_type: KeyType) -> Oid {
     Oid::new(match key_type {
         KeyType::Int2 => 21,
         KeyType::Int4 => 23,
@@ -162,6 +228,6 @@ const fn oid_of(key_type: KeyType) -> Oid {
     })
 }
 
-const UNKNOWN: Oid = Oid::new(705);
+pub(super) const UNKNOWN: Oid = Oid::new(705);
 /// A minus and more digits than any integer has.
 const SIGNED_BYTES_MAX: usize = 24;

@@ -1,24 +1,15 @@
-//! Where a statement's tables are, and whether its equalities fix every
-//! sharded one to one value of the key.
-//!
-//! The proof: a sharded table that is filtered by `key = value` wherever it is
-//! scanned can be replaced by its rows with that key, which all lie on one
-//! shard; if the values of all tables lie on the same shard, the statement
-//! means the same there as on the whole. A value passes from one key column to
-//! another of the same keyspace through an equality; through any other column
-//! it doesn't, since another type's equality may be wider.
+//! Where a statement's tables are, and which keys of each sharded one matter.
 
 use std::collections::BTreeSet;
 
 use crate::shardmap::{KeyType, KeyspaceId, Map, Table};
-use crate::sql::shape::{
-    Column, Insert, Level, Place, RelationKind, Rows, Shape, Side, Target, Value,
-};
+use crate::sql::shape::{self, Assigned, Cast, Column, Insert, RelationKind, Rows, Shape, Target};
 use crate::types::ShardId;
 
 use super::error::RouteError;
 use super::planner::World;
-use super::template::{KeyPlace, KeySource, Shared, Sign};
+use super::solve::{self, Member, Solver, Spot};
+use super::template::{CastTo, Extent, KeyPlace, KeySource, Role, Shared, Sign};
 
 /// The places of all tables of a statement.
 #[derive(Debug, Default)]
@@ -27,6 +18,15 @@ pub(crate) struct Placed {
     pub(crate) single: BTreeSet<ShardId>,
     pub(crate) reference: Option<Box<str>>,
     pub(crate) system: bool,
+    /// Sharded tables of which any row may matter.
+    pub(crate) open: Option<Open>,
+}
+
+/// Shards that may hold rows of tables without a key, and why there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Open {
+    pub(crate) shards: Box<[ShardId]>,
+    pub(crate) why: RouteError,
 }
 
 /// What a name stands for.
@@ -82,40 +82,91 @@ fn is_listed(map: &Map, schema: &str, name: &str) -> bool {
 }
 
 /// A sharded relation and what is known about its key.
-struct Sharded<'a> {
-    level: usize,
-    relation: usize,
-    name: &'a str,
-    keyspace: KeyspaceId,
-    key_type: KeyType,
-    column: &'a str,
-    source: Option<KeySource>,
+#[derive(Debug)]
+pub(super) struct Sharded<'a> {
+    pub(super) level: usize,
+    pub(super) relation: usize,
+    pub(super) name: &'a str,
+    pub(super) keyspace: KeyspaceId,
+    pub(super) key_type: KeyType,
+    pub(super) column: &'a str,
+    /// The keys of its rows that matter; `None` if they may be any.
+    pub(super) members: Option<Vec<KeySource>>,
+}
+
+impl Sharded<'_> {
+    /// The member as a value of this key; `None` if its type is compared
+    /// otherwise.
+    pub(super) fn source(&self, member: &Member) -> Option<KeySource> {
+        match member {
+            Member::Source(source) => (source.keyspace == self.keyspace).then(|| source.clone()),
+            Member::Value(value) => self.made(value, Extent::One),
+            Member::Array(value) => self.made(value, Extent::Array),
+        }
+    }
+
+    fn made(&self, value: &shape::Value, extent: Extent) -> Option<KeySource> {
+        let cast = match (&value.cast, extent) {
+            (Cast::None, _) => None,
+            (Cast::To(word), Extent::One) | (Cast::ToArray(word), Extent::Array) => {
+                Some(CastTo::named(word, self.key_type)?)
+            }
+            (Cast::To(_), Extent::Array) | (Cast::ToArray(_), Extent::One) => return None,
+        };
+        let place = match value.place {
+            shape::Place::Literal(index) => KeyPlace::Literal(index),
+            shape::Place::Param(index) => KeyPlace::Param { index, shared: Shared::Elsewhere },
+            shape::Place::Null => KeyPlace::Null,
+        };
+        let sign = if value.minus { Sign::Minus } else { Sign::Plain };
+        let (keyspace, key_type, role) = (self.keyspace, self.key_type, Role::Filter);
+        Some(KeySource { keyspace, key_type, place, sign, cast, role, extent })
+    }
+
+    fn missing(&self) -> RouteError {
+        RouteError::MissingKey { table: self.name.into(), column: self.column.into() }
+    }
+}
+
+/// Whether functions of the statement are known to have no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Calls {
+    Harmless,
+    Unknown,
 }
 
 /// Finds the places of all tables of `shape`. `uses` counts how often each
 /// parameter stands in the text.
 ///
 /// # Errors
-/// A table isn't fixed to one key, is unknown, or may not be written so.
-pub(crate) fn place(shape: &Shape, world: &World<'_>, uses: &[u16]) -> Result<Placed, RouteError> {
+/// A table is unknown, or may not be written so; a row to be inserted has no
+/// provable key.
+pub(crate) fn place(
+    shape: &Shape,
+    world: &World<'_>,
+    uses: &[u16],
+    calls: Calls,
+) -> Result<Placed, RouteError> {
     let mut placed = Placed::default();
-    let mut sharded = relations(shape, world, &mut placed)?;
+    let sharded = relations(shape, world, &mut placed)?;
+    let mut solver = Solver { shape, sharded, opaque: calls == Calls::Unknown };
+    check_assigned(&solver)?;
     let mut key_uses = vec![0_u16; uses.len()];
-    for insert in &shape.inserts {
-        if let Some(at) = sharded.iter().position(|one| one.level == insert.level) {
-            let rows = insert_keys(insert, &sharded[at], &mut key_uses)?;
-            placed.sources.extend(rows);
-            sharded.remove(at);
+    let rows = insert_keys(&mut solver, &mut key_uses)?;
+    solver.count_uses(&mut key_uses);
+    placed.sources.extend(rows);
+    let mut shards = BTreeSet::new();
+    let mut why = None;
+    for one in &mut solver.sharded {
+        match one.members.take() {
+            Some(members) => placed.sources.extend(members),
+            None => {
+                why.get_or_insert_with(|| one.missing());
+                shards.extend(world.map.keyspace(one.keyspace).iter().flat_map(|k| k.shards()));
+            }
         }
     }
-    solve(shape, &mut sharded, &mut key_uses);
-    for one in sharded {
-        let source = one.source.ok_or_else(|| RouteError::MissingKey {
-            table: one.name.into(),
-            column: one.column.into(),
-        })?;
-        placed.sources.push(source);
-    }
+    placed.open = why.map(|why| Open { shards: shards.into_iter().collect(), why });
     for source in &mut placed.sources {
         if let KeyPlace::Param { index, shared } = &mut source.place {
             let at = usize::from(*index);
@@ -123,7 +174,7 @@ pub(crate) fn place(shape: &Shape, world: &World<'_>, uses: &[u16]) -> Result<Pl
             *shared = if only { Shared::KeyOnly } else { Shared::Elsewhere };
         }
     }
-    // An INSERT of many rows has as many sources, all different.
+    // Long lists hold as many values, all different.
     if placed.sources.len() <= COMPARED_MAX {
         let mut distinct: Vec<KeySource> = Vec::new();
         for source in std::mem::take(&mut placed.sources) {
@@ -146,7 +197,7 @@ fn relations<'a>(
     for (level, content) in shape.levels.iter().enumerate() {
         for (relation, one) in content.relations.iter().enumerate() {
             let RelationKind::Table { schema, name } = &one.kind else { continue };
-            let written = one.target != Target::Read;
+            let written = matches!(one.target, Target::Written { .. });
             match named(schema.as_deref(), name, world)? {
                 Named::System if written => {
                     return Err(RouteError::unsupported("a write to a system catalog", ""));
@@ -160,13 +211,12 @@ fn relations<'a>(
                     placed.single.insert(shard);
                 }
                 Named::Listed(Table::Sharded { keyspace, column }) => {
-                    check_assigned(&one.target, name, column)?;
                     let key_type = world
                         .map
                         .keyspace(keyspace)
                         .map(|keyspace| keyspace.key_type())
                         .ok_or(RouteError::SeveralShards)?;
-                    let source = None;
+                    let members = None;
                     sharded.push(Sharded {
                         level,
                         relation,
@@ -174,7 +224,7 @@ fn relations<'a>(
                         keyspace,
                         key_type,
                         column,
-                        source,
+                        members,
                     });
                 }
             }
@@ -183,209 +233,138 @@ fn relations<'a>(
     Ok(sharded)
 }
 
-fn check_assigned(target: &Target, table: &str, column: &str) -> Result<(), RouteError> {
-    match target {
-        Target::Written { assigned } if assigned.iter().any(|name| **name == *column) => {
-            Err(RouteError::KeyChange { table: table.into(), column: column.into() })
+/// A key may only be assigned what it is: its own value, or that of the row that
+/// the INSERT brings, which lies on the same shard.
+fn check_assigned(solver: &Solver<'_>) -> Result<(), RouteError> {
+    for (at, one) in solver.sharded.iter().enumerate() {
+        let relation =
+            solver.shape.levels.get(one.level).and_then(|l| l.relations.get(one.relation));
+        let Some(Target::Written { assigned }) = relation.map(|relation| &relation.target) else {
+            continue;
+        };
+        for Assigned { column, from } in assigned {
+            if **column == *one.column && !from.as_ref().is_some_and(|from| keeps(solver, at, from))
+            {
+                return Err(RouteError::KeyChange {
+                    table: one.name.into(),
+                    column: one.column.into(),
+                });
+            }
         }
-        Target::Written { .. } | Target::Read => Ok(()),
     }
+    Ok(())
 }
 
-/// The keys of an INSERT's rows.
+/// Whether `from` is the value that the key has, or that it would be inserted
+/// with.
+fn keeps(solver: &Solver<'_>, at: usize, from: &Column) -> bool {
+    let Some(one) = solver.sharded.get(at) else { return false };
+    let inserts = solver.shape.inserts.iter().any(|insert| insert.level == one.level);
+    let alone = solver.shape.levels.get(one.level).is_some_and(|l| l.relations.len() == 1);
+    if let Column::Named { qualifier, name, .. } = from
+        && let [only] = &**qualifier
+        && **only == *"excluded"
+    {
+        return inserts && alone && **name == *one.column;
+    }
+    solver.resolve(from, one.level) == Some(Spot::Key(at))
+}
+
+/// The keys of all rows to be inserted; solves the rest on the way. A table that
+/// is only inserted into is not scanned, and needs no other key.
 fn insert_keys(
-    insert: &Insert,
-    table: &Sharded<'_>,
+    solver: &mut Solver<'_>,
     key_uses: &mut [u16],
 ) -> Result<Vec<KeySource>, RouteError> {
-    let missing =
-        || RouteError::MissingKey { table: table.name.into(), column: table.column.into() };
-    let rows = match &insert.rows {
-        Rows::Values(rows) => rows,
-        Rows::Query => {
-            return Err(RouteError::unsupported(
-                "INSERT … SELECT into a sharded table",
-                "read the rows first, then insert them with VALUES",
-            ));
+    let mut late = Vec::new();
+    let mut found = Vec::new();
+    for insert in &solver.shape.inserts {
+        let target = |one: &Sharded<'_>| one.level == insert.level && one.relation == 0;
+        let Some(at) = solver.sharded.iter().position(target) else { continue };
+        let position = key_position(insert, &solver.sharded[at])?;
+        match &insert.rows {
+            Rows::Values(rows) => {
+                let sources = value_rows(rows, position, &solver.sharded[at], key_uses)?;
+                solver.sharded[at].members = Some(sources);
+            }
+            Rows::Query(_) | Rows::Row(_) => late.push((insert, at, position)),
+            Rows::Default => return Err(solver.sharded[at].missing()),
         }
-        Rows::Default => return Err(missing()),
-    };
+    }
+    solver.solve();
+    for (insert, at, position) in late {
+        let rows = match &insert.rows {
+            Rows::Query(output) => solver.row_members(*output, position),
+            Rows::Row(items) => row_items(solver, insert.level, items, position, key_uses),
+            Rows::Values(_) | Rows::Default => None,
+        };
+        let one = &solver.sharded[at];
+        let sources: Option<Vec<KeySource>> = rows.and_then(|rows| {
+            rows.iter()
+                .map(|(member, role)| Some(KeySource { role: *role, ..one.source(member)? }))
+                .collect()
+        });
+        let sources = sources.ok_or_else(|| RouteError::OpenRows { table: one.name.into() })?;
+        if matches!(insert.rows, Rows::Query(_)) {
+            solver.sharded[at].members = Some(sources);
+        } else {
+            found.extend(sources);
+        }
+    }
+    // What the rows tell may settle the subqueries of RETURNING.
+    solver.solve();
+    Ok(found)
+}
+
+/// The key's position in the rows of an INSERT.
+fn key_position(insert: &Insert, table: &Sharded<'_>) -> Result<usize, RouteError> {
+    if matches!(insert.rows, Rows::Default) {
+        return Err(table.missing());
+    }
     let columns = insert
         .columns
         .as_ref()
         .ok_or_else(|| RouteError::MissingColumns { table: table.name.into() })?;
-    let at = columns.iter().position(|name| **name == *table.column).ok_or_else(missing)?;
-    let mut sources = Vec::new();
+    columns.iter().position(|name| **name == *table.column).ok_or_else(|| table.missing())
+}
+
+fn value_rows(
+    rows: &[Vec<Option<shape::Value>>],
+    position: usize,
+    table: &Sharded<'_>,
+    key_uses: &mut [u16],
+) -> Result<Vec<KeySource>, RouteError> {
+    let mut sources = Vec::with_capacity(rows.len());
     for row in rows {
-        let source = row
-            .get(at)
-            .and_then(Option::as_ref)
-            .and_then(|value| source(value, table))
-            .ok_or_else(|| {
-                RouteError::unsupported(
-                    "an INSERT whose sharding key is an expression or DEFAULT",
-                    "give the sharding key as a constant or a parameter",
-                )
-            })?;
-        count(&source, key_uses);
-        sources.push(source);
+        let value = row.get(position).and_then(Option::as_ref);
+        let source = value.and_then(|value| table.made(value, Extent::One)).ok_or_else(|| {
+            RouteError::unsupported(
+                "an INSERT whose sharding key is an expression or DEFAULT",
+                "give the sharding key as a constant or a parameter",
+            )
+        })?;
+        value.into_iter().for_each(|value| solve::count(value, key_uses));
+        sources.push(KeySource { role: Role::Row, ..source });
     }
     Ok(sources)
 }
 
-fn count(source: &KeySource, key_uses: &mut [u16]) {
-    if let KeyPlace::Param { index, .. } = source.place
-        && let Some(uses) = key_uses.get_mut(usize::from(index))
-    {
-        *uses = uses.saturating_add(1);
-    }
-}
-
-/// Lets values flow along the equalities until nothing changes.
-fn solve(shape: &Shape, sharded: &mut [Sharded<'_>], key_uses: &mut [u16]) {
-    // (what is restricted, what by): an index or a value.
-    let mut edges: Vec<(usize, Result<usize, &Value>)> = Vec::new();
-    for (level, content) in shape.levels.iter().enumerate() {
-        for equality in &content.equalities {
-            let sides = [(&equality.left, &equality.right), (&equality.right, &equality.left)];
-            for (mine, other) in sides {
-                let Side::Column(column) = mine else { continue };
-                let Some(at) = resolve(column, level, shape, sharded) else { continue };
-                let one = &sharded[at];
-                if let Side::Value(value) = other
-                    && let Some(source) = source(value, one)
-                {
-                    count(&source, key_uses);
-                }
-                let (from, to) = equality.restricts;
-                if one.level != level || !(from..to).contains(&one.relation) {
-                    continue;
-                }
-                match other {
-                    Side::Value(value) => edges.push((at, Err(value))),
-                    Side::Column(column) => {
-                        if let Some(by) = resolve(column, level, shape, sharded)
-                            && sharded[by].keyspace == one.keyspace
-                        {
-                            edges.push((at, Ok(by)));
-                        }
-                    }
-                }
-            }
+/// The key of the row that a MERGE inserts.
+fn row_items(
+    solver: &Solver<'_>,
+    level: usize,
+    items: &[shape::Item],
+    position: usize,
+    key_uses: &mut [u16],
+) -> Option<Vec<solve::KeyRow>> {
+    match items.get(position)? {
+        shape::Item::Column { column, .. } => solver.spot_rows(&solver.resolve(column, level)?),
+        shape::Item::Value { value, .. } => {
+            solve::count(value, key_uses);
+            Some(vec![(Member::Value(value.clone()), Role::Row)])
         }
+        shape::Item::Star(_) | shape::Item::Other { .. } => None,
     }
-    let mut changed = true;
-    while changed {
-        changed = false;
-        for (at, by) in &edges {
-            if sharded[*at].source.is_some() {
-                continue;
-            }
-            let found = match by {
-                Err(value) => source(value, &sharded[*at]),
-                Ok(by) => sharded[*by].source.clone(),
-            };
-            changed |= found.is_some();
-            sharded[*at].source = found;
-        }
-    }
-}
-
-/// The sharded relation whose key `column` is.
-fn resolve(column: &Column, level: usize, shape: &Shape, sharded: &[Sharded<'_>]) -> Option<usize> {
-    let is_key = |at: &usize| *sharded[*at].column == *column.name;
-    if column.qualifier.is_empty() {
-        let content = &shape.levels[level];
-        let (from, to) = column.within.unwrap_or((0, content.relations.len()));
-        let found: Vec<usize> = (0..sharded.len())
-            .filter(|at| {
-                let one = &sharded[*at];
-                one.level == level
-                    && (from..to).contains(&one.relation)
-                    && !content.relations[one.relation].renamed
-            })
-            .filter(is_key)
-            .collect();
-        return match &*found {
-            _ if content.natural => None,
-            [only] if !content.merged.contains(&column.name) => Some(*only),
-            [first, rest @ ..] => {
-                // Merged columns: only if each side of each USING is such a key.
-                let joins = content.merged.iter().filter(|name| **name == column.name).count();
-                let all = (0..sharded.len())
-                    .filter(|at| sharded[*at].level == level)
-                    .filter(is_key)
-                    .count();
-                let alike = rest.iter().all(|at| sharded[*at].keyspace == sharded[*first].keyspace);
-                (alike && all == joins + 1).then_some(*first)
-            }
-            [] => None,
-        };
-    }
-    let mut at = Some(level);
-    while let Some(level) = at {
-        let content = &shape.levels[level];
-        let mut matching = (0..content.relations.len())
-            .filter(|relation| is_qualified_by(content, *relation, &column.qualifier));
-        if let Some(relation) = matching.next() {
-            if matching.next().is_some() || content.relations[relation].renamed {
-                return None;
-            }
-            return (0..sharded.len())
-                .find(|at| sharded[*at].level == level && sharded[*at].relation == relation)
-                .filter(is_key);
-        }
-        at = content.parent;
-    }
-    None
-}
-
-fn is_qualified_by(level: &Level, relation: usize, qualifier: &[Box<str>]) -> bool {
-    let relation = &level.relations[relation];
-    match (&relation.alias, &relation.kind, qualifier) {
-        (Some(alias), _, [only]) => alias == only,
-        (None, RelationKind::Table { name, .. }, [only]) => name == only,
-        (None, RelationKind::Table { schema: Some(schema), name }, [first, second]) => {
-            schema == first && name == second
-        }
-        // `public.t.k` may name the `t` found by the search path.
-        (None, RelationKind::Table { schema: None, name }, [_, second]) => name == second,
-        _ => false,
-    }
-}
-
-/// The value as a source of `table`'s key; `None` if its cast is to a type that
-/// is compared otherwise.
-fn source(value: &Value, table: &Sharded<'_>) -> Option<KeySource> {
-    let cast = match value.cast.as_deref() {
-        None => None,
-        Some(word) => Some(cast_type(word, table.key_type)?),
-    };
-    let place = match value.place {
-        Place::Literal(index) => KeyPlace::Literal(index),
-        Place::Param(index) => KeyPlace::Param { index, shared: Shared::Elsewhere },
-        Place::Null => KeyPlace::Null,
-    };
-    let sign = if value.minus { Sign::Minus } else { Sign::Plain };
-    Some(KeySource { keyspace: table.keyspace, key_type: table.key_type, place, sign, cast })
-}
-
-/// The cast's type, if it compares with keys of type `key` by their equality.
-fn cast_type(word: &str, key: KeyType) -> Option<KeyType> {
-    let cast = match word {
-        "int2" | "smallint" => KeyType::Int2,
-        "int4" | "int" | "integer" => KeyType::Int4,
-        "int8" | "bigint" => KeyType::Int8,
-        "text" | "varchar" | "character varying" => KeyType::Text,
-        "uuid" => KeyType::Uuid,
-        _ => return None,
-    };
-    let family = |key_type| match key_type {
-        KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => 0,
-        KeyType::Text | KeyType::Varchar => 1,
-        KeyType::Uuid => 2,
-    };
-    (family(cast) == family(key)).then_some(cast)
 }
 
 /// More sources are not compared with each other.

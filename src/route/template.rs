@@ -10,6 +10,7 @@ use crate::types::{Access, Epoch, Format, Oid, ShardId};
 
 use super::error::RouteError;
 use super::locate;
+use super::place::Open;
 
 /// The cached plan of a text; belongs to one epoch of the map.
 #[derive(Debug)]
@@ -36,13 +37,39 @@ pub(crate) struct OwnText {
 pub(crate) enum Plan {
     /// The same for all values.
     Fixed { targets: Targets, reason: Reason },
-    /// All of these values must lie on one shard.
-    Keyed { sources: Box<[KeySource]>, single: Option<ShardId> },
+    /// All rows that matter have one of these keys, or lie on `single`.
+    Keyed(Keyed),
     /// Known to have no route, but the session may handle it by its effect.
     Refused(RouteError),
 }
 
-/// A value of a sharding key, and where it stands.
+/// The keys that matter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Keyed {
+    pub(crate) sources: Box<[KeySource]>,
+    /// The shard of tables that are on one shard.
+    pub(crate) single: Option<ShardId>,
+    /// Tables of which any row may matter; only of a read.
+    pub(crate) open: Option<Open>,
+    /// Whether several shards are an answer, not an error.
+    pub(crate) spread: Spread,
+}
+
+impl Keyed {
+    /// All of `sources` must lie on one shard, on `single` if that is given.
+    pub(crate) fn one_shard(sources: Vec<KeySource>, single: Option<ShardId>) -> Self {
+        Self { sources: sources.into(), single, open: None, spread: Spread::OneShard }
+    }
+}
+
+/// Whether a statement may be answered by several shards together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spread {
+    OneShard,
+    ManyShards,
+}
+
+/// Values of a sharding key, and where they stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeySource {
     pub(crate) keyspace: KeyspaceId,
@@ -50,7 +77,52 @@ pub(crate) struct KeySource {
     pub(crate) place: KeyPlace,
     pub(crate) sign: Sign,
     /// A cast that names the value's type.
-    pub(crate) cast: Option<KeyType>,
+    pub(crate) cast: Option<CastTo>,
+    pub(crate) role: Role,
+    pub(crate) extent: Extent,
+}
+
+/// What a value is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Rows are compared with it: NULL, or what the key's type can't hold, meets
+    /// no row.
+    Filter,
+    /// A row has it: NULL is an error.
+    Row,
+}
+
+/// How many keys stand in one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    One,
+    /// The elements of an array.
+    Array,
+}
+
+/// The type that a value is cast to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CastTo(pub(crate) KeyType);
+
+impl CastTo {
+    /// The type called `word`, if it is compared with keys of type `key` by
+    /// their own equality.
+    pub(crate) fn named(word: &str, key: KeyType) -> Option<Self> {
+        let cast = match word {
+            "int2" => KeyType::Int2,
+            "int4" => KeyType::Int4,
+            "int8" => KeyType::Int8,
+            "text" | "varchar" => KeyType::Text,
+            "uuid" => KeyType::Uuid,
+            _ => return None,
+        };
+        let family = |key_type| match key_type {
+            KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => 0,
+            KeyType::Text | KeyType::Varchar => 1,
+            KeyType::Uuid => 2,
+        };
+        (family(cast) == family(key)).then_some(Self(cast))
+    }
 }
 
 /// Where a key's value stands.
@@ -140,8 +212,19 @@ pub enum Targets {
     HomeOutside,
     /// Every shard, one after the other, stopping at the first error.
     AllInTurn,
+    /// A read whose rows may lie on several shards.
+    Several(Box<Several>),
     /// The router answers itself.
     Router(RouterCommand),
+}
+
+/// The shards that may hold a read's rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Several {
+    /// Each once, ascending; at least one.
+    pub shards: Box<[ShardId]>,
+    /// What keeps it from one shard: the error where only one will do.
+    pub why: RouteError,
 }
 
 /// Statements that the router answers itself.
@@ -175,6 +258,10 @@ pub enum Reason {
     Unsharded,
     /// The sharding key's value.
     Key,
+    /// The sharding key is compared with NULL.
+    Nothing,
+    /// Any of these shards may hold rows.
+    Spread,
     /// Every table is on that one shard.
     SingleShard,
     /// Only tables that every shard has.
@@ -202,6 +289,8 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::Unsharded => "the database is not sharded",
             Self::Key => "the sharding key is fixed by the statement",
+            Self::Nothing => "no row can meet its conditions on the sharding key",
+            Self::Spread => "its rows may be on several shards",
             Self::SingleShard => "every table it names is on one shard",
             Self::Reference => "it reads only tables that are on every shard",
             Self::NoTable => "it names no table",
@@ -275,22 +364,24 @@ impl Template {
                 Ok(Route { targets: targets.clone(), reason: *reason })
             }
             Plan::Refused(error) => Err(error.clone()),
-            Plan::Keyed { sources, single } => {
+            Plan::Keyed(keyed) => {
                 let (text, literals) = match &self.own {
                     Some(own) => (&*own.text, &own.literals),
                     None => (text, literals),
                 };
-                let values = locate::Values { text, literals, params };
-                let shard = locate::shard(sources, *single, values, map)?;
-                Ok(Route { targets: Targets::Shard(shard), reason: Reason::Key })
+                locate::route(keyed, locate::Values { text, literals, params }, map)
             }
         }
     }
 
     /// Bytes that a cache should count for it.
     pub(crate) fn weight(&self) -> usize {
+        let sources = match &self.plan {
+            Plan::Keyed(keyed) => keyed.sources.len() * size_of::<KeySource>(),
+            Plan::Fixed { .. } | Plan::Refused(_) => 0,
+        };
         let own = self.own.as_ref().map_or(0, |own| own.text.len() + own.literals.len() * 12);
-        TEMPLATE_BYTES + self.statements.len() * STATEMENT_BYTES + own
+        TEMPLATE_BYTES + self.statements.len() * STATEMENT_BYTES + own + sources
     }
 }
 

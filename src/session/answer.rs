@@ -162,7 +162,8 @@ impl Feed<'_, '_> {
             | Targets::AnyShard
             | Targets::Home
             | Targets::HomeOutside
-            | Targets::AllInTurn => None,
+            | Targets::AllInTurn
+            | Targets::Several(_) => None,
         }
     }
 
@@ -422,6 +423,9 @@ impl Feed<'_, '_> {
         let route = template
             .locate(statement, self.env.planner.literals(), None, self.map())
             .map_err(|error| super::feed::refuse_route(&error))?;
+        if let Targets::Several(several) = &route.targets {
+            return Err(super::feed::refuse_route(&several.why));
+        }
         let rows = self.explain_rows(&template, &route);
         Ok(Answer {
             columns: EXPLAIN_COLUMNS,
@@ -442,6 +446,9 @@ impl Feed<'_, '_> {
                 let all: Vec<_> = map.shards().iter().map(|shard| shard.name.to_string()).collect();
                 format!("all shards in turn: {}", all.join(", "))
             }
+            Targets::Several(several) => {
+                several.shards.iter().map(|shard| name(*shard)).collect::<Vec<_>>().join(", ")
+            }
             Targets::Router(_) => "the router itself".to_owned(),
         };
         let shard = match &route.targets {
@@ -450,6 +457,7 @@ impl Feed<'_, '_> {
             | Targets::Home
             | Targets::HomeOutside
             | Targets::AllInTurn
+            | Targets::Several(_)
             | Targets::Router(_) => map.home(),
         };
         let level = self.s.consistency.unwrap_or(self.env.consistency);

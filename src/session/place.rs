@@ -8,7 +8,7 @@ use crate::protocol::backend::TxStatus;
 use crate::route::{Route, Targets, Template};
 use crate::types::{Access, ShardId};
 
-use super::feed::Feed;
+use super::feed::{Feed, refuse_route};
 use super::refusal::{NOT_SUPPORTED, Refused};
 use super::{Tx, Want};
 
@@ -103,6 +103,7 @@ impl Feed<'_, '_> {
             Targets::Shard(shard) => (*shard, false),
             Targets::Home => (home, false),
             Targets::HomeOutside | Targets::AnyShard => (home, true),
+            Targets::Several(several) => return Place::Refuse(refuse_route(&several.why)),
             Targets::AllInTurn | Targets::Router(_) => {
                 return Place::Refuse(
                     Refused::new(

@@ -1,24 +1,35 @@
-//! The parts of a statement that decide its route: the tables of each query
-//! level, the equalities that hold at each level, and the rows it inserts.
+//! The parts of a statement that decide its route: the relations of each query
+//! level, the conditions that their rows must meet, what each subquery hands
+//! out, and the rows that are inserted.
 //!
-//! It is made from the normal form, so a constant appears by its number only.
+//! It is made from a tree without constants' values, so it serves every text of
+//! the same normal form. It knows no catalog: names stay as written, and a star
+//! stays a star.
 
-/// A statement's tables and equalities.
+mod build;
+mod conditions;
+
+use super::tree::{Comparison, Name};
+
+pub(crate) use self::build::shape;
+
+/// A statement's levels, subqueries and inserted rows.
 #[derive(Debug, Default)]
 pub(crate) struct Shape {
     pub(crate) levels: Vec<Level>,
+    pub(crate) outputs: Vec<Output>,
     pub(crate) inserts: Vec<Insert>,
 }
 
-/// One SELECT, UPDATE, DELETE or INSERT: a list of relations with conditions.
+/// One SELECT, UPDATE, DELETE, INSERT or MERGE.
 #[derive(Debug, Default)]
 pub(crate) struct Level {
     /// The level whose relations it can also name.
     pub(crate) parent: Option<usize>,
     pub(crate) relations: Vec<Relation>,
-    pub(crate) equalities: Vec<Equality>,
+    pub(crate) conditions: Vec<Condition>,
     /// Columns merged by USING, once for each join.
-    pub(crate) merged: Vec<Box<str>>,
+    pub(crate) merged: Vec<Name>,
     /// Columns may be merged that aren't named.
     pub(crate) natural: bool,
 }
@@ -28,9 +39,13 @@ pub(crate) struct Level {
 pub(crate) struct Relation {
     pub(crate) kind: RelationKind,
     /// The name that columns are qualified with.
-    pub(crate) alias: Option<Box<str>>,
-    /// An alias gives the columns other names.
-    pub(crate) renamed: bool,
+    pub(crate) alias: Option<Name>,
+    /// Names that an alias gives to the first columns.
+    pub(crate) columns: Vec<Name>,
+    /// Its columns may all be NULL: an outer join adds such rows.
+    pub(crate) nullable: bool,
+    /// No name reaches it: it stands for the query of an IN.
+    pub(crate) hidden: bool,
     pub(crate) target: Target,
 }
 
@@ -38,42 +53,68 @@ pub(crate) struct Relation {
 #[derive(Debug)]
 pub(crate) enum RelationKind {
     /// A table or view, by the name as written.
-    Table { schema: Option<Box<str>>, name: Box<str> },
-    /// A subquery, a CTE or a function.
+    Table { schema: Option<Name>, name: Name },
+    /// A subquery or a common table expression: index of its output.
+    Derived(usize),
+    /// A function, or a recursive reference.
     Other,
 }
 
 /// Whether a relation is written.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Target {
     Read,
-    Written { assigned: Vec<Box<str>> },
+    /// By INSERT, UPDATE, DELETE or MERGE; with the columns it assigns.
+    Written {
+        assigned: Vec<Assigned>,
+    },
 }
 
-/// `left = right`, true of every row that matters of the relations in `restricts`.
+/// A column that an UPDATE changes.
 #[derive(Debug)]
-pub(crate) struct Equality {
-    pub(crate) left: Side,
-    pub(crate) right: Side,
+pub(crate) struct Assigned {
+    pub(crate) column: Name,
+    /// It gets the value of the same column of the row to be inserted, or its own.
+    pub(crate) from: Option<Column>,
+}
+
+/// What all rows that matter of the relations in `restricts` meet.
+#[derive(Debug)]
+pub(crate) struct Condition {
+    pub(crate) test: Test,
     /// Indexes of relations of the level, from and to.
     pub(crate) restricts: (usize, usize),
 }
 
-/// A side of an equality.
-#[derive(Clone, Debug)]
-pub(crate) enum Side {
-    Column(Column),
-    Value(Value),
+/// A test of rows; other tests than these are left out of AND, and make an OR
+/// say nothing.
+#[derive(Debug)]
+pub(crate) enum Test {
+    Equal(Column, Column),
+    /// The column equals one of the values.
+    Among(Column, Vec<Value>),
+    /// The column equals an element of the array.
+    AmongArray(Column, Value),
+    /// The column lies on this side of the value.
+    Compare(Column, Comparison, Value),
+    All(Vec<Test>),
+    Any(Vec<Test>),
+    /// Nothing is known.
+    Unknown,
 }
 
-/// A column as written.
-#[derive(Clone, Debug)]
-pub(crate) struct Column {
-    /// Schema and table, or table, or nothing.
-    pub(crate) qualifier: Vec<Box<str>>,
-    pub(crate) name: Box<str>,
-    /// For a column merged by USING: the side it belongs to.
-    pub(crate) within: Option<(usize, usize)>,
+/// A column as written, or by its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Column {
+    Named {
+        /// Schema and table, or table, or nothing.
+        qualifier: Vec<Name>,
+        name: Name,
+        /// For a column merged by USING: the relations of its side.
+        within: Option<(usize, usize)>,
+    },
+    /// The column at this position of a relation of the level.
+    At { relation: usize, position: usize },
 }
 
 /// A constant or a parameter.
@@ -81,8 +122,17 @@ pub(crate) struct Column {
 pub(crate) struct Value {
     pub(crate) place: Place,
     pub(crate) minus: bool,
-    /// The type it is cast to, in lower case.
-    pub(crate) cast: Option<Box<str>>,
+    pub(crate) cast: Cast,
+}
+
+/// The type that a value is cast to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cast {
+    None,
+    /// A type of the catalog, without modifiers.
+    To(Name),
+    /// An array of such a type.
+    ToArray(Name),
 }
 
 /// Where a value stands.
@@ -93,12 +143,53 @@ pub(crate) enum Place {
     Null,
 }
 
-/// The rows of an INSERT.
+/// What a query hands out, branch by branch of its set operations.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) branches: Vec<Branch>,
+    /// Names that its columns are given, first ones first.
+    pub(crate) columns: Vec<Name>,
+    /// Which rows come may depend on rows that a filter would take away.
+    pub(crate) opaque: bool,
+    /// How many relations stand for it.
+    pub(crate) references: usize,
+}
+
+/// One SELECT, VALUES or RETURNING of a query.
+#[derive(Debug)]
+pub(crate) enum Branch {
+    Rows {
+        level: usize,
+        items: Vec<Item>,
+        /// GROUP BY's columns; a filter on any other column changes groups.
+        group: Option<Vec<Column>>,
+        /// LIMIT, DISTINCT ON, windows, grouping sets, writes.
+        opaque: bool,
+    },
+    /// A cell that is no constant or parameter is `None`.
+    Values(Vec<Vec<Option<Value>>>),
+}
+
+/// A column, or several, of a branch.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// All columns, or those of one relation.
+    Star(Vec<Name>),
+    /// A column, by its own name or another.
+    Column { column: Column, name: Name },
+    /// A constant or parameter.
+    Value { value: Value, name: Option<Name> },
+    /// Anything else.
+    Other { name: Option<Name> },
+}
+
+/// Rows that are inserted into the table of a level.
 #[derive(Debug)]
 pub(crate) struct Insert {
+    /// The level whose first relation is the table.
     pub(crate) level: usize,
     /// The columns named; `None` if the list is left out.
-    pub(crate) columns: Option<Vec<Box<str>>>,
+    pub(crate) columns: Option<Vec<Name>>,
     pub(crate) rows: Rows,
 }
 
@@ -107,8 +198,10 @@ pub(crate) struct Insert {
 pub(crate) enum Rows {
     /// VALUES; a cell that is no constant or parameter is `None`.
     Values(Vec<Vec<Option<Value>>>),
-    /// A query.
-    Query,
+    /// A query: index of its output.
+    Query(usize),
+    /// MERGE: one row of columns and values, for rows of the level.
+    Row(Vec<Item>),
     /// DEFAULT VALUES.
     Default,
 }

@@ -1,181 +1,266 @@
-//! FROM: relations, joins, and which relations a join's condition restricts.
+//! FROM: tables, functions, subqueries, and which condition belongs to which
+//! join.
 
-use sqlparser::ast::{
-    Join, JoinConstraint, JoinOperator, ObjectName, TableAlias, TableFactor, TableWithJoins,
-};
+use crate::sql::tree::{Alias, Expr, From, Join, JoinKind, On, TableRef};
 
-use super::{ParseError, Walk, construct, folded, parts};
-use crate::sql::shape::{Column, Equality, Relation, RelationKind, Side, Target};
+use super::cursor::{Read, Reader, construct};
 
-impl Walk {
-    pub(super) fn table_with_joins(
-        &mut self,
-        item: &TableWithJoins,
-        level: usize,
-    ) -> Result<(), ParseError> {
-        let start = self.relations(level).len();
-        self.factor(&item.relation, level)?;
-        for join in &item.joins {
-            self.join(join, level, start)?;
+impl Reader<'_> {
+    pub(super) fn relation_list(&mut self) -> Read<Vec<From>> {
+        let mut list = vec![self.relation()?];
+        while self.eat_punct(",") {
+            list.push(self.relation()?);
         }
-        Ok(())
+        Ok(list)
     }
 
-    /// Joins `join` to the relations from `start` on.
-    fn join(&mut self, join: &Join, level: usize, start: usize) -> Result<(), ParseError> {
-        let middle = self.relations(level).len();
-        self.factor(&join.relation, level)?;
-        let end = self.relations(level).len();
-        // The side whose unmatched rows stay is not restricted by the condition.
-        let (restricts, constraint) = match &join.join_operator {
-            JoinOperator::Join(on) | JoinOperator::Inner(on) | JoinOperator::CrossJoin(on) => {
-                ((start, end), on)
+    /// One entry with the joins after it.
+    pub(super) fn relation(&mut self) -> Read<From> {
+        let mut left = self.factor()?;
+        let mut joins = 0;
+        while let Some(start) = self.join_start() {
+            joins += 1;
+            if joins > JOINS_MAX {
+                return construct("so long a chain of joins");
             }
-            JoinOperator::Left(on) | JoinOperator::LeftOuter(on) => ((middle, end), on),
-            JoinOperator::Right(on) | JoinOperator::RightOuter(on) => ((start, middle), on),
-            JoinOperator::FullOuter(on) => ((0, 0), on),
-            _ => return construct("a join of another database"),
+            left = self.join(left, start)?;
+        }
+        Ok(left)
+    }
+
+    /// The kind of the join that begins here, and its number of words.
+    fn join_start(&self) -> Option<Start> {
+        let mut at = self.at;
+        let natural = self.t.is_word(at, "natural");
+        at += usize::from(natural);
+        let cross = !natural && self.t.is_word(at, "cross");
+        let kind = [
+            ("left", JoinKind::Left),
+            ("right", JoinKind::Right),
+            ("full", JoinKind::Full),
+            ("inner", JoinKind::Inner),
+            ("cross", JoinKind::Inner),
+        ]
+        .into_iter()
+        .find(|(word, _)| self.t.is_word(at, word));
+        if let Some((_, kind)) = kind {
+            at += 1;
+            let outer = kind != JoinKind::Inner && self.t.is_word(at, "outer");
+            at += usize::from(outer);
+        }
+        if !self.t.is_word(at, "join") {
+            return None;
+        }
+        let kind = kind.map_or(JoinKind::Inner, |(_, kind)| kind);
+        Some(Start { kind, natural, cross, end: at + 1 })
+    }
+
+    fn join(&mut self, left: From, start: Start) -> Read<From> {
+        self.at = start.end;
+        let mut right = self.factor()?;
+        let on = if start.natural {
+            On::Natural
+        } else if start.cross {
+            On::Nothing
+        } else {
+            // `a JOIN b JOIN c ON … ON …`: the inner condition comes first.
+            while let Some(next) = self.join_start() {
+                right = self.deeper(|reader| reader.join(right, next))?;
+            }
+            self.on()?
         };
-        if join.global {
-            return construct("a join of another database");
-        }
-        match constraint {
-            JoinConstraint::None => Ok(()),
-            JoinConstraint::Natural => {
-                self.shape.levels[level].natural = true;
-                Ok(())
-            }
-            JoinConstraint::On(on) => {
-                self.expr(on, Some(level))?;
-                self.conjuncts(on, level, restricts);
-                Ok(())
-            }
-            JoinConstraint::Using(columns) => {
-                let sides = (start, middle, end);
-                self.using(columns, level, restricts, sides)
-            }
-            JoinConstraint::UsingAlias(..) => construct("JOIN … USING … AS"),
-        }
+        Ok(From::Join(Box::new(Join { kind: start.kind, left, right, on })))
     }
 
-    fn using(
-        &mut self,
-        columns: &[ObjectName],
-        level: usize,
-        restricts: (usize, usize),
-        (start, middle, end): (usize, usize, usize),
-    ) -> Result<(), ParseError> {
-        for column in columns {
-            let name = parts(column)?.pop().unwrap_or_default();
-            let side = |within| {
-                let within = Some(within);
-                Side::Column(Column { qualifier: Vec::new(), name: name.clone(), within })
-            };
-            let (left, right) = (side((start, middle)), side((middle, end)));
-            let level = &mut self.shape.levels[level];
-            level.equalities.push(Equality { left, right, restricts });
-            level.merged.push(name);
+    fn on(&mut self) -> Read<On> {
+        if self.eat_word("on") {
+            return Ok(On::Condition(self.expr()?));
         }
+        self.expect_word("using")?;
+        let columns = self.name_list()?;
+        let alias = if self.eat_word("as") { Some(self.name()?) } else { None };
+        Ok(On::Using { columns, alias })
+    }
+
+    /// An entry without joins.
+    fn factor(&mut self) -> Read<From> {
+        let lateral = self.eat_word("lateral");
+        if self.is_query(self.at) {
+            let query = Box::new(self.query_in_parens()?);
+            let alias = self.alias()?;
+            return Ok(From::Derived { lateral, query, alias });
+        }
+        if self.punct("(") {
+            return self.deeper(Self::joined_in_parens);
+        }
+        if self.words(&["rows", "from"]) && self.t.is_punct(self.at + 2, "(") {
+            self.at += 2;
+            let args = self.rows_from()?;
+            return self.called(args);
+        }
+        if self.any_word(&["xmltable", "json_table"]) && self.t.is_punct(self.at + 1, "(") {
+            self.at += 1;
+            let close = self.closing(self.at).ok_or_else(|| self.unexpected())?;
+            let args = self.soup(close)?;
+            self.at = close + 1;
+            return self.called(args);
+        }
+        if self.is_call() {
+            let start = self.at;
+            let call = self.named(start)?;
+            return self.called(vec![call]);
+        }
+        self.table().map(From::Table)
+    }
+
+    fn joined_in_parens(&mut self) -> Read<From> {
+        self.expect_punct("(")?;
+        let inner = self.relation()?;
+        self.expect_punct(")")?;
+        if self.word("as") || self.at_name() {
+            return construct("a join with an alias");
+        }
+        Ok(inner)
+    }
+
+    /// Whether a function's call stands here, not a table.
+    fn is_call(&self) -> bool {
+        let mut at = self.at;
+        if self.any_word(CALLS_WITHOUT_PARENTHESES) || self.word("cast") {
+            return true;
+        }
+        while self.category_at(at).is_some() {
+            at += 1;
+            if !self.t.is_punct(at, ".") {
+                return self.t.is_punct(at, "(") && !self.t.is_word(at - 1, "only");
+            }
+            at += 1;
+        }
+        self.t.is_word(self.at, "collation")
+    }
+
+    fn rows_from(&mut self) -> Read<Vec<Expr>> {
+        self.expect_punct("(")?;
+        let mut args = Vec::new();
+        loop {
+            let start = self.at;
+            args.push(self.named(start)?);
+            if self.eat_word("as") {
+                self.skip_parens()?;
+            }
+            if !self.eat_punct(",") {
+                break;
+            }
+        }
+        self.expect_punct(")")?;
+        Ok(args)
+    }
+
+    fn skip_parens(&mut self) -> Read<()> {
+        let close = self.closing(self.at).ok_or_else(|| self.unexpected())?;
+        self.at = close + 1;
         Ok(())
     }
 
-    fn factor(&mut self, factor: &TableFactor, level: usize) -> Result<(), ParseError> {
-        match factor {
-            TableFactor::Table { name, alias, args, .. } => {
-                if !is_plain_table(factor) {
-                    return construct("a table with clauses of another database");
-                }
-                let parts = parts(name)?;
-                let (mut kind, last) = table_kind(&parts)?;
-                if let Some(args) = args {
-                    if args.settings.is_some() {
-                        return construct("a clause of another database");
+    /// What may follow a function in FROM.
+    fn called(&mut self, args: Vec<Expr>) -> Read<From> {
+        self.eat_words(&["with", "ordinality"]);
+        let alias = self.alias()?;
+        Ok(From::Call { args, alias })
+    }
+
+    /// An alias with its columns, which may have types.
+    pub(super) fn alias(&mut self) -> Read<Option<Alias>> {
+        let written = self.eat_word("as");
+        if written && self.punct("(") {
+            self.skip_parens()?;
+            return Ok(None);
+        }
+        if !written && !self.at_name() {
+            return Ok(None);
+        }
+        let name = self.name()?;
+        let mut columns = Vec::new();
+        if self.eat_punct("(") {
+            loop {
+                columns.push(self.name()?);
+                // A list of columns with types: all names are given here.
+                while !self.punct(",") && !self.punct(")") {
+                    match self.closing(self.at) {
+                        Some(close) => self.at = close + 1,
+                        None if self.is_done() => return Err(self.unexpected()),
+                        None => self.at += 1,
                     }
-                    self.function_args(&args.args, Some(level))?;
-                    kind = RelationKind::Other;
-                } else if parts.len() == 1 && self.ctes.contains(&last) {
-                    kind = RelationKind::Other;
                 }
-                let alias = if matches!(kind, RelationKind::Other) && alias.is_none() {
-                    (Some(last), false)
-                } else {
-                    names(alias.as_ref())
-                };
-                self.push(level, kind, alias);
+                if !self.eat_punct(",") {
+                    break;
+                }
             }
-            TableFactor::Derived { lateral, subquery, alias, sample: None } => {
-                let outer = self.shape.levels[level].parent;
-                self.query(subquery, if *lateral { Some(level) } else { outer })?;
-                self.push(level, RelationKind::Other, names(alias.as_ref()));
+            self.expect_punct(")")?;
+        }
+        Ok(Some(Alias { name, columns }))
+    }
+
+    /// A table to read from.
+    fn table(&mut self) -> Read<TableRef> {
+        let mut table = self.table_name()?;
+        table.alias = self.alias()?;
+        if self.eat_word("tablesample") {
+            self.dotted()?;
+            table.sample = self.arguments()?;
+            if self.eat_word("repeatable") {
+                self.expect_punct("(")?;
+                table.sample.push(self.expr()?);
+                self.expect_punct(")")?;
             }
-            TableFactor::Function { args, alias, .. } => {
-                self.function_args(args, Some(level))?;
-                self.push(level, RelationKind::Other, names(alias.as_ref()));
-            }
-            TableFactor::UNNEST { alias, array_exprs, with_offset: false, .. } => {
-                self.exprs(array_exprs, Some(level))?;
-                self.push(level, RelationKind::Other, names(alias.as_ref()));
-            }
-            TableFactor::TableFunction { expr, alias } => {
-                self.expr(expr, Some(level))?;
-                self.push(level, RelationKind::Other, names(alias.as_ref()));
-            }
-            TableFactor::NestedJoin { table_with_joins, alias: None } => {
-                self.table_with_joins(table_with_joins, level)?;
-            }
-            TableFactor::NestedJoin { .. } => return construct("a join with an alias"),
-            _ => return construct("this kind of table in FROM"),
+        }
+        Ok(table)
+    }
+
+    /// A name with any number of dots.
+    pub(super) fn dotted(&mut self) -> Read<()> {
+        self.label()?;
+        while self.eat_punct(".") {
+            self.label()?;
         }
         Ok(())
     }
 
-    /// The table that an UPDATE or DELETE writes; never a CTE.
-    pub(super) fn target(&mut self, factor: &TableFactor, level: usize) -> Result<(), ParseError> {
-        let TableFactor::Table { name, alias, args: None, .. } = factor else {
-            return construct("a write to something that is no table");
-        };
-        if !is_plain_table(factor) {
-            return construct("a table with clauses of another database");
+    /// `name`, `ONLY name`, `ONLY (name)` or `name *`, without alias.
+    pub(super) fn table_name(&mut self) -> Read<TableRef> {
+        let only = self.eat_word("only");
+        let parens = only && self.eat_punct("(");
+        let (schema, name) = self.qualified()?;
+        if parens {
+            self.expect_punct(")")?;
         }
-        let (kind, _) = table_kind(&parts(name)?)?;
-        let (alias, renamed) = names(alias.as_ref());
-        let target = Target::Written { assigned: Vec::new() };
-        self.relations(level).push(Relation { kind, alias, renamed, target });
-        Ok(())
-    }
-
-    fn push(&mut self, level: usize, kind: RelationKind, names: (Option<Box<str>>, bool)) {
-        let (alias, renamed) = names;
-        self.relations(level).push(Relation { kind, alias, renamed, target: Target::Read });
+        self.eat_operator("*");
+        Ok(TableRef { schema, name, alias: None, sample: Vec::new() })
     }
 }
 
-fn is_plain_table(factor: &TableFactor) -> bool {
-    match factor {
-        TableFactor::Table {
-            with_hints, version, partitions, json_path, index_directives, ..
-        } => {
-            with_hints.is_empty()
-                && version.is_none()
-                && partitions.is_empty()
-                && json_path.is_none()
-                && index_directives.is_empty()
-        }
-        _ => false,
-    }
+/// A join that begins.
+struct Start {
+    kind: JoinKind,
+    natural: bool,
+    cross: bool,
+    end: usize,
 }
 
-/// The alias, and whether it renames columns.
-fn names(alias: Option<&TableAlias>) -> (Option<Box<str>>, bool) {
-    alias.map_or((None, false), |alias| (Some(folded(&alias.name)), !alias.columns.is_empty()))
-}
-
-/// The table that a name denotes, and its last part.
-pub(super) fn table_kind(parts: &[Box<str>]) -> Result<(RelationKind, Box<str>), ParseError> {
-    let (schema, name) = match parts {
-        [name] => (None, name),
-        [schema, name] => (Some(schema.clone()), name),
-        _ => return construct("a table name with a database"),
-    };
-    Ok((RelationKind::Table { schema, name: name.clone() }, name.clone()))
-}
+/// Longer chains lean to one side, and are walked by recursion.
+const JOINS_MAX: usize = 400;
+/// Values that may stand in FROM like a function.
+const CALLS_WITHOUT_PARENTHESES: &[&str] = &[
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "localtime",
+    "localtimestamp",
+    "current_role",
+    "current_user",
+    "session_user",
+    "system_user",
+    "user",
+    "current_catalog",
+    "current_schema",
+];

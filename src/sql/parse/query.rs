@@ -1,399 +1,325 @@
-//! Statements and queries: levels, CTEs, set operations, INSERT's rows.
+//! Queries: WITH, set operations, SELECT's clauses.
 
-use sqlparser::ast::{
-    Assignment, AssignmentTarget, Delete, FromTable, GroupByExpr, GroupByWithModifier, Ident,
-    Insert, LimitClause, OnConflictAction, OnInsert, OrderBy, OrderByExpr, OrderByKind, Query,
-    Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement, TableObject, Update,
-    UpdateTableFromKind,
+use crate::sql::tree::{
+    Body, Cte, Expr, ExprKind, From, Group, Item, Query, Select, SetOperation, TableRef,
 };
 
-use super::{ParseError, Walk, construct, folded, parts};
-use crate::sql::shape::{self, Level, Relation, RelationKind, Rows, Target};
+use super::cursor::{Read, Reader, construct, too_deep};
+use super::expr::made;
 
-impl Walk {
-    pub(super) fn statement(
-        &mut self,
-        statement: &Statement,
-        parent: Option<usize>,
-    ) -> Result<(), ParseError> {
-        match statement {
-            Statement::Query(query) => self.query(query, parent).map(drop),
-            Statement::Insert(insert) => self.insert(insert, parent),
-            Statement::Update(update) => self.update(update, parent),
-            Statement::Delete(delete) => self.delete(delete, parent),
-            Statement::Merge(_) => construct("MERGE"),
-            _ => construct("this statement"),
-        }
+impl Reader<'_> {
+    /// A whole statement.
+    pub(super) fn statement(&mut self) -> Read<Query> {
+        self.query()
     }
 
-    fn level(&mut self, parent: Option<usize>) -> usize {
-        self.shape.levels.push(Level { parent, ..Level::default() });
-        self.shape.levels.len() - 1
+    /// A query, or a write.
+    pub(super) fn query(&mut self) -> Read<Query> {
+        let (with, recursive) = self.with()?;
+        let writes = ["insert", "update", "delete", "merge"];
+        if self.any_word(&writes) {
+            let body = self.write()?;
+            return Ok(Query { with, recursive, body, tail: Vec::new(), bounded: false });
+        }
+        let body = self.body(0)?;
+        let (tail, bounded) = self.tail()?;
+        Ok(Query { with, recursive, body, tail, bounded })
     }
 
-    /// A query; the level of its SELECT if it has exactly one.
-    pub(super) fn query(
-        &mut self,
-        query: &Query,
-        parent: Option<usize>,
-    ) -> Result<Option<usize>, ParseError> {
-        let Query {
-            with,
-            body,
-            order_by,
-            limit_clause,
-            fetch,
-            locks: _,
-            for_clause,
-            settings,
-            format_clause,
-            pipe_operators,
-        } = query;
-        if for_clause.is_some()
-            || settings.is_some()
-            || format_clause.is_some()
-            || !pipe_operators.is_empty()
-        {
-            return construct("a clause of another database");
+    fn with(&mut self) -> Read<(Vec<Cte>, bool)> {
+        let mut list = Vec::new();
+        if !self.eat_word("with") {
+            return Ok((list, false));
         }
-        let scope = self.ctes.len();
-        if let Some(with) = with {
-            if with.recursive {
-                self.ctes.extend(with.cte_tables.iter().map(|cte| folded(&cte.alias.name)));
+        let recursive = self.eat_word("recursive");
+        loop {
+            let name = self.name()?;
+            let columns = if self.punct("(") { self.name_list()? } else { Vec::new() };
+            self.expect_word("as")?;
+            self.eat_word("not");
+            self.eat_word("materialized");
+            let query = self.query_in_parens()?;
+            let mut columns = columns;
+            if self.any_word(&["search", "cycle"]) {
+                // Adds columns to the result: what the star means is open.
+                self.search_and_cycle()?;
+                columns.clear();
             }
-            for cte in &with.cte_tables {
-                if cte.from.is_some() {
-                    return construct("a clause of another database");
-                }
-                self.query(&cte.query, parent)?;
-                self.ctes.push(folded(&cte.alias.name));
-            }
-        }
-        let level = self.set_expr(body, parent)?;
-        let inside = level.or(parent);
-        if let Some(order_by) = order_by {
-            self.order_by(order_by, inside)?;
-        }
-        match limit_clause {
-            None => {}
-            Some(LimitClause::LimitOffset { limit, offset, limit_by }) => {
-                self.exprs(limit_by, inside)?;
-                if let Some(limit) = limit {
-                    self.expr(limit, inside)?;
-                }
-                if let Some(offset) = offset {
-                    self.expr(&offset.value, inside)?;
-                }
-            }
-            Some(LimitClause::OffsetCommaLimit { .. }) => {
-                return construct("LIMIT with a comma");
-            }
-        }
-        if let Some(quantity) = fetch.as_ref().and_then(|fetch| fetch.quantity.as_ref()) {
-            self.expr(quantity, inside)?;
-        }
-        self.ctes.truncate(scope);
-        Ok(level)
-    }
-
-    fn order_by(&mut self, order: &OrderBy, level: Option<usize>) -> Result<(), ParseError> {
-        match (&order.kind, &order.interpolate) {
-            (OrderByKind::Expressions(list), None) => self.order_list(list, level),
-            _ => construct("a clause of another database"),
-        }
-    }
-
-    pub(super) fn order_list(
-        &mut self,
-        list: &[OrderByExpr],
-        level: Option<usize>,
-    ) -> Result<(), ParseError> {
-        list.iter().try_for_each(|one| self.expr(&one.expr, level))
-    }
-
-    fn set_expr(
-        &mut self,
-        body: &SetExpr,
-        parent: Option<usize>,
-    ) -> Result<Option<usize>, ParseError> {
-        match body {
-            SetExpr::Select(select) => self.select(select, parent).map(Some),
-            SetExpr::Query(query) => self.query(query, parent),
-            SetExpr::SetOperation { left, right, .. } => {
-                self.set_expr(left, parent)?;
-                self.set_expr(right, parent)?;
-                Ok(None)
-            }
-            SetExpr::Values(values) => {
-                for row in &values.rows {
-                    self.exprs(&row.content, parent)?;
-                }
-                Ok(None)
-            }
-            SetExpr::Insert(statement)
-            | SetExpr::Update(statement)
-            | SetExpr::Delete(statement)
-            | SetExpr::Merge(statement) => self.statement(statement, parent).map(|()| None),
-            SetExpr::Table(table) => {
-                let name = folded_or_empty(table.table_name.as_ref());
-                let schema = table.schema_name.as_ref().map(folded);
-                let level = self.level(parent);
-                let kind = if schema.is_none() && self.ctes.contains(&name) {
-                    RelationKind::Other
-                } else {
-                    RelationKind::Table { schema, name }
-                };
-                let relation = Relation { kind, alias: None, renamed: false, target: Target::Read };
-                self.relations(level).push(relation);
-                Ok(Some(level))
+            list.push(Cte { name, columns, query });
+            if !self.eat_punct(",") {
+                return Ok((list, recursive));
             }
         }
     }
 
-    pub(super) fn relations(&mut self, level: usize) -> &mut Vec<Relation> {
-        &mut self.shape.levels[level].relations
+    fn search_and_cycle(&mut self) -> Read<()> {
+        if self.eat_word("search") {
+            if !self.eat_any(&["depth", "breadth"]) {
+                return Err(self.unexpected());
+            }
+            self.expect_word("first")?;
+            self.expect_word("by")?;
+            self.names()?;
+            self.expect_word("set")?;
+            self.name()?;
+        }
+        if self.eat_word("cycle") {
+            self.names()?;
+            self.expect_word("set")?;
+            self.name()?;
+            if self.eat_word("to") {
+                self.operand()?;
+                self.expect_word("default")?;
+                self.operand()?;
+            }
+            self.expect_word("using")?;
+            self.name()?;
+        }
+        Ok(())
     }
 
-    fn select(&mut self, select: &Select, parent: Option<usize>) -> Result<usize, ParseError> {
-        let foreign = select.top.is_some()
-            || select.exclude.is_some()
-            || select.prewhere.is_some()
-            || select.qualify.is_some()
-            || select.value_table_mode.is_some()
-            || select.select_modifiers.is_some()
-            || !select.optimizer_hints.is_empty()
-            || !select.lateral_views.is_empty()
-            || !select.connect_by.is_empty()
-            || !select.cluster_by.is_empty()
-            || !select.distribute_by.is_empty()
-            || !select.sort_by.is_empty();
-        if foreign {
-            return construct("a clause of another database");
+    fn names(&mut self) -> Read<()> {
+        self.name()?;
+        while self.eat_punct(",") {
+            self.name()?;
         }
-        if select.into.is_some() {
+        Ok(())
+    }
+
+    /// Operands and set operations that bind at least as tightly as `min`.
+    fn body(&mut self, min: u8) -> Read<Body> {
+        let mut left = self.one()?;
+        let mut count = 0;
+        loop {
+            let strength = if self.word("intersect") {
+                1
+            } else if self.any_word(&["union", "except"]) {
+                0
+            } else {
+                return Ok(left);
+            };
+            if strength < min {
+                return Ok(left);
+            }
+            count += 1;
+            if count > OPERATIONS_MAX {
+                return Err(too_deep());
+            }
+            self.at += 1;
+            self.eat_any(&["all", "distinct"]);
+            let right = self.deeper(|reader| reader.body(strength + 1))?;
+            left = Body::Set(Box::new(SetOperation { left, right }));
+        }
+    }
+
+    fn one(&mut self) -> Read<Body> {
+        if self.punct("(") {
+            let query = self.query_in_parens()?;
+            return Ok(Body::Nested(Box::new(query)));
+        }
+        if self.word("values") {
+            return self.values().map(Body::Values);
+        }
+        if self.word("table") {
+            return self.table_command();
+        }
+        self.expect_word("select")?;
+        self.select().map(|select| Body::Select(Box::new(select)))
+    }
+
+    fn values(&mut self) -> Read<Vec<Vec<Expr>>> {
+        self.expect_word("values")?;
+        let mut rows = Vec::new();
+        loop {
+            self.expect_punct("(")?;
+            rows.push(self.expr_list()?);
+            self.expect_punct(")")?;
+            if !self.eat_punct(",") {
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// `TABLE name` is `SELECT * FROM name`.
+    fn table_command(&mut self) -> Read<Body> {
+        self.expect_word("table")?;
+        let table: TableRef = self.table_name()?;
+        let star = made(ExprKind::Star(Vec::new()))?;
+        let items = vec![Item { expr: star, alias: None }];
+        Ok(Body::Select(Box::new(Select {
+            distinct_on: Vec::new(),
+            items,
+            from: vec![From::Table(table)],
+            filter: None,
+            group: None,
+            having: None,
+            windows: Vec::new(),
+        })))
+    }
+
+    fn select(&mut self) -> Read<Select> {
+        let mut distinct_on = Vec::new();
+        if self.eat_words(&["distinct", "on"]) {
+            self.expect_punct("(")?;
+            distinct_on = self.expr_list()?;
+            self.expect_punct(")")?;
+        } else {
+            self.eat_any(&["all", "distinct"]);
+        }
+        let none = self.is_done() || self.punct(")") || self.any_word(AFTER_ITEMS);
+        let items = if none { Vec::new() } else { self.items()? };
+        if self.word("into") {
             return construct("SELECT INTO");
         }
-        let level = self.level(parent);
-        let inside = Some(level);
-        for item in &select.from {
-            self.table_with_joins(item, level)?;
-        }
-        if let Some(selection) = &select.selection {
-            self.expr(selection, inside)?;
-            let all = (0, self.relations(level).len());
-            self.conjuncts(selection, level, all);
-        }
-        if let Some(sqlparser::ast::Distinct::On(list)) = &select.distinct {
-            self.exprs(list, inside)?;
-        }
-        self.items(&select.projection, inside)?;
-        let (GroupByExpr::All(modifiers) | GroupByExpr::Expressions(_, modifiers)) =
-            &select.group_by;
-        for modifier in modifiers {
-            match modifier {
-                GroupByWithModifier::GroupingSets(expr) => self.expr(expr, inside)?,
-                _ => return construct("a clause of another database"),
-            }
-        }
-        if let GroupByExpr::Expressions(list, _) = &select.group_by {
-            self.exprs(list, inside)?;
-        }
-        if let Some(having) = &select.having {
-            self.expr(having, inside)?;
-        }
-        for window in &select.named_window {
-            match &window.1 {
-                sqlparser::ast::NamedWindowExpr::NamedWindow(_) => {}
-                sqlparser::ast::NamedWindowExpr::WindowSpec(spec) => self.window(spec, inside)?,
-            }
-        }
-        Ok(level)
-    }
-
-    fn items(&mut self, items: &[SelectItem], level: Option<usize>) -> Result<(), ParseError> {
-        for item in items {
-            match item {
-                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
-                    self.expr(expr, level)?;
-                }
-                SelectItem::Wildcard(_)
-                | SelectItem::QualifiedWildcard(
-                    SelectItemQualifiedWildcardKind::ObjectName(_),
-                    _,
-                ) => {}
-                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::Expr(expr), _) => {
-                    self.expr(expr, level)?;
-                }
-                SelectItem::ExprWithAliases { .. } => {
-                    return construct("a clause of another database");
+        let from = if self.eat_word("from") { self.relation_list()? } else { Vec::new() };
+        let filter = if self.eat_word("where") { Some(self.expr()?) } else { None };
+        let group = if self.eat_words(&["group", "by"]) { Some(self.group()?) } else { None };
+        let having = if self.eat_word("having") { Some(self.expr()?) } else { None };
+        let mut windows = Vec::new();
+        if self.eat_word("window") {
+            loop {
+                self.name()?;
+                self.expect_word("as")?;
+                windows.extend(self.window()?);
+                if !self.eat_punct(",") {
+                    break;
                 }
             }
         }
-        Ok(())
+        Ok(Select { distinct_on, items, from, filter, group, having, windows })
     }
 
-    fn insert(&mut self, insert: &Insert, parent: Option<usize>) -> Result<(), ParseError> {
-        let foreign = insert.or.is_some()
-            || insert.ignore
-            || insert.overwrite
-            || insert.by_name
-            || insert.replace_into
-            || insert.partitioned.is_some()
-            || insert.output.is_some()
-            || insert.insert_alias.is_some()
-            || !insert.assignments.is_empty()
-            || !insert.after_columns.is_empty()
-            || !insert.multi_table_into_clauses.is_empty()
-            || !insert.multi_table_when_clauses.is_empty();
-        let TableObject::TableName(name) = &insert.table else {
-            return construct("INSERT into a function");
-        };
-        if foreign {
-            return construct("a clause of another database");
-        }
-        let level = self.level(parent);
-        let alias = insert.table_alias.as_ref().map(|alias| folded(&alias.alias));
-        let (kind, _) = super::from::table_kind(&parts(name)?)?;
-        let mut assigned = Vec::new();
-        let columns = insert
-            .columns
-            .iter()
-            .map(|column| Ok(parts(column)?.pop().unwrap_or_default()))
-            .collect::<Result<Vec<_>, ParseError>>()?;
-        let rows = match &insert.source {
-            None => Rows::Default,
-            Some(source) => self.source(source, parent)?,
-        };
-        match &insert.on {
-            None => {}
-            Some(OnInsert::OnConflict(conflict)) => {
-                if let OnConflictAction::DoUpdate(update) = &conflict.action {
-                    self.assignments(&update.assignments, level, &mut assigned)?;
-                    if let Some(selection) = &update.selection {
-                        self.expr(selection, Some(level))?;
-                    }
-                }
-            }
-            Some(_) => return construct("a clause of another database"),
-        }
-        if let Some(returning) = &insert.returning {
-            self.items(returning, Some(level))?;
-        }
-        let target = Target::Written { assigned };
-        self.relations(level).push(Relation { kind, alias, renamed: false, target });
-        let columns = (!columns.is_empty()).then_some(columns);
-        self.shape.inserts.push(shape::Insert { level, columns, rows });
-        Ok(())
-    }
-
-    fn source(&mut self, source: &Query, parent: Option<usize>) -> Result<Rows, ParseError> {
-        self.query(source, parent)?;
-        let plain = source.with.is_none()
-            && source.order_by.is_none()
-            && source.limit_clause.is_none()
-            && source.fetch.is_none();
-        match &*source.body {
-            SetExpr::Values(values) if plain => {
-                let row = |row: &Vec<_>| row.iter().map(super::expr::value).collect();
-                Ok(Rows::Values(values.rows.iter().map(|one| row(&one.content)).collect()))
-            }
-            _ => Ok(Rows::Query),
-        }
-    }
-
-    fn assignments(
-        &mut self,
-        list: &[Assignment],
-        level: usize,
-        assigned: &mut Vec<Box<str>>,
-    ) -> Result<(), ParseError> {
-        for assignment in list {
-            let names = match &assignment.target {
-                AssignmentTarget::ColumnName(name) => std::slice::from_ref(name),
-                AssignmentTarget::Tuple(names) => names,
+    /// A select list, or RETURNING's.
+    pub(super) fn items(&mut self) -> Read<Vec<Item>> {
+        let mut list = Vec::new();
+        loop {
+            let expr = if self.eat_operator("*") {
+                made(ExprKind::Star(Vec::new()))?
+            } else {
+                self.expr()?
             };
-            for name in names {
-                // `SET key.field = …` would change the column too.
-                assigned.extend(parts(name)?);
+            let alias = if self.eat_word("as") || self.at_bare_label() {
+                Some(self.label()?)
+            } else {
+                None
+            };
+            list.push(Item { expr, alias });
+            if !self.eat_punct(",") {
+                return Ok(list);
             }
-            self.expr(&assignment.value, Some(level))?;
         }
-        Ok(())
     }
 
-    fn update(&mut self, update: &Update, parent: Option<usize>) -> Result<(), ParseError> {
-        if update.or.is_some()
-            || update.output.is_some()
-            || update.limit.is_some()
-            || update.on_cluster.is_some()
-            || !update.order_by.is_empty()
-            || !update.table.joins.is_empty()
-        {
-            return construct("a clause of another database");
+    fn group(&mut self) -> Read<Group> {
+        self.eat_any(&["all", "distinct"]);
+        let mut group = Group { list: Vec::new(), plain: true };
+        loop {
+            self.group_item(&mut group)?;
+            if !self.eat_punct(",") {
+                return Ok(group);
+            }
         }
-        let level = self.level(parent);
-        self.target(&update.table.relation, level)?;
-        let mut assigned = Vec::new();
-        match &update.from {
-            None => {}
-            Some(UpdateTableFromKind::AfterSet(list)) => {
-                for item in list {
-                    self.table_with_joins(item, level)?;
+    }
+
+    fn group_item(&mut self, group: &mut Group) -> Read<()> {
+        let sets = self.words(&["grouping", "sets"]);
+        let cube = self.any_word(&["cube", "rollup"]) && self.t.is_punct(self.at + 1, "(");
+        if !sets && !cube {
+            let expr = self.expr()?;
+            group.plain &= !matches!(&expr.kind, ExprKind::Row(list) if list.is_empty());
+            group.list.push(expr);
+            return Ok(());
+        }
+        group.plain = false;
+        self.at += if sets { 2 } else { 1 };
+        self.expect_punct("(")?;
+        loop {
+            self.deeper(|reader| reader.group_item(group))?;
+            if !self.eat_punct(",") {
+                break;
+            }
+        }
+        self.expect_punct(")")
+    }
+
+    /// ORDER BY, LIMIT and row locks; whether rows are cut off.
+    fn tail(&mut self) -> Read<(Vec<Expr>, bool)> {
+        let mut tail = Vec::new();
+        let mut bounded = false;
+        loop {
+            if self.eat_words(&["order", "by"]) {
+                tail.extend(self.sort_list()?);
+            } else if self.eat_word("limit") {
+                bounded = true;
+                if !self.eat_word("all") {
+                    tail.push(self.expr()?);
                 }
+                if self.punct(",") {
+                    return construct("LIMIT with a comma");
+                }
+            } else if self.eat_word("offset") {
+                bounded = true;
+                tail.push(self.expr()?);
+                self.eat_any(&["row", "rows"]);
+            } else if self.word("fetch") && self.any_word_at(self.at + 1, &["first", "next"]) {
+                bounded = true;
+                self.at += 2;
+                if !self.any_word(&["row", "rows"]) {
+                    tail.push(self.operand()?);
+                }
+                if !self.eat_any(&["row", "rows"])
+                    || !(self.eat_word("only") || self.eat_words(&["with", "ties"]))
+                {
+                    return Err(self.unexpected());
+                }
+            } else if self.word("for") {
+                // Which rows are locked depends on all of them, too.
+                bounded = true;
+                self.lock()?;
+            } else {
+                return Ok((tail, bounded));
             }
-            Some(UpdateTableFromKind::BeforeSet(_)) => {
-                return construct("a clause of another database");
-            }
         }
-        self.assignments(&update.assignments, level, &mut assigned)?;
-        if let Some(target) = self.relations(level).first_mut() {
-            target.target = Target::Written { assigned };
-        }
-        self.filter(update.selection.as_ref(), level)?;
-        if let Some(returning) = &update.returning {
-            self.items(returning, Some(level))?;
-        }
-        Ok(())
     }
 
-    fn filter(
-        &mut self,
-        selection: Option<&sqlparser::ast::Expr>,
-        level: usize,
-    ) -> Result<(), ParseError> {
-        if let Some(selection) = selection {
-            self.expr(selection, Some(level))?;
-            let all = (0, self.relations(level).len());
-            self.conjuncts(selection, level, all);
+    fn lock(&mut self) -> Read<()> {
+        self.expect_word("for")?;
+        if self.eat_words(&["read", "only"]) {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn delete(&mut self, delete: &Delete, parent: Option<usize>) -> Result<(), ParseError> {
-        let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
-        let [target] = &**from else { return construct("DELETE from several tables") };
-        if !delete.tables.is_empty()
-            || !target.joins.is_empty()
-            || delete.limit.is_some()
-            || delete.output.is_some()
-            || delete.on_cluster.is_some()
-            || !delete.order_by.is_empty()
-        {
-            return construct("a clause of another database");
+        let known = self.eat_words(&["no", "key", "update"])
+            || self.eat_words(&["key", "share"])
+            || self.eat_any(&["update", "share"]);
+        if !known {
+            return Err(self.unexpected());
         }
-        let level = self.level(parent);
-        self.target(&target.relation, level)?;
-        for item in delete.using.iter().flatten() {
-            self.table_with_joins(item, level)?;
+        if self.eat_word("of") {
+            self.qualified()?;
+            while self.eat_punct(",") {
+                self.qualified()?;
+            }
         }
-        self.filter(delete.selection.as_ref(), level)?;
-        if let Some(returning) = &delete.returning {
-            self.items(returning, Some(level))?;
-        }
+        let _ = self.eat_word("nowait") || self.eat_words(&["skip", "locked"]);
         Ok(())
     }
 }
 
-fn folded_or_empty(name: Option<&Ident>) -> Box<str> {
-    name.map(folded).unwrap_or_default()
-}
+/// Clauses that may follow SELECT without a list.
+const AFTER_ITEMS: &[&str] = &[
+    "into",
+    "from",
+    "where",
+    "group",
+    "having",
+    "window",
+    "union",
+    "intersect",
+    "except",
+    "order",
+    "limit",
+    "offset",
+    "fetch",
+    "for",
+];
+/// Longer chains lean to one side, and are walked by recursion.
+const OPERATIONS_MAX: usize = 400;

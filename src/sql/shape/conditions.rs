@@ -1,0 +1,166 @@
+//! Conditions: which tests an expression is an AND of, and which values are
+//! constants.
+
+use crate::sql::tree::{Comparison, Expr, ExprKind};
+
+use super::{Cast, Column, Place, Test, Value};
+
+/// What `expr` being true says.
+pub(super) fn test(expr: &Expr) -> Test {
+    match &expr.kind {
+        ExprKind::And(list) => Test::All(list.iter().map(test).filter(Test::says).collect()),
+        ExprKind::Or(list) => alternatives(list.iter().map(test)),
+        ExprKind::Compare(Comparison::Equal, left, right) => equal(left, right),
+        ExprKind::Compare(comparison, left, right) => compare(*comparison, left, right),
+        ExprKind::In(left, list) => among(left, list),
+        ExprKind::EqualsAny(left, array) => match (column(left), &array.kind) {
+            (Some(_), ExprKind::Array(list)) => among(left, list),
+            (Some(column), _) => match value(array) {
+                Some(value) => Test::AmongArray(column, value),
+                None => array_cast(left, array),
+            },
+            (None, _) => Test::Unknown,
+        },
+        ExprKind::Between(left, low, high) => Test::All(vec![
+            compare(Comparison::GreaterOrEqual, left, low),
+            compare(Comparison::LessOrEqual, left, high),
+        ]),
+        ExprKind::Column(_)
+        | ExprKind::Star(_)
+        | ExprKind::Constant(_)
+        | ExprKind::Param(_)
+        | ExprKind::Null
+        | ExprKind::Minus(_)
+        | ExprKind::Cast(..)
+        | ExprKind::Row(_)
+        | ExprKind::Array(_)
+        | ExprKind::Call(_)
+        | ExprKind::Query(_)
+        | ExprKind::InQuery(..)
+        | ExprKind::Other(_) => Test::Unknown,
+    }
+}
+
+impl Test {
+    const fn says(&self) -> bool {
+        !matches!(self, Self::Unknown)
+    }
+}
+
+/// OR: says something only if each alternative does.
+fn alternatives(tests: impl Iterator<Item = Test>) -> Test {
+    let list: Vec<Test> = tests.collect();
+    if list.iter().all(Test::says) { Test::Any(list) } else { Test::Unknown }
+}
+
+/// `left = right`, of columns, values or rows of them.
+fn equal(left: &Expr, right: &Expr) -> Test {
+    if let (ExprKind::Row(left), ExprKind::Row(right)) = (&left.kind, &right.kind) {
+        // Rows are equal if each pair is, by the pair's own equality.
+        if left.len() != right.len() || left.is_empty() {
+            return Test::Unknown;
+        }
+        let pairs = left.iter().zip(right).map(|(left, right)| equal(left, right));
+        return Test::All(pairs.filter(Test::says).collect());
+    }
+    match (column(left), column(right)) {
+        (Some(left), Some(right)) => Test::Equal(left, right),
+        (Some(column), None) => {
+            value(right).map_or(Test::Unknown, |value| Test::Among(column, vec![value]))
+        }
+        (None, Some(column)) => {
+            value(left).map_or(Test::Unknown, |value| Test::Among(column, vec![value]))
+        }
+        (None, None) => Test::Unknown,
+    }
+}
+
+fn among(left: &Expr, list: &[Expr]) -> Test {
+    if let Some(column) = column(left) {
+        let values: Option<Vec<Value>> = list.iter().map(value).collect();
+        return values.map_or(Test::Unknown, |values| Test::Among(column, values));
+    }
+    alternatives(list.iter().map(|one| equal(left, one)))
+}
+
+/// `k = ANY (ARRAY[…]::type[])`: each element is cast.
+fn array_cast(left: &Expr, array: &Expr) -> Test {
+    let ExprKind::Cast(inner, to) = &array.kind else { return Test::Unknown };
+    let (Some(column), ExprKind::Array(list)) = (column(left), &inner.kind) else {
+        return Test::Unknown;
+    };
+    if !to.array || to.modified || to.word.is_empty() {
+        return Test::Unknown;
+    }
+    let values: Option<Vec<Value>> = list
+        .iter()
+        .map(|one| {
+            let value = value(one)?;
+            (value.cast == Cast::None).then(|| Value { cast: Cast::To(to.word.clone()), ..value })
+        })
+        .collect();
+    values.map_or(Test::Unknown, |values| Test::Among(column, values))
+}
+
+fn compare(comparison: Comparison, left: &Expr, right: &Expr) -> Test {
+    if let (Some(column), Some(value)) = (column(left), value(right)) {
+        return Test::Compare(column, comparison, value);
+    }
+    if let (Some(value), Some(column)) = (value(left), column(right)) {
+        let turned = match comparison {
+            Comparison::Equal => Comparison::Equal,
+            Comparison::Less => Comparison::Greater,
+            Comparison::LessOrEqual => Comparison::GreaterOrEqual,
+            Comparison::Greater => Comparison::Less,
+            Comparison::GreaterOrEqual => Comparison::LessOrEqual,
+        };
+        return Test::Compare(column, turned, value);
+    }
+    Test::Unknown
+}
+
+/// The column that `expr` is.
+pub(super) fn column(expr: &Expr) -> Option<Column> {
+    let ExprKind::Column(parts) = &expr.kind else { return None };
+    let (name, qualifier) = parts.split_last()?;
+    Some(Column::Named { qualifier: qualifier.to_vec(), name: name.clone(), within: None })
+}
+
+/// The constant or parameter that `expr` is, with its sign and cast.
+pub(super) fn value(expr: &Expr) -> Option<Value> {
+    let bare = |place| Some(Value { place, minus: false, cast: Cast::None });
+    match &expr.kind {
+        ExprKind::Constant(number) => bare(Place::Literal(*number)),
+        ExprKind::Param(index) => bare(Place::Param(*index)),
+        ExprKind::Null => bare(Place::Null),
+        ExprKind::Minus(inner) => {
+            let inner = value(inner)?;
+            // A minus after a cast negates what the cast made.
+            let number = matches!(inner.place, Place::Literal(_)) && !inner.minus;
+            number.then_some(Value { minus: true, ..inner })
+        }
+        ExprKind::Cast(inner, to) => {
+            let inner = value(inner)?;
+            if inner.cast != Cast::None || to.modified || to.word.is_empty() {
+                return None;
+            }
+            let word = to.word.clone();
+            let cast = if to.array { Cast::ToArray(word) } else { Cast::To(word) };
+            Some(Value { cast, ..inner })
+        }
+        ExprKind::Column(_)
+        | ExprKind::Star(_)
+        | ExprKind::And(_)
+        | ExprKind::Or(_)
+        | ExprKind::Compare(..)
+        | ExprKind::In(..)
+        | ExprKind::EqualsAny(..)
+        | ExprKind::Between(..)
+        | ExprKind::Row(_)
+        | ExprKind::Array(_)
+        | ExprKind::Call(_)
+        | ExprKind::Query(_)
+        | ExprKind::InQuery(..)
+        | ExprKind::Other(_) => None,
+    }
+}
