@@ -71,6 +71,8 @@ pub struct Backend {
     evicted: Vec<StatementId>,
     /// Statements of the running unit that the server did not take.
     failed_parses: Vec<StatementId>,
+    /// Why the router has the running unit cancelled.
+    cancel_reason: Option<&'static str>,
     /// Command tags that the client reads instead of the server's, for the
     /// statements of the running simple query.
     spoken_tags: VecDeque<Option<&'static str>>,
@@ -105,6 +107,7 @@ impl Backend {
             stale: Vec::new(),
             evicted: Vec::new(),
             failed_parses: Vec::new(),
+            cancel_reason: None,
             spoken_tags: VecDeque::new(),
         }
     }
@@ -157,7 +160,14 @@ impl Backend {
         self.mask = mask;
         self.replayable = false;
         self.failed_parses.clear();
+        self.cancel_reason = None;
         self.spoken_tags.clear();
+    }
+
+    /// The router has the running unit cancelled: the client is told why,
+    /// where the server would speak of a user's request.
+    pub fn explain_cancel(&mut self, reason: &'static str) {
+        self.cancel_reason = Some(reason);
     }
 
     /// The client reads these command tags, where there is one, instead of

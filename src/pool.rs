@@ -25,8 +25,6 @@ pub struct PoolLimits {
     pub size_min_idle: usize,
     /// An idle connection above the minimum closes after this; zero is never.
     pub idle_timeout: Millis,
-    /// A free connection older than this closes; zero is never.
-    pub lifetime_max: Millis,
     /// First wait after a failed attempt; doubled each time.
     pub reconnect_min: Millis,
     /// Longest wait between attempts.
@@ -59,7 +57,7 @@ pub enum Handed<B, W> {
 
 struct Idle<B> {
     backend: B,
-    born: Moment,
+    expires: Option<Moment>,
     since: Moment,
 }
 
@@ -150,13 +148,14 @@ impl<B, W> Pool<B, W> {
         self.connecting += 1;
     }
 
-    /// An attempt has succeeded.
-    pub fn connected(&mut self, now: Moment, backend: B) -> Handed<B, W> {
+    /// An attempt has succeeded. From `expires` on the connection is lent no
+    /// more.
+    pub fn connected(&mut self, now: Moment, expires: Option<Moment>, backend: B) -> Handed<B, W> {
         self.connecting = self.connecting.saturating_sub(1);
         self.open += 1;
         self.failures = 0;
         self.retry_at = Moment::START;
-        self.hand_out(now, now, backend)
+        self.hand_out(now, expires, backend)
     }
 
     /// An attempt has failed; the next waits twice as long. `jitter` is any
@@ -180,19 +179,24 @@ impl<B, W> Pool<B, W> {
         self.failures
     }
 
+    /// The node is known to answer: the next attempt need not wait its turn.
+    pub fn retry_now(&mut self) {
+        self.failures = 0;
+        self.retry_at = Moment::START;
+    }
+
     /// An attempt was given up before it began.
     pub fn connect_cancelled(&mut self) {
         self.connecting = self.connecting.saturating_sub(1);
     }
 
     /// A connection that was lent comes back clean.
-    pub fn release(&mut self, now: Moment, born: Moment, backend: B) -> Handed<B, W> {
-        let lifetime = self.limits.lifetime_max;
-        if lifetime > Millis::ZERO && now.since(born) >= lifetime {
+    pub fn release(&mut self, now: Moment, expires: Option<Moment>, backend: B) -> Handed<B, W> {
+        if expires.is_some_and(|at| now >= at) {
             self.open = self.open.saturating_sub(1);
             return Handed::Close(backend);
         }
-        self.hand_out(now, born, backend)
+        self.hand_out(now, expires, backend)
     }
 
     /// A connection that was lent is gone.
@@ -200,7 +204,7 @@ impl<B, W> Pool<B, W> {
         self.open = self.open.saturating_sub(1);
     }
 
-    fn hand_out(&mut self, now: Moment, born: Moment, backend: B) -> Handed<B, W> {
+    fn hand_out(&mut self, now: Moment, expires: Option<Moment>, backend: B) -> Handed<B, W> {
         match self.waiting.pop_front() {
             Some(waiter) => {
                 self.counts.checkouts += 1;
@@ -208,7 +212,7 @@ impl<B, W> Pool<B, W> {
                 Handed::To(waiter.who, backend)
             }
             None => {
-                self.idle.push(Idle { backend, born, since: now });
+                self.idle.push(Idle { backend, expires, since: now });
                 Handed::Kept
             }
         }
@@ -223,8 +227,7 @@ impl<B, W> Pool<B, W> {
         for idle in self.idle.drain(..) {
             let stale =
                 limits.idle_timeout > Millis::ZERO && now.since(idle.since) >= limits.idle_timeout;
-            let old =
-                limits.lifetime_max > Millis::ZERO && now.since(idle.born) >= limits.lifetime_max;
+            let old = idle.expires.is_some_and(|at| now >= at);
             if old || (stale && spare > 0) {
                 spare = spare.saturating_sub(1);
                 out.push(idle.backend);
@@ -268,6 +271,11 @@ impl<B, W> Pool<B, W> {
         self.open.saturating_sub(self.idle.len())
     }
 
+    /// Connections, those included that are being made.
+    pub const fn total(&self) -> usize {
+        self.open + self.connecting
+    }
+
     /// Attempts under way.
     pub const fn attempts(&self) -> usize {
         self.connecting
@@ -303,7 +311,6 @@ mod tests {
             size_max: 2,
             size_min_idle: 0,
             idle_timeout: Millis::new(1000),
-            lifetime_max: Millis::new(10_000),
             reconnect_min: Millis::new(100),
             reconnect_max: Millis::new(1000),
         })
@@ -319,9 +326,9 @@ mod tests {
         pool.wait(at(0), "first");
         pool.wait(at(1), "second");
         pool.connecting();
-        assert!(matches!(pool.connected(at(5), 7), Handed::To("first", 7)));
-        assert!(matches!(pool.release(at(9), at(5), 7), Handed::To("second", 7)));
-        assert!(matches!(pool.release(at(9), at(5), 7), Handed::Kept));
+        assert!(matches!(pool.connected(at(5), None, 7), Handed::To("first", 7)));
+        assert!(matches!(pool.release(at(9), None, 7), Handed::To("second", 7)));
+        assert!(matches!(pool.release(at(9), None, 7), Handed::Kept));
         assert_eq!(pool.take_idle(), Some(7));
         assert_eq!(pool.counts().wait_ms_total, 13);
     }
@@ -364,7 +371,7 @@ mod tests {
         assert!(pool.leave(ticket));
         assert!(!pool.leave(ticket));
         pool.connecting();
-        assert!(matches!(pool.connected(at(1), 1), Handed::To("here", 1)));
+        assert!(matches!(pool.connected(at(1), None, 1), Handed::To("here", 1)));
     }
 
     #[test]
@@ -372,11 +379,11 @@ mod tests {
         let mut pool = pool();
         pool.connecting();
         pool.connecting();
-        assert!(matches!(pool.connected(at(0), 1), Handed::Kept));
-        assert!(matches!(pool.connected(at(500), 2), Handed::Kept));
+        assert!(matches!(pool.connected(at(0), None, 1), Handed::Kept));
+        assert!(matches!(pool.connected(at(500), Some(at(10_500)), 2), Handed::Kept));
         assert_eq!(pool.reap(at(1000)), [1]);
         assert_eq!(pool.take_idle(), Some(2));
-        assert!(matches!(pool.release(at(20_000), at(500), 2), Handed::Close(2)));
+        assert!(matches!(pool.release(at(20_000), Some(at(10_500)), 2), Handed::Close(2)));
         assert_eq!(pool.lent(), 0);
     }
 }

@@ -36,9 +36,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::backend::{Backend, SettingsInterner, SettingsSet, StatementId};
+use crate::protocol::backend::ErrorFields;
+use crate::protocol::frame::HEADER_LEN;
 use crate::route::{Planner, SearchPath};
 use crate::shardmap::Map;
-use crate::types::{Access, Consistency, ShardId};
+use crate::types::{Access, Consistency, ShardId, SqlState};
 
 use effects::{Effects, Log, PortalEffects};
 use lazy::Lazy;
@@ -277,6 +279,8 @@ pub struct Session {
     schema_changed: bool,
     /// Statements so far.
     statements_seen: u64,
+    /// What was refused and not counted yet.
+    refusals: Vec<SqlState>,
 }
 
 impl Session {
@@ -315,6 +319,7 @@ impl Session {
             executed: None,
             schema_changed: false,
             statements_seen: 0,
+            refusals: Vec::new(),
         };
         session.note_settings(&Rc::clone(&session.settings));
         session
@@ -391,6 +396,18 @@ impl Session {
     /// Statements (simple queries and executions) so far.
     pub const fn statements_seen(&self) -> u64 {
         self.statements_seen
+    }
+
+    /// The errors of the router's own since the last call.
+    pub fn take_refusals(&mut self) -> impl Iterator<Item = SqlState> {
+        self.refusals.drain(..)
+    }
+
+    /// Counts an ErrorResponse of the router's own.
+    fn note_refusal(&mut self, frame: &[u8]) {
+        let body = frame.get(HEADER_LEN..).unwrap_or_default();
+        let code = ErrorFields::decode(body).ok().and_then(|fields| fields.code());
+        self.refusals.extend(code);
     }
 
     /// The checkout that the last feed asked for has failed: the unit at the

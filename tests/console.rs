@@ -70,8 +70,8 @@ impl Source for Sample {
         Box::pin(async move {
             match action {
                 Action::Reload => Ok(Outcome::Reloaded(vec![Reloaded {
-                    database: "app".to_owned(),
-                    epoch: keyway::types::Epoch::new(8),
+                    what: "app".to_owned(),
+                    epoch: keyway::types::Epoch::new(8).into(),
                     result: "epoch 8 is in force".to_owned(),
                 }])),
                 Action::Kill(2) => Ok(Outcome::Killed),

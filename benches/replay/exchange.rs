@@ -153,7 +153,7 @@ impl Replay {
         let shard = *shard;
         if let Some((backend, _)) = self.held.take() {
             self.session.leave(shard);
-            let handed = self.pools[place(shard)].release(NOW, NOW, backend);
+            let handed = self.pools[place(shard)].release(NOW, None, backend);
             assert!(matches!(handed, Handed::Kept));
         }
         if check == Check::Answers {
@@ -215,13 +215,12 @@ fn pool(settings: &Rc<SettingsSet>) -> Pool<Box<Backend>, ()> {
         size_max: 1,
         size_min_idle: 0,
         idle_timeout: Millis::ZERO,
-        lifetime_max: Millis::ZERO,
         reconnect_min: Millis::ZERO,
         reconnect_max: Millis::ZERO,
     });
     let key = CancelKey { pid: 1, secret: Box::from([0; 4]) };
     pool.connecting();
-    let handed = pool.connected(NOW, Box::new(Backend::new(key, 200, Rc::clone(settings))));
+    let handed = pool.connected(NOW, None, Box::new(Backend::new(key, 200, Rc::clone(settings))));
     assert!(matches!(handed, Handed::Kept));
     pool
 }

@@ -70,7 +70,7 @@ pub const TOPICS: &[(Topic, &str, &str)] = &[
 
 /// The commands that change something, and what they do.
 pub const ACTIONS: &[(&str, &str)] = &[
-    ("RELOAD", "reads the map files again; an invalid one is refused and the old map serves on"),
+    ("RELOAD", "reads the configuration and the maps again; what is invalid is refused"),
     ("KILL <client id>", "disconnects a client; its transaction is rolled back"),
 ];
 

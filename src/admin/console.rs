@@ -101,7 +101,8 @@ pub fn done(outcome: Outcome) -> ConsoleReply {
         Outcome::Reloaded(databases) => {
             let mut grid = Grid::new(&["database", "#epoch", "result"]);
             for one in databases {
-                grid.row([one.database.into(), one.epoch.number().into(), one.result.into()]);
+                let epoch = one.epoch.map(|epoch| epoch.number());
+                grid.row([one.what.into(), epoch.into(), one.result.into()]);
             }
             grid.reply("RELOAD")
         }

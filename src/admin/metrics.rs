@@ -108,7 +108,7 @@ impl Collector for Page {
         encoder
             .encode_descriptor(
                 "statement_duration",
-                "From a statement's arrival to the end of its reply.",
+                "From a statement's arrival to the end of its reply; of a sample of them.",
                 Some(&Unit::Seconds),
                 MetricType::Histogram,
             )?

@@ -113,19 +113,19 @@ impl Inputs {
 /// What came of an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// What each database serves now.
+    /// What was read again, and what came of it.
     Reloaded(Vec<Reloaded>),
     /// The client is being disconnected.
     Killed,
 }
 
-/// What a reload did for one database.
+/// What a reload did for one database, or for the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloaded {
-    /// The database.
-    pub database: String,
-    /// The epoch of the map in force afterwards.
-    pub epoch: Epoch,
+    /// The database, or a word for the configuration.
+    pub what: String,
+    /// The epoch of the database's map in force afterwards.
+    pub epoch: Option<Epoch>,
     /// What happened, in words: `unchanged`, `epoch 4 is in force`, or why the
     /// old map serves on.
     pub result: String,

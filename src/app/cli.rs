@@ -147,8 +147,9 @@ Examples:
 Signals:
   SIGTERM, SIGINT  drain: no new clients, open transactions may finish until the
                    deadline (shutdown_timeout); a second one ends at once
-  SIGHUP           read configuration and maps again; an invalid file is logged
-                   with line and reason, and what was in force serves on
+  SIGHUP           read again the maps, the users, and all files with passwords
+                   and certificates; an invalid file is logged with line and
+                   reason, and what was in force serves on
 
 Exit codes: 0 ended by a signal, 1 invalid configuration or map, 2 usage,
 3 could not start (address in use, unreadable file) or the drain was cut short.";

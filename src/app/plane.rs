@@ -1,12 +1,12 @@
 //! The control plane's state: the maps in force, what the monitors see, and
 //! the way to the engine. The console and the pages ask it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::secrets::Environment;
-use super::serve::logins;
+use super::serve::{Access, Failure, logins, read_config_file};
 use crate::admin::{
     Action, DatabaseView, Inputs, Outcome, Refusal, Reloaded, SettingRow, Source,
     source::{Intake, Waiting},
@@ -15,7 +15,7 @@ use crate::cluster::{Cluster, Member};
 use crate::config::Config;
 use crate::control::maps::MapFile;
 use crate::control::monitor::{Monitor, Rhythm, Target};
-use crate::engine::{Handle, Users};
+use crate::engine::{Handle, User, Users};
 use crate::net::clock;
 use crate::shardmap::Map;
 
@@ -24,6 +24,14 @@ pub(super) struct Served {
     pub(super) map: Arc<Map>,
     pub(super) file: Option<MapFile>,
     pub(super) kept_back: Option<String>,
+}
+
+/// The configuration, and where it came from.
+pub(super) struct Configured {
+    pub(super) file: Option<PathBuf>,
+    pub(super) config: Config,
+    /// The user of a backend's URL.
+    pub(super) owner: Option<(String, User)>,
 }
 
 struct Database {
@@ -35,8 +43,10 @@ struct Database {
 /// What the control plane's tasks share.
 pub(super) struct Plane {
     pub(super) config: Config,
+    file: Option<PathBuf>,
+    owner: Option<(String, User)>,
     handle: Handle,
-    users: Arc<Users>,
+    users: Mutex<Arc<Users>>,
     environment: Environment,
     databases: Mutex<Vec<Database>>,
     draining: std::sync::atomic::AtomicBool,
@@ -48,7 +58,7 @@ impl Plane {
     pub(super) fn new(
         handle: Handle,
         served: Vec<Served>,
-        config: Config,
+        configured: Configured,
         users: Arc<Users>,
         environment: Environment,
     ) -> Self {
@@ -60,10 +70,13 @@ impl Plane {
                 Database { served, cluster, monitor: None }
             })
             .collect();
+        let Configured { file, config, owner } = configured;
         Self {
             config,
+            file,
+            owner,
             handle,
-            users,
+            users: Mutex::new(users),
             environment,
             databases: Mutex::new(databases),
             draining: std::sync::atomic::AtomicBool::new(false),
@@ -74,6 +87,10 @@ impl Plane {
     fn databases(&self) -> MutexGuard<'_, Vec<Database>> {
         // Each step leaves the list whole, so a panic elsewhere did not harm it.
         self.databases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn users(&self) -> Arc<Users> {
+        Arc::clone(&self.users.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Starts watching the nodes of every database.
@@ -114,7 +131,8 @@ impl Plane {
     /// the first user whose password is known.
     fn targets(&self, map: &Map) -> Vec<Target> {
         let logins = logins(map, &self.environment).unwrap_or_default();
-        let known = self.users.by_name.iter().find(|(_, user)| user.password.is_some());
+        let users = self.users();
+        let known = users.by_name.iter().find(|(_, user)| user.password.is_some());
         map.nodes()
             .iter()
             .filter_map(|node| {
@@ -124,12 +142,12 @@ impl Plane {
                 let (user, password) = match (login.user, login.password) {
                     (Some(user), Some(password)) => (user, Some(password)),
                     (Some(user), None) => {
-                        let own = self.users.by_name.get(&user).and_then(|u| u.password.clone());
+                        let own = users.by_name.get(&user).and_then(|u| u.password.clone());
                         (user, own)
                     }
                     (None, password) => {
                         let (name, own) = fallback
-                            .or_else(|| Some((self.users.by_name.keys().next()?.clone(), None)))?;
+                            .or_else(|| Some((users.by_name.keys().next()?.clone(), None)))?;
                         (name, password.or(own))
                     }
                 };
@@ -161,18 +179,68 @@ impl Plane {
             .iter()
             .any(|d| d.served.file.as_ref().is_some_and(MapFile::is_changed));
         if changed {
-            self.reload().await;
+            let _alone = self.reloading.lock().await;
+            self.reload_maps().await;
         }
     }
 
-    /// Reads all map files again; a bad one changes nothing.
+    /// Reads the configuration and all map files again; a bad one changes
+    /// nothing.
     pub(super) async fn reload(self: &Arc<Self>) -> Vec<Reloaded> {
         let _alone = self.reloading.lock().await;
+        let mut out = Vec::new();
+        if let Some(file) = &self.file {
+            let result = self.reload_config(file).await.unwrap_or_else(|failure| {
+                tracing::error!(error = %failure, "configuration refused; the old one serves on");
+                format!("refused: {failure}")
+            });
+            tracing::info!(file = %file.display(), %result, "reload");
+            out.push(Reloaded { what: CONFIGURATION.to_owned(), epoch: None, result });
+        }
+        out.extend(self.reload_maps().await);
+        self.renew_logins().await;
+        out
+    }
+
+    /// Takes over the users and the clients' certificate; says what else is
+    /// written differently now.
+    async fn reload_config(&self, file: &Path) -> Result<String, Failure> {
+        let config = read_config_file(file)?;
+        let access = Access::of(&config, self.owner.as_ref(), &self.environment)?;
+        *self.users.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&access.users);
+        self.handle.publish_access(access.users, access.tls).await;
+        let (old, new) = (self.config.values(), config.values());
+        let differing = old.iter().zip(&new).filter(|(old, new)| old.1 != new.1);
+        let waiting: Vec<&str> = differing.map(|(old, _)| old.0.path).collect();
+        Ok(if waiting.is_empty() {
+            "users and certificate are in force".to_owned()
+        } else {
+            format!("users and certificate are in force; needs a restart: {}", waiting.join(", "))
+        })
+    }
+
+    /// Reads again the passwords and certificates that the maps name. The
+    /// monitor goes on with its connections; it takes the new ones with its
+    /// next map.
+    async fn renew_logins(&self) {
+        let maps: Vec<Arc<Map>> =
+            self.databases().iter().map(|d| Arc::clone(&d.served.map)).collect();
+        for map in maps {
+            match logins(&map, &self.environment) {
+                Ok(logins) => self.handle.publish_logins(map.database(), logins).await,
+                Err(error) => {
+                    tracing::error!(database = map.database(), %error, "the old logins stay");
+                }
+            }
+        }
+    }
+
+    async fn reload_maps(self: &Arc<Self>) -> Vec<Reloaded> {
         let count = self.databases().len();
         let mut out = Vec::with_capacity(count);
         for index in 0..count {
             if let Some(reloaded) = self.reload_one(index).await {
-                tracing::info!(database = %reloaded.database, result = %reloaded.result, "reload");
+                tracing::info!(database = %reloaded.what, result = %reloaded.result, "reload");
                 out.push(reloaded);
             }
         }
@@ -187,7 +255,7 @@ impl Plane {
             let name = before.database().to_owned();
             let Some(file) = &mut database.served.file else {
                 let result = "unchanged: it has no map file".to_owned();
-                return Some(Reloaded { database: name, epoch: before.epoch(), result });
+                return Some(Reloaded { what: name, epoch: Some(before.epoch()), result });
             };
             let environment = &self.environment;
             let settled = file.reload(&before, |desired| {
@@ -199,8 +267,8 @@ impl Plane {
             (before, settled)
         };
         let mut reloaded = Reloaded {
-            database: before.database().to_owned(),
-            epoch: before.epoch(),
+            what: before.database().to_owned(),
+            epoch: Some(before.epoch()),
             result: "unchanged".to_owned(),
         };
         match settled {
@@ -216,7 +284,7 @@ impl Plane {
                 }
                 let map = Arc::new(settled.map);
                 if *map != *before {
-                    reloaded.epoch = map.epoch();
+                    reloaded.epoch = Some(map.epoch());
                     reloaded.result = format!("epoch {} is in force", map.epoch().number());
                     let logins = logins(&map, &self.environment).unwrap_or_default();
                     self.handle.publish_map(map.database(), Arc::clone(&map), logins).await;
@@ -240,6 +308,11 @@ impl Plane {
     pub(super) async fn drain(&self) {
         self.draining.store(true, std::sync::atomic::Ordering::Relaxed);
         self.handle.drain().await;
+    }
+
+    /// Waits for the end of the engine, which nobody has asked for.
+    pub(super) async fn engine_ended(&self) {
+        self.handle.ended().await;
     }
 
     /// Waits until no client is left.
@@ -318,3 +391,6 @@ fn member(node: &crate::shardmap::Node) -> Member {
         weight: u32::from(node.endpoint.weight),
     }
 }
+
+/// What a reload calls the configuration, beside the databases.
+const CONFIGURATION: &str = "(configuration)";

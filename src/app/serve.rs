@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_rustls::rustls::ServerConfig;
 
 use super::cli::{Exit, ServeArgs};
 use super::passfile::{self, Lookup, Wanted};
-use super::plane::{Plane, Served, Shared};
+use super::plane::{Configured, Plane, Served, Shared};
 use super::secrets::Environment;
 use super::url::BackendUrl;
 use super::{complain, logging};
@@ -27,6 +28,12 @@ use crate::types::{Millis, Secret, ShardId};
 
 /// Why the router does not start, and the exit code that says so.
 pub(super) struct Failure(Exit, String);
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.1)
+    }
+}
 
 impl Failure {
     fn refused(reason: impl Display) -> Self {
@@ -51,10 +58,11 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
     let config = read_config(args)?;
     logging::start(&config.settings.log);
     let backend = args.backend.clone().or_else(|| config.server.backend.clone());
-    let (served, users) = match &backend {
-        Some(url) => one_database(url, &args.replica, &config, &environment)?,
-        None => databases(args, &config, &environment)?,
+    let (served, owner) = match &backend {
+        Some(url) => one_database(url, &args.replica, &environment).map(|(s, u)| (s, Some(u)))?,
+        None => (databases(args, &config)?, None),
     };
+    let access = Access::of(&config, owner.as_ref(), &environment)?;
     if served.is_empty() {
         return Err(Failure::refused(
             "nothing to serve: name a shard map (--map FILE, or maps in keyway.toml) or a --backend URL",
@@ -67,22 +75,16 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
     let mut options = EngineOptions {
         listen: listen.iter().map(|text| address_of(text)).collect::<Result<_, _>>()?,
         unix_socket_dir: config.server.unix_socket_dir.as_ref().map(PathBuf::from),
-        tls: None,
+        tls: access.tls,
         tls_required: config.tls.mode == ClientTlsMode::Require,
+        client_auth: config.server.client_auth,
         settings: Arc::new(config.settings.clone()),
-        users: Arc::new(users),
+        users: access.users,
         databases: Vec::new(),
         console_database: config.server.console_database.clone(),
         console: None,
         seed: random_seed()?,
     };
-    if config.tls.mode != ClientTlsMode::Disable {
-        let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) else {
-            return Err(Failure::refused("tls.mode needs tls.cert and tls.key"));
-        };
-        let server = tls::server_config(Path::new(cert), Path::new(key));
-        options.tls = Some(server.map_err(Failure::refused)?);
-    }
     for database in &served {
         options.databases.push(DatabaseOptions {
             name: database.map.database().to_owned(),
@@ -97,7 +99,9 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
     for address in handle.local_addrs() {
         tracing::info!(target: logging::READY, "listening on {address}");
     }
-    let plane = Arc::new(Plane::new(handle, served, config, users, environment));
+    let file = config_file(args).map(Path::to_owned);
+    let plane = Plane::new(handle, served, Configured { file, config, owner }, users, environment);
+    let plane = Arc::new(plane);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -150,6 +154,9 @@ async fn control(
             _ = term.recv() => break,
             _ = int.recv() => break,
             _ = hup.recv() => { plane.reload().await; }
+            () = plane.engine_ended() => {
+                return Err(Failure::failed("the engine has ended; the log says why"));
+            }
         }
     }
     tracing::info!("draining: open transactions may finish");
@@ -166,13 +173,23 @@ async fn control(
     Ok(ended)
 }
 
-fn read_config(args: &ServeArgs) -> Result<Config, Failure> {
+/// The configuration's file, if there is one.
+fn config_file(args: &ServeArgs) -> Option<&Path> {
     let default = Path::new("keyway.toml");
-    let path = match &args.config {
-        Some(path) => path.as_path(),
-        None if args.backend.is_none() && args.map.is_none() && default.exists() => default,
-        None => return Ok(Config::default()),
-    };
+    match &args.config {
+        Some(path) => Some(path),
+        None => {
+            (args.backend.is_none() && args.map.is_none() && default.exists()).then_some(default)
+        }
+    }
+}
+
+fn read_config(args: &ServeArgs) -> Result<Config, Failure> {
+    config_file(args).map_or_else(|| Ok(Config::default()), read_config_file)
+}
+
+/// Reads a configuration.
+pub(super) fn read_config_file(path: &Path) -> Result<Config, Failure> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::failed(format!("{name}: {error}")))?;
@@ -183,11 +200,7 @@ fn read_config(args: &ServeArgs) -> Result<Config, Failure> {
 }
 
 /// The databases of map files.
-fn databases(
-    args: &ServeArgs,
-    config: &Config,
-    environment: &Environment,
-) -> Result<(Vec<Served>, Users), Failure> {
+fn databases(args: &ServeArgs, config: &Config) -> Result<Vec<Served>, Failure> {
     let folder = args.config.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
     let paths: Vec<PathBuf> = match &args.map {
         Some(map) => vec![map.clone()],
@@ -206,11 +219,42 @@ fn databases(
             kept_back: settled.kept_back,
         });
     }
-    let mut users = Users::default();
-    for user in &config.users {
-        users.by_name.insert(user.name.clone(), make_user(user, environment)?);
+    Ok(served)
+}
+
+/// Who may log in, and the certificate that clients see.
+pub(super) struct Access {
+    pub(super) users: Arc<Users>,
+    pub(super) tls: Option<Arc<ServerConfig>>,
+}
+
+impl Access {
+    /// Reads the secrets and files that `config` names. `owner` is the user of
+    /// a backend's URL, unless the configuration has one of that name.
+    pub(super) fn of(
+        config: &Config,
+        owner: Option<&(String, User)>,
+        environment: &Environment,
+    ) -> Result<Self, Failure> {
+        let mut users = Users::default();
+        for user in &config.users {
+            users.by_name.insert(user.name.clone(), make_user(user, environment)?);
+        }
+        if let Some((name, user)) = owner {
+            users.by_name.entry(name.clone()).or_insert_with(|| user.clone());
+        }
+        let tls = match (config.tls.mode, &config.tls.cert, &config.tls.key) {
+            (ClientTlsMode::Disable, ..) => None,
+            (ClientTlsMode::Allow | ClientTlsMode::Require, Some(cert), Some(key)) => {
+                let made = tls::server_config(Path::new(cert), Path::new(key));
+                Some(made.map_err(Failure::refused)?)
+            }
+            (ClientTlsMode::Allow | ClientTlsMode::Require, ..) => {
+                return Err(Failure::refused("tls.mode needs tls.cert and tls.key"));
+            }
+        };
+        Ok(Self { users: Arc::new(users), tls })
     }
-    Ok((served, users))
 }
 
 fn make_user(user: &crate::config::User, environment: &Environment) -> Result<User, Failure> {
@@ -255,9 +299,8 @@ fn verifier_of(password: &Secret) -> Result<Arc<Verifier>, Failure> {
 fn one_database(
     url: &str,
     replicas: &[String],
-    config: &Config,
     environment: &Environment,
-) -> Result<(Vec<Served>, Users), Failure> {
+) -> Result<(Vec<Served>, (String, User)), Failure> {
     let primary = BackendUrl::parse(url).map_err(Failure::refused)?;
     let user = primary
         .user
@@ -279,11 +322,7 @@ fn one_database(
         credentials,
         primary.tls.clone(),
     );
-    let mut users = Users::default();
-    for user in &config.users {
-        users.by_name.insert(user.name.clone(), make_user(user, environment)?);
-    }
-    let made = match password {
+    let owner = match password {
         Some(password) => User {
             verifier: Some(verifier_of(&password)?),
             password: Some(password),
@@ -293,8 +332,7 @@ fn one_database(
         // The server trusts the router; the router asks no more of its clients.
         None => User { trust: true, admin: true, ..User::default() },
     };
-    users.by_name.entry(user).or_insert(made);
-    Ok((vec![Served { map: Arc::new(map), file: None, kept_back: None }], users))
+    Ok((vec![Served { map: Arc::new(map), file: None, kept_back: None }], (user, owner)))
 }
 
 /// The URL's password, else PGPASSWORD, else the passfile's.

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::protocol::backend::{ErrorFields, ParameterStatus, TxStatus};
-use crate::protocol::encode;
+use crate::protocol::encode::{self, ErrorReport, error_response};
 use crate::protocol::error::FrameError;
 use crate::protocol::frame::{HEADER_LEN, decode_header};
 use crate::protocol::tag::backend as tag;
@@ -377,6 +377,12 @@ impl Backend {
                 return Ok(());
             }
         }
+        if state == Some(QUERY_CANCELED)
+            && let Some(reason) = self.cancel_reason.take()
+        {
+            walk.drop_frame(start, end);
+            error_response(walk.out, &ErrorReport::error(QUERY_CANCELED, reason));
+        }
         events.push(Event::Error { state, fatal });
         self.answered = true;
         self.fail_batch();
@@ -531,6 +537,7 @@ fn tell(report: Report, body: Option<&[u8]>, events: &mut Vec<Event>) {
     }
 }
 
+const QUERY_CANCELED: SqlState = SqlState::new("57014");
 const FEATURE_NOT_SUPPORTED: SqlState = SqlState::new("0A000");
 
 /// Frames that are passed by their length: rows and COPY data of any size.

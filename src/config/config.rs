@@ -32,6 +32,10 @@ section! {
         unix_socket_dir: Option<String> = None;
         /// Address for metrics and health, as `host:port`; none if absent.
         http_listen: Option<String> = None;
+        /// How clients are asked for their password. `password` asks for it in the clear on
+        /// encrypted connections and Unix sockets, for clients that know nothing better; on
+        /// others it is SCRAM all the same.
+        client_auth: ClientAuth = ClientAuth::Scram;
         /// Name of the database that is the operators' console.
         console_database: String = "keyway".to_owned();
         /// Files of shard maps, one for each database.
@@ -40,6 +44,17 @@ section! {
         backend: Option<String> = None;
         /// Folder where the router keeps the maps in force.
         state_dir: String = "state".to_owned();
+    }
+}
+
+words! {
+    /// How clients prove that they know their password.
+    ClientAuth {
+        /// By SCRAM-SHA-256; the password is never sent.
+        #[default]
+        Scram = "scram-sha-256",
+        /// By sending it, where nobody else can read it.
+        Password = "password",
     }
 }
 

@@ -12,7 +12,7 @@ mod reader;
 mod setting;
 mod settings;
 
-pub use self::config::{Admin, ClientTls, ClientTlsMode, Config, Login, Server, User};
+pub use self::config::{Admin, ClientAuth, ClientTls, ClientTlsMode, Config, Login, Server, User};
 pub use self::manual::{page, schema};
 pub use self::setting::{Bytes, Setting};
 pub use self::settings::{

@@ -61,7 +61,7 @@ impl Thread {
                 if apply { try_settings(self, &mut conn, settings).await } else { Ok(Vec::new()) };
             match &answer {
                 Ok(_) => self.release(conn),
-                Err(_) => self.clean_up(conn, super::cleanup::LeftBehind::Nothing, true),
+                Err(_) => self.clean_up(None, conn, super::cleanup::LeftBehind::Nothing, true),
             }
             answer
         };

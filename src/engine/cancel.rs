@@ -5,11 +5,13 @@
 
 use std::rc::Rc;
 
+use crate::backend::CancelKey;
 use crate::net::clock;
 use crate::protocol::encode;
-use crate::types::Millis;
+use crate::types::{Millis, NodeId};
 
 use super::client::{ClientEntry, Running, State};
+use super::conn::Conn;
 use super::connect;
 use super::thread::Thread;
 
@@ -36,28 +38,51 @@ impl Thread {
         let mut requests = tokio::task::JoinSet::new();
         for one in running {
             let (thread, database) = (Rc::clone(self), client.database);
-            requests.spawn_local(async move { thread.send_cancel(database, &one).await });
+            requests.spawn_local(async move {
+                let through = thread.send_cancel(database, one.node, &one.key).await;
+                (through == Through::Unknown).then_some(one.key)
+            });
         }
-        while requests.join_next().await.is_some() {}
+        while let Some(sent) = requests.join_next().await {
+            client.late_cancels.borrow_mut().extend(sent.ok().flatten());
+        }
         client.cancels.set(client.cancels.get() - 1);
         if client.cancels.get() == 0 {
             let freed = std::mem::take(&mut *client.limbo.borrow_mut());
             for conn in freed {
-                self.release(conn);
+                self.hand_back(client, conn);
             }
+            client.signal(|signals| signals.resume = true);
+        }
+    }
+
+    /// Gives a client's backend back to its pool, once no cancel request for
+    /// the client can reach it any more.
+    pub(super) fn hand_back(self: &Rc<Self>, client: &Rc<ClientEntry>, conn: Box<Conn>) {
+        if client.cancels.get() > 0 {
+            client.limbo.borrow_mut().push(conn);
+        } else if client.late_cancels.borrow().iter().any(|key| Rc::ptr_eq(key, &conn.key)) {
+            drop(conn);
+        } else {
+            self.release(conn);
         }
     }
 
     /// Sends a cancel request and waits until the server has dealt with it.
-    pub(super) async fn send_cancel(&self, database: usize, running: &Running) {
-        let Some(database) = self.databases.get(database) else { return };
+    pub(super) async fn send_cancel(
+        &self,
+        database: usize,
+        node: NodeId,
+        key: &CancelKey,
+    ) -> Through {
+        let Some(database) = self.databases.get(database) else { return Through::Done };
         let map = database.map();
-        let Some(node) = map.node(running.node) else { return };
+        let Some(node) = map.node(node) else { return Through::Done };
         let login = database.login(node.shard);
         let attempt = async {
             let mut stream = connect::open(node.host(), node.port(), &login).await?;
             let mut request = Vec::new();
-            if encode::cancel_request(&mut request, running.key.pid, &running.key.secret).is_ok() {
+            if encode::cancel_request(&mut request, key.pid, &key.secret).is_ok() {
                 stream.write_all(&request).await?;
                 // The server closes once the signal is sent.
                 let mut nothing = [0; 16];
@@ -65,10 +90,24 @@ impl Thread {
             }
             Ok::<(), connect::ConnectError>(())
         };
-        if let Ok(Err(error)) = tokio::time::timeout(clock::duration(CANCEL_WAIT), attempt).await {
-            tracing::debug!(%error, "cancel request did not get through");
+        match tokio::time::timeout(clock::duration(CANCEL_WAIT), attempt).await {
+            Ok(Ok(())) => Through::Done,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "cancel request did not get through");
+                Through::Done
+            }
+            Err(_) => Through::Unknown,
         }
     }
+}
+
+/// Whether a cancel request is out of the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Through {
+    /// The server has dealt with it, or never got it.
+    Done,
+    /// It may still arrive.
+    Unknown,
 }
 
 /// Longest wait for a cancel request to be through.

@@ -10,7 +10,7 @@ use crate::protocol::backend::TxStatus;
 use crate::protocol::encode;
 use crate::types::Millis;
 
-use super::client::Running;
+use super::client::ClientEntry;
 use super::conn::Conn;
 use super::thread::Thread;
 
@@ -27,23 +27,34 @@ pub(super) enum LeftBehind {
 
 impl Thread {
     /// Cleans `conn` in a task of its own, then gives it back.
-    pub(super) fn clean_up(self: &Rc<Self>, conn: Box<Conn>, left: LeftBehind, reset: bool) {
+    /// `client` is who had it.
+    pub(super) fn clean_up(
+        self: &Rc<Self>,
+        client: Option<&Rc<ClientEntry>>,
+        conn: Box<Conn>,
+        left: LeftBehind,
+        reset: bool,
+    ) {
+        let client = client.cloned();
         let thread = Rc::clone(self);
         self.spawn(async move {
             let database = conn.pool.database();
-            let running = Running { node: conn.pool.node(), key: Rc::clone(&conn.key) };
+            let (node, key) = (conn.pool.node(), Rc::clone(&conn.key));
             let mut conn = conn;
             if left == LeftBehind::HalfMessage || !conn.out.is_empty() {
-                thread.send_cancel(database, &running).await;
+                thread.send_cancel(database, node, &key).await;
                 return;
             }
             if !conn.machine.is_settled() || left == LeftBehind::OpenBatch {
-                thread.send_cancel(database, &running).await;
+                thread.send_cancel(database, node, &key).await;
             }
             let limit = clock::duration(CLEANUP_WAIT);
             let cleaned = tokio::time::timeout(limit, clean(&thread, &mut conn, left, reset)).await;
             if matches!(cleaned, Ok(Some(()))) {
-                thread.release(conn);
+                match &client {
+                    Some(client) => thread.hand_back(client, conn),
+                    None => thread.release(conn),
+                }
             }
         });
     }

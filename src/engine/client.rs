@@ -33,6 +33,9 @@ pub(super) struct ClientEntry {
     /// Backends that wait for that.
     #[allow(clippy::vec_box, reason = "pools hand boxes around; they are not moved in memory")]
     pub(super) limbo: RefCell<Vec<Box<Conn>>>,
+    /// Backends to which a cancel request was given up on that may still
+    /// arrive: they are not passed on.
+    pub(super) late_cancels: RefCell<Vec<Rc<CancelKey>>>,
     pub(super) state: Cell<State>,
     pub(super) statements: Cell<u64>,
     pub(super) holds: Cell<crate::session::Holds>,
@@ -43,6 +46,10 @@ pub(super) struct ClientEntry {
 pub(super) struct Running {
     pub(super) node: NodeId,
     pub(super) key: Rc<CancelKey>,
+    pub(super) born: Moment,
+    pub(super) uses: u64,
+    /// Names prepared on it when the client got it.
+    pub(super) prepared: usize,
 }
 
 /// What a client is doing, for the console.
@@ -62,11 +69,13 @@ pub(super) struct Signals {
     pub(super) stop: bool,
     pub(super) cancel_wait: bool,
     pub(super) timeout: bool,
+    /// What the client has sent may be looked at again.
+    pub(super) resume: bool,
 }
 
 impl Signals {
     pub(super) const fn any(self) -> bool {
-        self.kill || self.drain || self.stop || self.cancel_wait || self.timeout
+        self.kill || self.drain || self.stop || self.cancel_wait || self.timeout || self.resume
     }
 }
 
@@ -95,6 +104,7 @@ impl ClientEntry {
             running: RefCell::default(),
             cancels: Cell::new(0),
             limbo: RefCell::new(Vec::new()),
+            late_cancels: RefCell::default(),
             state: Cell::new(State::Idle),
             statements: Cell::new(0),
             holds: Cell::new(crate::session::Holds::default()),

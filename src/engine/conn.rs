@@ -10,6 +10,7 @@ use crate::session::Writes;
 use crate::types::{Moment, ShardId};
 
 use super::pools::SharedPool;
+use super::share::Farewell;
 
 /// A connection to a backend.
 pub(super) struct Conn {
@@ -19,6 +20,8 @@ pub(super) struct Conn {
     pub(super) carry: Vec<u8>,
     /// Requests that the socket has not taken yet.
     pub(super) out: Vec<u8>,
+    /// Encryption still holds back some of what the socket was given.
+    pub(super) unflushed: bool,
     /// The running unit's bytes, to send it again.
     pub(super) replay: Vec<u8>,
     pub(super) key: Rc<CancelKey>,
@@ -26,16 +29,26 @@ pub(super) struct Conn {
     pub(super) shard: ShardId,
     pub(super) writes: Writes,
     pub(super) born: Moment,
+    /// When it is too old to be lent again.
+    pub(super) expires: Option<Moment>,
     pub(super) uses: u64,
     /// What the server reported at its start.
     pub(super) params: Rc<super::params::ServerParams>,
     /// The pool counts it until it is dropped.
     pub(super) counted: bool,
-    pub(super) _permit: Permit,
+    /// Its place in the node's budget.
+    pub(super) permit: Option<Permit>,
 }
 
 impl Drop for Conn {
     fn drop(&mut self) {
+        let stream = std::mem::replace(&mut self.stream, Stream::Closed);
+        let farewell = if self.machine.is_settled() && self.out.is_empty() && !self.unflushed {
+            Farewell::Say
+        } else {
+            Farewell::Omit
+        };
+        self.pool.node_share().bury(stream, self.permit.take(), farewell);
         if self.counted {
             self.pool.closed();
         }

@@ -14,7 +14,7 @@ use crate::protocol::frame::{HEADER_LEN, decode_header_within};
 use crate::protocol::startup::ProtocolVersion;
 use crate::protocol::tag::backend as tag;
 use crate::session::{Refused, Writes};
-use crate::types::{Role, SqlState};
+use crate::types::{Millis, Moment, Role, SqlState};
 
 use super::conn::Conn;
 use super::logins::BackendLogin;
@@ -35,6 +35,8 @@ pub(super) enum ConnectError {
     Login(String),
     /// The server declined TLS and the map demands it.
     TlsDeclined,
+    /// No encryption could be agreed on, or the certificate is not trusted.
+    Tls(io::Error),
     /// The server's messages make no sense.
     Protocol(&'static str),
     /// The map no longer has the node.
@@ -49,6 +51,7 @@ impl std::fmt::Display for ConnectError {
             Self::Server { message, .. } => write!(f, "server refused the login: {message}"),
             Self::Login(reason) => write!(f, "login failed: {reason}"),
             Self::TlsDeclined => f.write_str("server declined TLS, which the map demands"),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Protocol(what) => write!(f, "server sent {what}"),
             Self::Gone => f.write_str("node has left the map"),
         }
@@ -70,7 +73,7 @@ impl ConnectError {
                 let state = state.as_ref().map_or("", |s| s.as_str());
                 !state.starts_with("57P") && !state.starts_with("53")
             }
-            Self::Login(_) | Self::TlsDeclined | Self::Gone => true,
+            Self::Login(_) | Self::TlsDeclined | Self::Tls(_) | Self::Gone => true,
             Self::Io(_) | Self::Timeout | Self::Protocol(_) => false,
         }
     }
@@ -85,6 +88,7 @@ impl ConnectError {
             }
             Self::Login(_) => format!("the router can't log in at shard {shard}"),
             Self::TlsDeclined => format!("shard {shard} declined TLS, which the map demands"),
+            Self::Tls(_) => format!("TLS with shard {shard} failed"),
             Self::Protocol(_) => {
                 format!("shard {shard} answered with something that is not Postgres")
             }
@@ -163,6 +167,7 @@ async fn attempt(
         stream,
         carry: Vec::new(),
         out: Vec::new(),
+        unflushed: false,
         replay: Vec::new(),
         key: Rc::new(greeting.key),
         pool: pool.clone(),
@@ -172,11 +177,20 @@ async fn attempt(
             Role::Replica => Writes::Impossible,
         },
         born: thread.now(),
+        expires: expires(thread),
         uses: 0,
         params: Rc::new(greeting.params),
         counted: false,
-        _permit: permit,
+        permit: Some(permit),
     }))
+}
+
+/// When a connection made now is too old: at its configured age, less up to a
+/// tenth, so that those made together do not end together.
+fn expires(thread: &Thread) -> Option<Moment> {
+    let lifetime = thread.settings.pool.lifetime_max.count();
+    let spread = thread.random() % (lifetime / 10 + 1);
+    (lifetime > 0).then(|| thread.now().after(Millis::new(lifetime - spread)))
 }
 
 /// A socket to a node, encrypted as the map says.
@@ -199,7 +213,10 @@ pub(super) async fn open(
         return Err(ConnectError::Protocol("nothing"));
     }
     match answer {
-        [b'S'] => Ok(stream.encrypt(host, std::sync::Arc::clone(config)).await?),
+        [b'S'] => {
+            let config = std::sync::Arc::clone(config);
+            stream.encrypt(host, config).await.map_err(ConnectError::Tls)
+        }
         [b'N'] if login.tls_required => Err(ConnectError::TlsDeclined),
         [b'N'] => Ok(stream),
         _ => Err(ConnectError::Protocol("no answer to a TLS request")),

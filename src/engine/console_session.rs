@@ -3,6 +3,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::task::Poll;
 
 use crate::net::stream::Stream;
 use crate::protocol::backend::TxStatus;
@@ -44,10 +45,14 @@ pub(super) async fn serve(
     loop {
         let header = decode_header_within(&buf, MESSAGE_MAX).map_err(io::Error::other)?;
         let Some(header) = header.filter(|header| buf.len() >= header.frame_len()) else {
-            let read = stream.read(&mut chunk).await?;
-            if read == 0 {
-                return Ok(());
-            }
+            let read = match hear(stream, entry, &mut chunk).await? {
+                Heard::Nothing => return Ok(()),
+                Heard::Goodbye(reason) => {
+                    let refused = Refused::new(SqlState::new("57P01"), reason);
+                    return stream.write_all(&refused.fatal_frame()).await;
+                }
+                Heard::Bytes(read) => read,
+            };
             buf.extend_from_slice(chunk.get(..read).unwrap_or_default());
             continue;
         };
@@ -70,6 +75,37 @@ pub(super) async fn serve(
         }
         stream.write_all(&out).await?;
     }
+}
+
+/// What comes next on a console connection.
+enum Heard {
+    /// So many bytes of the client's.
+    Bytes(usize),
+    /// The client has left.
+    Nothing,
+    /// The client is to leave.
+    Goodbye(&'static str),
+}
+
+/// Waits for the client, and for what others ask of its connection.
+async fn hear(stream: &mut Stream, entry: &Rc<ClientEntry>, chunk: &mut [u8]) -> io::Result<Heard> {
+    std::future::poll_fn(|cx| {
+        entry.keep_waker(cx.waker());
+        let signals = entry.signals.take();
+        if signals.kill {
+            let reason = "terminating connection due to administrator command";
+            return Poll::Ready(Ok(Heard::Goodbye(reason)));
+        }
+        if signals.drain || signals.stop {
+            let reason = "terminating connection: the router is shutting down";
+            return Poll::Ready(Ok(Heard::Goodbye(reason)));
+        }
+        stream.poll_read(cx, chunk).map_ok(|read| match read {
+            0 => Heard::Nothing,
+            read => Heard::Bytes(read),
+        })
+    })
+    .await
 }
 
 async fn answer(thread: &Rc<Thread>, body: &[u8], out: &mut Vec<u8>) {

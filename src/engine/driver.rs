@@ -38,7 +38,11 @@ pub(super) struct Driver {
     /// The backends that it holds.
     pub(super) held: Participants,
     pub(super) waiting: Option<Waiting>,
+    /// Encryption still holds back some of what the client is sent.
+    pub(super) unflushed: bool,
     pub(super) closing: bool,
+    /// The client is told something before it is closed.
+    farewell: bool,
     /// The client has ended its side.
     pub(super) ended: bool,
     /// When the running unit was sent, in microseconds; zero if unmeasured.
@@ -46,6 +50,10 @@ pub(super) struct Driver {
     pub(super) units: u64,
     /// The backend of the running statement was cancelled for its length.
     pub(super) timed_out: bool,
+    /// The client has sent something since its deadline was set.
+    stirred: bool,
+    /// The unit that the deadline was set for.
+    unit_noted: u64,
 }
 
 /// Whether a round of the poll moved anything.
@@ -79,11 +87,15 @@ impl Driver {
             out: Vec::new(),
             held: Participants::default(),
             waiting: None,
+            unflushed: false,
             closing: false,
+            farewell: false,
             ended: false,
             unit_since_us: 0,
             units: 0,
             timed_out: false,
+            stirred: false,
+            unit_noted: 0,
         }
     }
 
@@ -93,6 +105,12 @@ impl Driver {
         self.refed_by_signal();
         std::future::poll_fn(|cx| self.poll(cx)).await;
         self.part();
+        if self.farewell && !self.ended {
+            let client = std::mem::replace(&mut self.client, Stream::Closed);
+            let limit = clock::duration(LINGER);
+            self.thread
+                .spawn(async move { drop(tokio::time::timeout(limit, client.close()).await) });
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -106,7 +124,7 @@ impl Driver {
                 Ok(moved) => moved,
                 Err(_) => return Poll::Ready(()),
             };
-            if self.closing && self.out.is_empty() {
+            if self.closing && self.out.is_empty() && !self.unflushed {
                 return Poll::Ready(());
             }
             moved = moved.or(self.held.write(cx));
@@ -119,29 +137,41 @@ impl Driver {
                 Ok(read) => moved = moved.or(read),
                 Err(_) => return Poll::Ready(()),
             }
-            if self.ended && !self.wants_replies() {
+            // A client that has ended its side gets nothing any more.
+            if self.ended {
                 return Poll::Ready(());
             }
             if moved == Moved::Nothing {
-                self.set_deadline();
+                if self.thread.draining.get() && self.drain() == Moved::Something {
+                    continue;
+                }
+                self.note_state();
                 return Poll::Pending;
             }
             if turn >= READ_BYTES {
+                self.note_state();
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
         }
     }
 
-    /// A client that has ended its side gets nothing any more.
-    const fn wants_replies(&self) -> bool {
-        false
+    /// Nothing more of the client's is taken for now.
+    pub(super) fn is_blocked(&self) -> bool {
+        // The cancel request for a statement that took too long must not hit
+        // the client's next.
+        self.session.is_awaiting()
+            || self.waiting.is_some()
+            || (self.timed_out && self.entry.cancels.get() > 0)
     }
 
     // === the client's socket ===
 
     fn write_out(&mut self, cx: &mut Context<'_>) -> io::Result<Moved> {
         if self.out.is_empty() {
+            if self.unflushed {
+                self.flush_client(cx)?;
+            }
             return Ok(Moved::Nothing);
         }
         let mut at = 0;
@@ -157,19 +187,27 @@ impl Driver {
             if self.out.capacity() > KEPT_BYTES {
                 self.out = Vec::new();
             }
-            let _flushed = self.client.poll_flush(cx)?;
+            self.flush_client(cx)?;
         } else {
             self.out.drain(..at);
         }
         Ok(if at > 0 { Moved::Something } else { Moved::Nothing })
     }
 
+    fn flush_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.unflushed = match self.client.poll_flush(cx) {
+            Poll::Ready(flushed) => flushed.map(|()| false)?,
+            Poll::Pending => true,
+        };
+        Ok(())
+    }
+
     fn read_client(&mut self, cx: &mut Context<'_>, turn: &mut usize) -> io::Result<Moved> {
         if self.ended || self.closing {
             return Ok(Moved::Nothing);
         }
-        let blocked = self.session.is_awaiting() || self.waiting.is_some();
-        let congested = !self.out.is_empty() || self.held.is_congested();
+        let blocked = self.is_blocked();
+        let congested = !self.out.is_empty() || self.unflushed || self.held.is_congested();
         if (blocked && self.inbuf.len() >= READ_BYTES) || (congested && !blocked) {
             return Ok(Moved::Nothing);
         }
@@ -181,6 +219,7 @@ impl Driver {
             Poll::Pending => return Ok(Moved::Nothing),
         };
         *turn += read;
+        self.stirred = true;
         if read == 0 {
             self.ended = true;
             return Ok(Moved::Something);
@@ -234,22 +273,31 @@ impl Driver {
         if signals.stop {
             self.say_goodbye("57P01", "terminating connection: the router is shutting down");
         }
-        if signals.drain || self.thread.draining.get() {
+        if signals.drain {
             self.drain();
         }
         if signals.timeout {
             self.on_timeout();
         }
+        if signals.resume {
+            self.timed_out = false;
+            self.refed_by_signal();
+        }
     }
 
     /// The router shuts down: who has nothing under way goes now.
-    pub(super) fn drain(&mut self) {
+    pub(super) fn drain(&mut self) -> Moved {
+        if self.closing {
+            return Moved::Nothing;
+        }
         let idle = self.session.is_between_units()
             && !self.session.in_transaction(self.held.machine())
             && self.waiting.is_none();
-        if idle {
-            self.say_goodbye("57P01", "terminating connection: the router is shutting down");
+        if !idle {
+            return Moved::Nothing;
         }
+        self.say_goodbye("57P01", "terminating connection: the router is shutting down");
+        Moved::Something
     }
 
     pub(super) fn say_goodbye(&mut self, state: &str, message: &str) {
@@ -259,9 +307,16 @@ impl Driver {
         let mid_frame = self.held.machine().is_some_and(Backend::is_mid_frame);
         if !mid_frame {
             let refused = Refused::new(SqlState::new(state), message);
+            self.thread.stats.note_refusal(refused.state);
             self.out.extend_from_slice(&refused.fatal_frame());
         }
+        self.close();
+    }
+
+    /// What stands in the client's buffer is the last that it gets.
+    pub(super) fn close(&mut self) {
         self.closing = true;
+        self.farewell |= !self.out.is_empty();
     }
 
     fn give_up_waiting(&mut self, refused: Refused) {
@@ -302,6 +357,9 @@ impl Driver {
             State::Active if timeouts.statement > Millis::ZERO => {
                 if !self.timed_out {
                     self.timed_out = true;
+                    if let Some(conn) = &mut self.held.current {
+                        conn.machine.explain_cancel("canceling statement due to statement timeout");
+                    }
                     let (thread, entry) = (Rc::clone(&self.thread), Rc::clone(&self.entry));
                     self.thread.spawn(async move { thread.cancel_running(&entry).await });
                 }
@@ -319,27 +377,42 @@ impl Driver {
         }
     }
 
-    /// Notes what the client does, and until when it may.
-    fn set_deadline(&mut self) {
-        let timeouts = &self.thread.settings.timeouts;
-        let (state, limit) = if self.waiting.is_some() {
-            (State::Waiting, self.thread.settings.pool.checkout_timeout)
-        } else if self.session.is_awaiting() {
-            (State::Active, timeouts.statement)
-        } else if self.session.in_transaction(self.held.machine()) {
-            (State::InTransaction, timeouts.idle_in_transaction)
+    fn state_now(&self) -> State {
+        if self.waiting.is_some() {
+            State::Waiting
+        } else if self.session.is_awaiting() || !self.held.is_settled() {
+            State::Active
+        } else if self.session.in_transaction(self.held.machine()) || self.session.is_batch_open() {
+            State::InTransaction
         } else {
-            (State::Idle, timeouts.client_idle)
-        };
-        if state == self.entry.state.get() && state != State::Active && state != State::Idle {
-            return;
+            State::Idle
         }
-        if state != State::Active {
+    }
+
+    /// Notes what the client does, and until when it may: a wait counts from
+    /// its begin, a statement from its own, idleness from the client's last
+    /// words.
+    fn note_state(&mut self) {
+        let state = self.state_now();
+        let same = state == self.entry.state.get() && self.unit_noted == self.units;
+        let stirred = std::mem::take(&mut self.stirred);
+        let timeouts = &self.thread.settings.timeouts;
+        let (limit, since) = match (state, &self.waiting) {
+            (State::Waiting, Some(waiting)) => {
+                (self.thread.settings.pool.checkout_timeout, waiting.since)
+            }
+            (State::Active | State::Waiting, _) if same => return,
+            (State::Active | State::Waiting, _) => (timeouts.statement, self.thread.now()),
+            (State::InTransaction | State::Idle, _) if same && !stirred => return,
+            (State::InTransaction, _) => (timeouts.idle_in_transaction, self.thread.now()),
+            (State::Idle, _) => (timeouts.client_idle, self.thread.now()),
+        };
+        if !same && self.entry.cancels.get() == 0 {
             self.timed_out = false;
         }
+        self.unit_noted = self.units;
         self.entry.state.set(state);
-        let deadline =
-            if limit > Millis::ZERO { self.thread.now().after(limit) } else { Moment::START };
+        let deadline = if limit > Millis::ZERO { since.after(limit) } else { Moment::START };
         self.entry.deadline_ms.set(deadline.ms());
     }
 
@@ -347,6 +420,7 @@ impl Driver {
 
     /// The client is gone: its backends are made fit for others.
     fn part(&mut self) {
+        self.entry.statements.set(self.session.statements_seen());
         if let Some(waiting) = self.waiting.take() {
             waiting.leave(&self.thread);
         }
@@ -371,10 +445,10 @@ impl Driver {
             && conn.machine.status() == TxStatus::Idle
             && left == LeftBehind::Nothing
             && !reset;
-        if clean && self.entry.cancels.get() == 0 {
-            self.thread.release(conn);
+        if clean {
+            self.thread.hand_back(&self.entry, conn);
         } else {
-            self.thread.clean_up(conn, left, reset);
+            self.thread.clean_up(Some(&self.entry), conn, left, reset);
         }
     }
 }
@@ -390,5 +464,7 @@ impl Moved {
 
 const CANCELED: SqlState = SqlState::new("57014");
 const TOO_MANY: SqlState = SqlState::new("53300");
+/// How long a client has to hear why it is closed.
+const LINGER: Millis = Millis::new(1_000);
 /// Capacity that a client's buffers keep while it is idle, in bytes.
 pub(super) const KEPT_BYTES: usize = 0;

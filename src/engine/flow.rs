@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use crate::backend::Event;
 use crate::net::clock;
+use crate::protocol::backend::TxStatus;
 use crate::session::{After, Env, EventEnv, Lost, Refused, Step, Want, Writes};
 use crate::types::{Access, Consistency, NodeId, ShardId, SqlState};
 
@@ -14,7 +16,7 @@ use super::thread::READ_BYTES;
 impl Driver {
     /// Feeds the bytes that were kept.
     pub(super) fn feed_kept(&mut self, cx: &mut Context<'_>) {
-        if self.inbuf.is_empty() || self.session.is_awaiting() || self.waiting.is_some() {
+        if self.inbuf.is_empty() || self.is_blocked() {
             return;
         }
         let bytes = std::mem::take(&mut self.inbuf);
@@ -40,7 +42,7 @@ impl Driver {
                     }
                 }
                 Step::Close => {
-                    self.closing = true;
+                    self.close();
                     return input.len();
                 }
                 Step::Read | Step::Await => {
@@ -88,6 +90,9 @@ impl Driver {
         };
         let direct = input.get(fed.direct.clone()).unwrap_or_default();
         self.send(cx, direct);
+        for state in self.session.take_refusals() {
+            thread.stats.note_refusal(state);
+        }
         if !was_awaiting && self.session.is_awaiting() {
             self.note_unit_start();
         }
@@ -96,8 +101,6 @@ impl Driver {
 
     fn note_unit_start(&mut self) {
         self.units += 1;
-        let stats = &self.thread.stats;
-        stats.units.set(stats.units.get() + 1);
         self.entry.statements.set(self.session.statements_seen());
         // One unit in sixteen is timed: the clock costs more than the rest of
         // the counting.
@@ -110,6 +113,7 @@ impl Driver {
     fn send(&mut self, cx: &mut Context<'_>, direct: &[u8]) {
         let Some(conn) = &mut self.held.current else { return };
         if conn.out.is_empty() && !direct.is_empty() {
+            conn.unflushed = true;
             let written = match conn.stream.poll_write(cx, direct) {
                 Poll::Ready(Ok(written)) => written,
                 // The read that follows will say what happened.
@@ -124,7 +128,7 @@ impl Driver {
 
     /// Reads from the backend, if the client can take what it says.
     pub(super) fn read_backend(&mut self, cx: &mut Context<'_>, turn: &mut usize) -> Moved {
-        if !self.out.is_empty() || *turn >= READ_BYTES {
+        if !self.out.is_empty() || self.unflushed || *turn >= READ_BYTES {
             return Moved::Nothing;
         }
         let Some(conn) = &mut self.held.current else { return Moved::Nothing };
@@ -177,7 +181,7 @@ impl Driver {
         self.count_out(written);
         self.out.extend_from_slice(direct.get(written..).unwrap_or_default());
         if written > 0 && self.out.is_empty() {
-            let _flushed = self.client.poll_flush(cx);
+            self.unflushed = self.client.poll_flush(cx).is_pending();
         }
         drop(scratch);
         self.hear(&mut events);
@@ -189,12 +193,12 @@ impl Driver {
     }
 
     /// Lets the session hear what its backend reported.
-    fn hear(&mut self, events: &mut Vec<crate::backend::Event>) {
+    fn hear(&mut self, events: &mut Vec<Event>) {
         let Some(conn) = &mut self.held.current else { return };
         if events.is_empty() && !conn.machine.is_settled() {
             return;
         }
-        self.note_errors(events);
+        self.count_events(events);
         let Some(conn) = &mut self.held.current else { return };
         let shard = conn.shard;
         let after = self.session.on_events(
@@ -220,20 +224,18 @@ impl Driver {
                 bytes.extend_from_slice(&self.inbuf);
                 self.inbuf = bytes;
             }
-            After::Close => self.closing = true,
+            After::Close => self.close(),
         }
         self.entry.holds.set(self.session.holds());
-        if self.thread.draining.get() {
-            self.drain();
-        }
     }
 
-    fn note_errors(&self, events: &[crate::backend::Event]) {
+    fn count_events(&self, events: &[Event]) {
+        let stats = &self.thread.stats;
         for event in events {
-            if let crate::backend::Event::Error { state: Some(state), .. } = event {
-                let class = state.as_str().as_bytes().first_chunk::<2>().copied();
-                let mut errors = self.thread.stats.errors.borrow_mut();
-                *errors.entry(class.unwrap_or(*b"XX")).or_insert(0) += 1;
+            if let Event::Error { state: Some(state), .. } = event {
+                stats.note_error(*state);
+            } else if *event == Event::Ready(TxStatus::Idle) {
+                stats.transactions.set(stats.transactions.get() + 1);
             }
         }
     }
@@ -301,12 +303,11 @@ impl Driver {
         let Some(conn) = self.held.take(shard) else { return };
         self.session.leave(shard);
         self.entry.running.borrow_mut().remove(&conn);
-        if self.entry.cancels.get() > 0 {
-            self.entry.limbo.borrow_mut().push(conn);
-        } else if conn.machine.is_dirty() {
-            self.thread.clean_up(conn, super::cleanup::LeftBehind::Nothing, true);
+        if conn.machine.is_dirty() {
+            let left = super::cleanup::LeftBehind::Nothing;
+            self.thread.clean_up(Some(&self.entry), conn, left, true);
         } else {
-            self.thread.release(conn);
+            self.thread.hand_back(&self.entry, conn);
         }
     }
 
@@ -331,7 +332,7 @@ impl Driver {
                 if !conn.machine.is_mid_frame() {
                     self.out.extend_from_slice(&bytes);
                 }
-                self.closing = true;
+                self.close();
             }
         }
         let writes = conn.writes;
@@ -349,6 +350,10 @@ impl Conn {
     /// Writes what waits for the socket.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) -> Moved {
         if self.out.is_empty() {
+            if self.unflushed {
+                // An error shows at the next read.
+                self.unflushed = self.stream.poll_flush(cx).is_pending();
+            }
             return Moved::Nothing;
         }
         let mut at = 0;
@@ -364,7 +369,7 @@ impl Conn {
         }
         if at == self.out.len() {
             self.out.clear();
-            let _flushed = self.stream.poll_flush(cx);
+            self.unflushed = self.stream.poll_flush(cx).is_pending();
         } else {
             self.out.drain(..at);
         }

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::cluster::Cluster;
 use crate::shardmap::Map;
@@ -17,12 +18,15 @@ use crate::types::ShardId;
 
 use super::client::Signals;
 use super::listen::Listeners;
-use super::logins::{BackendLogin, EngineOptions};
+use super::logins::{BackendLogin, EngineOptions, Users};
+use super::share::Undertaker;
 use super::snapshot::EngineSnapshot;
 use super::thread::Thread;
 
 enum Command {
     Map(String, Arc<Map>, HashMap<ShardId, BackendLogin>),
+    Logins(String, HashMap<ShardId, BackendLogin>),
+    Access(Arc<Users>, Option<Arc<ServerConfig>>),
     Cluster(String, Arc<Cluster>),
     Snapshot(oneshot::Sender<EngineSnapshot>),
     Kill(u32, oneshot::Sender<bool>),
@@ -71,6 +75,7 @@ fn run(options: EngineOptions, listeners: Listeners, inbox: mpsc::Receiver<Comma
             return;
         }
         thread.spawn(keep_time(Rc::clone(&thread)));
+        thread.spawn(Undertaker::serve(Rc::clone(&thread)));
         obey(&thread, inbox).await;
     });
 }
@@ -108,9 +113,17 @@ async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
                     database.publish_map(map, logins);
                 }
             }
-            Command::Cluster(name, cluster) => {
+            Command::Logins(name, logins) => {
                 if let Some(database) = thread.database_named(&name) {
-                    database.publish_cluster(cluster);
+                    database.publish_logins(logins);
+                }
+            }
+            Command::Access(users, tls) => thread.publish_access(users, tls),
+            Command::Cluster(name, cluster) => {
+                if let Some(database) = thread.database_named(&name).cloned() {
+                    for node in database.publish_cluster(cluster) {
+                        thread.retry_node(&database, node);
+                    }
                 }
             }
             Command::Snapshot(reply) => drop(reply.send(thread.snapshot())),
@@ -161,6 +174,17 @@ impl Handle {
         drop(self.commands.send(Command::Map(database.to_owned(), map, logins)).await);
     }
 
+    /// Backends are logged in at with these from now on; open connections stay.
+    pub async fn publish_logins(&self, database: &str, logins: HashMap<ShardId, BackendLogin>) {
+        drop(self.commands.send(Command::Logins(database.to_owned(), logins)).await);
+    }
+
+    /// These users may log in from now on, with this certificate; who is
+    /// connected stays.
+    pub async fn publish_access(&self, users: Arc<Users>, tls: Option<Arc<ServerConfig>>) {
+        drop(self.commands.send(Command::Access(users, tls)).await);
+    }
+
     /// A newer view of the nodes. Dropped if the engine has fallen behind: a
     /// newer one follows.
     pub fn publish_cluster(&self, database: &str, cluster: Arc<Cluster>) {
@@ -192,6 +216,11 @@ impl Handle {
     /// Disconnects all clients and ends the thread.
     pub async fn stop(&self) {
         drop(self.commands.send(Command::Stop).await);
+    }
+
+    /// Waits until the engine takes no more commands: it has ended.
+    pub async fn ended(&self) {
+        self.commands.closed().await;
     }
 
     /// Waits for the thread's end. Blocks: not for use in a task.

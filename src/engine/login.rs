@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::auth::{Account, ITERATIONS_DEFAULT, Login, Nonce, ServerExchange, ServerStep};
 use crate::backend::{Setting, SettingsSet};
-use crate::config::PoolMode;
+use crate::config::{ClientAuth, PoolMode};
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::protocol::backend::TxStatus;
@@ -15,7 +15,7 @@ use crate::protocol::frame::{BODY_LEN_MAX_BEFORE_LOGIN, HEADER_LEN, decode_heade
 use crate::protocol::startup::{self, Packet, ProtocolVersion, startup_options};
 use crate::protocol::tag::frontend as tag;
 use crate::session::{Limits, Refused, Session};
-use crate::types::SqlState;
+use crate::types::{Millis, SqlState};
 
 use super::client::ClientEntry;
 use super::console_session;
@@ -76,7 +76,11 @@ pub(super) async fn serve(thread: Rc<Thread>, stream: Stream, address: String) {
         Err(ended) => {
             if let Ended::Refuse(refused) = ended {
                 thread.stats.logins_refused.set(thread.stats.logins_refused.get() + 1);
-                tracing::info!(address = %newcomer.address, reason = %refused.message, "login refused");
+                thread.stats.note_refusal(refused.state);
+                tracing::info!(
+                    address = %newcomer.address, state = refused.state.as_str(),
+                    reason = %refused.message, "login refused"
+                );
                 newcomer.say_fatal(&refused).await;
             }
             return;
@@ -90,7 +94,8 @@ impl Newcomer {
     async fn log_in(&mut self, thread: &Rc<Thread>) -> Result<Hello, Ended> {
         let hello = self.startup(thread).await?;
         self.authenticate(thread, &hello).await?;
-        let user = thread.users().by_name.get(&hello.user);
+        let users = thread.users();
+        let user = users.by_name.get(&hello.user);
         let allowed = user.is_none_or(|user| {
             user.databases.as_ref().is_none_or(|names| names.contains(&hello.database))
         });
@@ -208,18 +213,25 @@ impl Newcomer {
     }
 
     async fn authenticate(&mut self, thread: &Rc<Thread>, hello: &Hello) -> Result<(), Ended> {
-        let user = thread.users().by_name.get(&hello.user);
-        let login = match user {
-            Some(User { trust: true, .. }) => Login::Trust,
+        let users = thread.users();
+        let user = users.by_name.get(&hello.user);
+        let account = match user {
+            Some(User { trust: true, .. }) => None,
             Some(User { verifier: Some(verifier), .. }) => {
-                Login::Scram(Account::Known(std::sync::Arc::clone(verifier)))
+                Some(Account::Known(std::sync::Arc::clone(verifier)))
             }
             // Who does not exist must look like a wrong password.
-            Some(_) | None => Login::Scram(Account::unknown(
+            Some(_) | None => Some(Account::unknown(
                 &thread.options.seed,
                 hello.user.as_bytes(),
                 ITERATIONS_DEFAULT,
             )),
+        };
+        let private = self.stream()?.is_private();
+        let login = match (account, thread.options.client_auth) {
+            (None, _) => Login::Trust,
+            (Some(account), ClientAuth::Password) if private => Login::Cleartext(account),
+            (Some(account), ClientAuth::Password | ClientAuth::Scram) => Login::Scram(account),
         };
         let (mut exchange, mut step) =
             ServerExchange::start(login, Nonce::new(thread.random_bytes()));
@@ -286,11 +298,14 @@ impl Newcomer {
     }
 
     async fn say_fatal(&mut self, refused: &Refused) {
-        let limit = std::time::Duration::from_secs(1);
         let frame = refused.fatal_frame();
-        let Ok(stream) = self.stream() else { return };
+        let Some(mut stream) = self.stream.take() else { return };
         // Whether it arrives is the client's affair.
-        drop(tokio::time::timeout(limit, stream.write_all(&frame)).await);
+        let saying = async {
+            drop(stream.write_all(&frame).await);
+            stream.close().await;
+        };
+        drop(tokio::time::timeout(clock::duration(FAREWELL), saying).await);
     }
 
     // === the session ===
@@ -330,6 +345,8 @@ impl Newcomer {
         if let Err(error) = served {
             tracing::debug!(client = entry.id, %error, "console connection ended");
         }
+        let stats = &thread.stats;
+        stats.statements.set(stats.statements.get() + entry.statements.get());
         thread.clients.borrow_mut().remove(&entry.id);
     }
 
@@ -346,6 +363,11 @@ impl Newcomer {
         let told = match self.learn_params(thread, &database, hello, entry).await {
             Ok(told) => told,
             Err(refused) => {
+                thread.stats.note_refusal(refused.state);
+                tracing::info!(
+                    client = entry.id, address = %self.address, user = %hello.user,
+                    reason = %refused.message, "settings refused"
+                );
                 self.say_fatal(&refused).await;
                 return Err(());
             }
@@ -361,8 +383,8 @@ impl Newcomer {
         let mut stream = self.stream.take().ok_or(())?;
         stream.write_all(&out).await.map_err(|_| ())?;
         let mut session = Session::new(limits(thread), &hello.user, startup);
-        let user = thread.users().by_name.get(&hello.user);
-        let mode = user.and_then(|u| u.pool_mode).unwrap_or(thread.settings.pool.mode);
+        let own_mode = thread.users().by_name.get(&hello.user).and_then(|user| user.pool_mode);
+        let mode = own_mode.unwrap_or(thread.settings.pool.mode);
         if mode == PoolMode::Session {
             session.hold_for_life();
         }
@@ -474,6 +496,8 @@ fn refuse_with(state: SqlState, message: String, hint: Option<String>) -> Refuse
 
 /// The code that opens a CancelRequest: 1234 in the high half, 5678 in the low.
 const CANCEL_CODE: &[u8] = &[0x04, 0xD2, 0x16, 0x2E];
+/// How long a client has to hear why it is refused.
+const FAREWELL: Millis = Millis::new(1_000);
 /// Most bytes of settings in a startup message.
 const STARTUP_SETTINGS_MAX: usize = 8 * 1024;
 /// Most bytes of settings that a session carries from backend to backend.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio_rustls::rustls;
 
 use crate::auth::Verifier;
-use crate::config::{PoolMode, Settings};
+use crate::config::{ClientAuth, PoolMode, Settings};
 use crate::shardmap::Map;
 use crate::types::{Secret, ShardId};
 
@@ -24,6 +24,8 @@ pub struct EngineOptions {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Clients over TCP must use TLS.
     pub tls_required: bool,
+    /// How clients are asked for their password.
+    pub client_auth: ClientAuth,
     /// Limits and timeouts.
     pub settings: Arc<Settings>,
     /// Who may log in.

@@ -64,6 +64,11 @@ impl Participants {
             || self.others.iter().any(|conn| !conn.out.is_empty())
     }
 
+    /// True if none of them owes a reply.
+    pub(super) fn is_settled(&self) -> bool {
+        self.iter().all(|conn| conn.machine.is_settled())
+    }
+
     /// Writes what waits for each of them.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) -> Moved {
         let mut moved = match &mut self.current {
@@ -89,7 +94,13 @@ impl RunningSet {
     /// Notes a backend that the client now holds.
     pub(super) fn add(&mut self, conn: &Conn) {
         let key = Rc::<CancelKey>::clone(&conn.key);
-        let running = Running { node: conn.pool.node(), key };
+        let running = Running {
+            node: conn.pool.node(),
+            key,
+            born: conn.born,
+            uses: conn.uses,
+            prepared: conn.machine.prepared_len(),
+        };
         match self.first {
             None => self.first = Some(running),
             Some(_) => self.rest.push(running),

@@ -3,17 +3,17 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Waker;
 
 use crate::net::clock;
-use crate::pool::{Budget, Handed, Pool, PoolLimits, Ticket};
+use crate::pool::{Handed, Pool, PoolLimits, Ticket};
 use crate::session::Refused;
 use crate::shardmap::Map;
-use crate::types::{Moment, NodeId, Role, ShardId};
+use crate::types::{Millis, Moment, NodeId, Role, ShardId};
 
 use super::conn::Conn;
 use super::connect::{self, ConnectError};
+use super::share::NodeShare;
 use super::thread::{Database, Thread};
 
 /// One user of one database on one node.
@@ -62,7 +62,7 @@ struct PoolEntry {
     role: Role,
     pool: RefCell<Pool<Box<Conn>, Rc<Slot>>>,
     last_error: RefCell<Option<Refused>>,
-    budget: Arc<Budget>,
+    share: Rc<NodeShare>,
     /// The node has left the map: nothing is kept.
     retired: Cell<bool>,
 }
@@ -92,7 +92,22 @@ impl Waiting {
     }
 }
 
+impl Drop for Waiting {
+    /// A waiter whose task has ended gives up its place; a connection that
+    /// came in the same moment is closed.
+    fn drop(&mut self) {
+        if let Ok(mut pool) = self.pool.0.pool.try_borrow_mut() {
+            pool.leave(self.ticket);
+        }
+    }
+}
+
 impl SharedPool {
+    /// The node that it has connections to.
+    pub(super) fn node_share(&self) -> &Rc<NodeShare> {
+        &self.0.share
+    }
+
     /// A connection that was lent is gone.
     pub(super) fn closed(&self) {
         if let Ok(mut pool) = self.0.pool.try_borrow_mut() {
@@ -217,13 +232,12 @@ impl Thread {
         }
         let map = database.map();
         let entry = map.node(node)?;
-        let budget = self.budget(entry.endpoint.to_string());
+        let share = self.node_share(entry.endpoint.to_string());
         let settings = &self.settings.pool;
         let limits = PoolLimits {
             size_max: usize::try_from(settings.size_max).unwrap_or(usize::MAX),
             size_min_idle: usize::try_from(settings.size_min_idle).unwrap_or(0),
             idle_timeout: settings.idle_timeout,
-            lifetime_max: settings.lifetime_max,
             reconnect_min: settings.reconnect_min,
             reconnect_max: settings.reconnect_max,
         };
@@ -236,7 +250,7 @@ impl Thread {
             role: entry.role,
             pool: RefCell::new(Pool::new(limits)),
             last_error: RefCell::new(None),
-            budget,
+            share,
             retired: Cell::new(false),
         }));
         pools.by_key.insert(key, pool.clone());
@@ -269,40 +283,87 @@ impl Thread {
 
     /// Opens as many connections as the pool wants and the node's budget has.
     pub(super) fn open_connections(self: &Rc<Self>, database: &Rc<Database>, pool: &SharedPool) {
-        while !pool.0.retired.get() && pool.0.pool.borrow().wants_connection(self.now()) {
-            let permit = match pool.0.budget.take() {
-                Some(permit) => permit,
-                None => match self.evict_from_others(pool) {
-                    true => match pool.0.budget.take() {
-                        Some(permit) => permit,
-                        None => return,
-                    },
-                    false => return,
-                },
-            };
-            pool.0.pool.borrow_mut().connecting();
-            let (thread, database, pool) = (Rc::clone(self), Rc::clone(database), pool.clone());
-            self.spawn(async move {
-                let made = connect::connect(&thread, &database, &pool, permit).await;
-                thread.on_connect(&database, &pool, made);
+        while self.open_one(database, pool) {}
+    }
+
+    /// Opens one connection, if the pool wants it and the budget has it.
+    fn open_one(self: &Rc<Self>, database: &Rc<Database>, pool: &SharedPool) -> bool {
+        if pool.0.retired.get() || !pool.0.pool.borrow().wants_connection(self.now()) {
+            return false;
+        }
+        let Some(permit) = pool.0.share.take() else {
+            self.make_room(pool);
+            return false;
+        };
+        pool.0.pool.borrow_mut().connecting();
+        let (thread, database, pool) = (Rc::clone(self), Rc::clone(database), pool.clone());
+        self.spawn(async move {
+            let made = connect::connect(&thread, &database, &pool, permit).await;
+            thread.on_connect(&database, &pool, made);
+        });
+        true
+    }
+
+    /// Closes idle connections of the node's other pools, one for each waiter
+    /// that has no prospect of a connection.
+    fn make_room(&self, wanting: &SharedPool) {
+        let wanted = wanting.with(|pool| pool.waiting().saturating_sub(pool.attempts()));
+        while wanting.0.share.closing() < wanted {
+            let evicted = self.pools.borrow().iter().find_map(|pool| {
+                let other = !Rc::ptr_eq(&pool.0, &wanting.0);
+                if other && Rc::ptr_eq(&pool.0.share, &wanting.0.share) {
+                    pool.0.pool.borrow_mut().evict()
+                } else {
+                    None
+                }
             });
+            let Some(conn) = evicted else { return };
+            drop_uncounted(vec![conn]);
         }
     }
 
-    /// Makes room in the node's budget by closing an idle connection of
-    /// another pool.
-    fn evict_from_others(&self, wanting: &SharedPool) -> bool {
-        let evicted = self.pools.borrow().iter().find_map(|pool| {
-            let other = !Rc::ptr_eq(&pool.0, &wanting.0);
-            if other && Arc::ptr_eq(&pool.0.budget, &wanting.0.budget) {
-                pool.0.pool.borrow_mut().evict()
-            } else {
-                None
+    /// A permit of the node has come back: it goes to the pool whose first
+    /// waiter has waited longest.
+    pub(super) fn share_out(self: &Rc<Self>, share: &Rc<NodeShare>) {
+        share.forget_shortage();
+        let now = self.now();
+        let mut wanting: Vec<SharedPool> = self
+            .pools
+            .borrow()
+            .iter()
+            .filter(|pool| Rc::ptr_eq(&pool.0.share, share))
+            .filter(|pool| pool.with(|p| p.waiting() > 0 && p.wants_connection(now)))
+            .cloned()
+            .collect();
+        wanting.sort_by_key(|pool| std::cmp::Reverse(pool.with(|p| p.oldest_wait(now))));
+        for pool in wanting {
+            if let Some(database) = self.databases.get(pool.0.database) {
+                self.open_one(database, &pool);
             }
-        });
-        let found = evicted.is_some();
-        drop_uncounted(evicted.into_iter().collect());
-        found
+        }
+    }
+
+    /// True if the connection of a pool should go to another of the same node,
+    /// whose first waiter has waited longer and which has less. Only so much
+    /// that shares become even: each turn costs a login.
+    fn gives_way(&self, pool: &SharedPool) -> bool {
+        let now = self.now();
+        let (own, own_wait) = pool.with(|p| (p.total(), p.oldest_wait(now)));
+        let nobody_waits = pool.with(|p| p.waiting() == 0);
+        self.pools.borrow().iter().any(|other| {
+            let same = Rc::ptr_eq(&other.0, &pool.0);
+            if same || !Rc::ptr_eq(&other.0.share, &pool.0.share) {
+                return false;
+            }
+            other.with(|p| {
+                let (has, wait) = (p.total(), p.oldest_wait(now));
+                let uncovered = p.waiting().saturating_sub(p.attempts());
+                let less = has + 1 < own || (has == 0 && wait >= FAIR_WAIT);
+                p.wants_connection(now)
+                    && pool.0.share.closing() < uncovered
+                    && (nobody_waits || (less && wait > own_wait && pool.0.share.closing() == 0))
+            })
+        })
     }
 
     fn on_connect(
@@ -317,7 +378,8 @@ impl Thread {
                 conn.uses += 1;
                 *pool.0.last_error.borrow_mut() = None;
                 database.note_params(&conn);
-                let handed = pool.0.pool.borrow_mut().connected(self.now(), conn);
+                let expires = conn.expires;
+                let handed = pool.0.pool.borrow_mut().connected(self.now(), expires, conn);
                 self.finish_handing(handed);
             }
             Err(error) => {
@@ -369,8 +431,12 @@ impl Thread {
         if conn.replay.capacity() > REPLAY_KEPT_MAX {
             conn.replay = Vec::new();
         }
-        let born = conn.born;
-        let handed = pool.0.pool.borrow_mut().release(self.now(), born, conn);
+        if pool.0.share.is_short() && self.gives_way(&pool) {
+            drop(conn);
+            return;
+        }
+        let expires = conn.expires;
+        let handed = pool.0.pool.borrow_mut().release(self.now(), expires, conn);
         self.finish_handing(handed);
     }
 
@@ -404,8 +470,23 @@ impl Thread {
         }
         self.pools.borrow_mut().forget_retired();
     }
+
+    /// A node answers again: who waits for it does not wait for the next
+    /// attempt's turn.
+    pub(super) fn retry_node(self: &Rc<Self>, database: &Rc<Database>, node: NodeId) {
+        let all: Vec<SharedPool> = self.pools.borrow().iter().cloned().collect();
+        for pool in all {
+            if pool.0.database == database.index && pool.node() == node {
+                pool.0.pool.borrow_mut().retry_now();
+                self.open_connections(database, &pool);
+            }
+        }
+    }
 }
 
+/// How long a client of a pool without any connection waits at most before
+/// another pool gives one up.
+const FAIR_WAIT: Millis = Millis::new(50);
 /// Attempts that fail in a row before clients are told at once.
 const FAILURES_OF_DEAD: u32 = 3;
 /// Capacity that a free connection's buffers keep, in bytes.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::route::PlannerCounts;
 use crate::types::Role;
 
 use super::client::State;
@@ -94,11 +95,14 @@ impl Thread {
                 continue;
             }
             let running = client.running.borrow();
-            out.extend(
-                running.iter().filter(|one| one.node == pool.node()).map(|one| {
-                    server(ServerState::Active, one.key.pid, Some(u64::from(client.id)))
-                }),
-            );
+            out.extend(running.iter().filter(|one| one.node == pool.node()).map(|one| {
+                ServerSnapshot {
+                    age_s: now.since(one.born).count() / 1000,
+                    uses: one.uses,
+                    prepared: count(one.prepared),
+                    ..server(ServerState::Active, one.key.pid, Some(u64::from(client.id)))
+                }
+            }));
         }
         out
     }
@@ -137,16 +141,17 @@ impl Thread {
             *bucket = cell.get();
         }
         latency.sum_us = stats.latency_us_sum.get();
-        let errors = stats.errors.borrow();
-        let errors_server: BTreeMap<String, u64> = errors
-            .iter()
-            .map(|(class, n)| (String::from_utf8_lossy(class).into_owned(), *n))
-            .collect();
+        let [errors_server, errors_router] = stats.errors();
+        let plans: Vec<PlannerCounts> =
+            self.databases.iter().map(|database| database.planner.borrow().counts()).collect();
         let statements = self.clients.borrow().values().map(|c| c.statements.get()).sum::<u64>();
         Totals {
             statements: statements + stats.statements.get(),
-            transactions: stats.units.get(),
+            transactions: stats.transactions.get(),
+            errors_router,
             errors_server,
+            plan_hits: plans.iter().map(|counts| counts.text_hits + counts.form_hits).sum(),
+            plan_misses: plans.iter().map(|counts| counts.misses).sum(),
             bytes_in: stats.bytes_in.get(),
             bytes_out: stats.bytes_out.get(),
             reads: BTreeMap::from([
@@ -158,7 +163,7 @@ impl Thread {
             logins_ok: stats.logins.get(),
             logins_failed: stats.logins_refused.get(),
             clients_now: count(self.clients.borrow().len()),
-            clients_max: stats.clients_max_seen.get(),
+            clients_max: u64::from(self.settings.limits.clients_max),
             latency,
             ..Totals::default()
         }

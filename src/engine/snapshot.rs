@@ -264,7 +264,7 @@ impl Latency {
         None
     }
 
-    fn bucket_of(us: u64) -> usize {
+    pub(super) fn bucket_of(us: u64) -> usize {
         let power = us.checked_sub(1).map_or(0, |below| u64::BITS - below.leading_zeros());
         usize::try_from(power).map_or(0, |power| power.min(LATENCY_BUCKETS - 1))
     }

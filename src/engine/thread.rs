@@ -2,7 +2,7 @@
 //! threads: plain cells, no locks.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,28 +10,33 @@ use std::sync::Arc;
 use tokio_rustls::rustls;
 
 use crate::backend::{Event, SettingsInterner};
-use crate::cluster::{Cluster, Member};
+use crate::cluster::{Cluster, Health, Member, NodeState};
 use crate::config::Settings;
 use crate::net::clock;
 use crate::pool::Budget;
 use crate::route::{Planner, PlannerLimits};
 use crate::session::StatementRegistry;
 use crate::shardmap::Map;
-use crate::types::{Moment, ShardId};
+use crate::types::{Moment, NodeId, ShardId, SqlState};
 
 use super::client::ClientEntry;
 use super::conn::Conn;
 use super::logins::{BackendLogin, EngineOptions, Users};
 use super::params::ServerParams;
 use super::pools::Pools;
+use super::share::{NodeShare, Undertaker};
+use super::snapshot::{LATENCY_BUCKETS, Latency};
 
 /// One engine thread.
 pub(super) struct Thread {
     pub(super) settings: Arc<Settings>,
     pub(super) options: EngineOptions,
+    /// Who may log in, and how the router encrypts.
+    access: RefCell<(Arc<Users>, Option<Arc<rustls::ServerConfig>>)>,
     pub(super) databases: Vec<Rc<Database>>,
     pub(super) pools: RefCell<Pools>,
-    budgets: RefCell<HashMap<String, Arc<Budget>>>,
+    shares: RefCell<HashMap<String, Rc<NodeShare>>>,
+    undertaker: Rc<Undertaker>,
     pub(super) clients: RefCell<HashMap<u32, Rc<ClientEntry>>>,
     pub(super) interner: RefCell<SettingsInterner>,
     pub(super) registry: RefCell<StatementRegistry>,
@@ -62,7 +67,7 @@ pub(super) struct Database {
 #[derive(Default)]
 pub(super) struct Stats {
     pub(super) statements: Cell<u64>,
-    pub(super) units: Cell<u64>,
+    pub(super) transactions: Cell<u64>,
     pub(super) bytes_in: Cell<u64>,
     pub(super) bytes_out: Cell<u64>,
     pub(super) logins: Cell<u64>,
@@ -71,23 +76,46 @@ pub(super) struct Stats {
     pub(super) checkout_timeouts: Cell<u64>,
     pub(super) reads_on_replicas: Cell<u64>,
     pub(super) units_on_primaries: Cell<u64>,
-    pub(super) clients_max_seen: Cell<u64>,
-    pub(super) errors: RefCell<HashMap<[u8; 2], u64>>,
+    errors_server: RefCell<Classes>,
+    errors_router: RefCell<Classes>,
     pub(super) latency_us: [Cell<u64>; LATENCY_BUCKETS],
     pub(super) latency_us_sum: Cell<u64>,
 }
 
-/// Buckets of the latency histogram: powers of two of microseconds.
-pub(super) const LATENCY_BUCKETS: usize = 32;
-
 impl Stats {
     pub(super) fn note_latency(&self, us: u64) {
-        let bucket = usize::try_from(u64::BITS - us.leading_zeros()).unwrap_or(0);
-        if let Some(cell) = self.latency_us.get(bucket.min(LATENCY_BUCKETS - 1)) {
+        if let Some(cell) = self.latency_us.get(Latency::bucket_of(us)) {
             cell.set(cell.get() + 1);
         }
         self.latency_us_sum.set(self.latency_us_sum.get() + us);
     }
+
+    /// Counts an error of a node's.
+    pub(super) fn note_error(&self, state: SqlState) {
+        count_class(&self.errors_server, state);
+    }
+
+    /// Counts an error of the router's own.
+    pub(super) fn note_refusal(&self, state: SqlState) {
+        count_class(&self.errors_router, state);
+    }
+
+    /// Errors of nodes and of the router's own so far, by class.
+    pub(super) fn errors(&self) -> [BTreeMap<String, u64>; 2] {
+        [&self.errors_server, &self.errors_router].map(|classes| {
+            let classes = classes.borrow();
+            let name = |class: &[u8]| String::from_utf8_lossy(class).into_owned();
+            classes.iter().map(|(class, count)| (name(class), *count)).collect()
+        })
+    }
+}
+
+/// How often each class of SQLSTATEs came.
+type Classes = HashMap<[u8; 2], u64>;
+
+fn count_class(classes: &RefCell<Classes>, state: SqlState) {
+    let class = state.as_str().as_bytes().first_chunk::<2>().copied().unwrap_or(*b"XX");
+    *classes.borrow_mut().entry(class).or_insert(0) += 1;
 }
 
 impl Thread {
@@ -115,12 +143,15 @@ impl Thread {
                 })
             })
             .collect();
+        let access = RefCell::new((Arc::clone(&options.users), options.tls.clone()));
         Rc::new(Self {
             settings,
             options,
+            access,
             databases,
             pools: RefCell::default(),
-            budgets: RefCell::default(),
+            shares: RefCell::default(),
+            undertaker: Rc::default(),
             clients: RefCell::default(),
             interner: RefCell::default(),
             registry: RefCell::default(),
@@ -144,23 +175,43 @@ impl Thread {
         self.clock.set(clock::now());
     }
 
-    pub(super) fn users(&self) -> &Users {
-        &self.options.users
+    /// Who may log in, as of the last reload.
+    pub(super) fn users(&self) -> Arc<Users> {
+        Arc::clone(&self.access.borrow().0)
     }
 
     pub(super) fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
-        self.options.tls.clone()
+        self.access.borrow().1.clone()
+    }
+
+    /// From here on these users may log in, with this certificate.
+    pub(super) fn publish_access(&self, users: Arc<Users>, tls: Option<Arc<rustls::ServerConfig>>) {
+        *self.access.borrow_mut() = (users, tls);
     }
 
     pub(super) fn database_named(&self, name: &str) -> Option<&Rc<Database>> {
         self.databases.iter().find(|database| database.name == name)
     }
 
-    /// The budget of a node, one connection of which is the monitor's.
-    pub(super) fn budget(&self, endpoint: String) -> Arc<Budget> {
+    /// What the pools share of a node. The monitor of each database that has
+    /// the node keeps one of its connections.
+    pub(super) fn node_share(&self, endpoint: String) -> Rc<NodeShare> {
         let max = self.settings.pool.connections_per_node_max;
-        let mut budgets = self.budgets.borrow_mut();
-        Arc::clone(budgets.entry(endpoint).or_insert_with(|| Budget::new(max, MONITOR_CONNECTIONS)))
+        let watched = self.databases.iter().filter(|database| {
+            database.with_map(|map, _| {
+                map.nodes().iter().any(|node| node.endpoint.to_string() == endpoint)
+            })
+        });
+        let monitors = u32::try_from(watched.count()).unwrap_or(max);
+        let mut shares = self.shares.borrow_mut();
+        Rc::clone(shares.entry(endpoint).or_insert_with(|| {
+            NodeShare::new(Budget::new(max, monitors), Rc::clone(&self.undertaker))
+        }))
+    }
+
+    /// Who closes this thread's connections.
+    pub(super) fn undertaker(&self) -> Rc<Undertaker> {
+        Rc::clone(&self.undertaker)
     }
 
     /// A number that spreads; not a secret.
@@ -194,8 +245,6 @@ impl Thread {
         self.next_client.set(id.wrapping_add(1));
         let entry = Rc::new(make(id));
         clients.insert(id, Rc::clone(&entry));
-        let now = u64::try_from(clients.len()).unwrap_or(u64::MAX);
-        self.stats.clients_max_seen.set(self.stats.clients_max_seen.get().max(now));
         entry
     }
 
@@ -219,6 +268,11 @@ impl Database {
         look(&self.cluster.borrow())
     }
 
+    /// New passwords or certificates for the same map.
+    pub(super) fn publish_logins(&self, logins: HashMap<ShardId, BackendLogin>) {
+        *self.logins.borrow_mut() = logins;
+    }
+
     pub(super) fn publish_map(&self, map: Arc<Map>, logins: HashMap<ShardId, BackendLogin>) {
         *self.logins.borrow_mut() = logins;
         self.planner.borrow_mut().clear();
@@ -227,8 +281,13 @@ impl Database {
         self.serial.set(self.serial.get() + 1);
     }
 
-    pub(super) fn publish_cluster(&self, cluster: Arc<Cluster>) {
-        *self.cluster.borrow_mut() = cluster;
+    /// Takes in what the monitor sees; the nodes that have come up.
+    pub(super) fn publish_cluster(&self, cluster: Arc<Cluster>) -> Vec<NodeId> {
+        let before = std::mem::replace(&mut *self.cluster.borrow_mut(), Arc::clone(&cluster));
+        let up = |state: &&NodeState| {
+            state.health == Health::Up && before.health(state.member.node) != Health::Up
+        };
+        cluster.nodes().iter().filter(up).map(|state| state.member.node).collect()
     }
 
     pub(super) fn login(&self, shard: ShardId) -> BackendLogin {
@@ -272,5 +331,3 @@ fn planner_limits(settings: &Settings) -> PlannerLimits {
 const SCRATCH_BYTES: usize = 2 * READ_BYTES + 1024;
 /// Most that one read takes, and that one connection gets in a turn.
 pub(super) const READ_BYTES: usize = 64 * 1024;
-/// Connections of the monitor to each node.
-const MONITOR_CONNECTIONS: u32 = 1;

@@ -22,6 +22,8 @@ pub enum Stream {
     TlsServer(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     /// TLS over TCP, as the client.
     TlsClient(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    /// None any more: it was taken away to be closed.
+    Closed,
 }
 
 impl Stream {
@@ -88,7 +90,7 @@ impl Stream {
     /// True if what is said can't be read on the way.
     pub const fn is_private(&self) -> bool {
         match self {
-            Self::Tcp(_) => false,
+            Self::Tcp(_) | Self::Closed => false,
             Self::Unix(_) | Self::TlsServer(_) | Self::TlsClient(_) => true,
         }
     }
@@ -110,6 +112,7 @@ impl Stream {
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buf),
             Self::TlsServer(stream) => Pin::new(&mut **stream).poll_read(cx, &mut buf),
             Self::TlsClient(stream) => Pin::new(&mut **stream).poll_read(cx, &mut buf),
+            Self::Closed => return Poll::Ready(Ok(0)),
         };
         ready!(read)?;
         Poll::Ready(Ok(buf.filled().len()))
@@ -125,6 +128,7 @@ impl Stream {
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::TlsServer(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
             Self::TlsClient(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+            Self::Closed => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         };
         match ready!(written) {
             Ok(0) if !bytes.is_empty() => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -138,10 +142,31 @@ impl Stream {
     /// What the system says.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tcp(_) | Self::Unix(_) | Self::Closed => Poll::Ready(Ok(())),
             Self::TlsServer(stream) => Pin::new(&mut **stream).poll_flush(cx),
             Self::TlsClient(stream) => Pin::new(&mut **stream).poll_flush(cx),
         }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::TlsServer(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::TlsClient(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::Closed => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ends this side, and reads until the peer has ended its own. A socket
+    /// closed while the peer's bytes are unread is reset, which can take the
+    /// last words to the peer with it. Bound it in time.
+    pub async fn close(mut self) {
+        if std::future::poll_fn(|cx| self.poll_shutdown(cx)).await.is_err() {
+            return;
+        }
+        let mut nobody = [0; 4096];
+        while self.read(&mut nobody).await.is_ok_and(|read| read > 0) {}
     }
 
     /// Writes all of `bytes`. Cancelled, it may have written a part.

@@ -127,10 +127,12 @@ impl Feed<'_, '_> {
             }
             _ => {}
         }
-        if self.env.backend.is_some() || !self.map().is_sharded() {
+        // Without shards BEGIN has one at once; what is lazy then is a
+        // transaction that has lost its backend.
+        let lazy = matches!(self.s.tx, Tx::Lazy(_));
+        if self.env.backend.is_some() || !(self.map().is_sharded() || lazy) {
             return false;
         }
-        let lazy = matches!(self.s.tx, Tx::Lazy(_));
         match &facts.tx {
             TxEffect::Begin(_)
             | TxEffect::Commit { .. }

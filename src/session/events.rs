@@ -361,6 +361,8 @@ impl Session {
     pub fn on_lost(&mut self, backend: &Backend, writes: Writes) -> Lost {
         let was_transaction = backend.status() != TxStatus::Idle;
         let running = self.is_awaiting() || self.unit_open;
+        // After a COMMIT, whatever became of it, no transaction is open.
+        let still_open = was_transaction && !(running && self.ends_transaction());
         let held = !Holds(self.holds.0 & !Holds::SESSION.0).is_empty();
         let refused = if running && writes == Writes::Possible && !was_transaction
             || running && self.ends_transaction()
@@ -382,7 +384,7 @@ impl Session {
         if !running && !was_transaction {
             return Lost::Quiet;
         }
-        if was_transaction {
+        if still_open {
             let mut lazy = super::lazy::Lazy::new(b"BEGIN", true);
             lazy.fail();
             self.tx = Tx::Lazy(Box::new(lazy));
@@ -395,7 +397,7 @@ impl Session {
         if extended {
             self.phase = Phase::Skip;
         } else {
-            let status = if was_transaction { TxStatus::Failed } else { TxStatus::Idle };
+            let status = if still_open { TxStatus::Failed } else { TxStatus::Idle };
             encode::ready_for_query(&mut frame, status);
         }
         Lost::Say(frame)

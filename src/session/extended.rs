@@ -594,6 +594,7 @@ impl Feed<'_, '_> {
     /// The batch fails with `frame`; what was sent of it is undone by making
     /// the backend's implicit transaction fail before its Sync.
     pub(super) fn refuse_in_batch(&mut self, frame: Box<[u8]>) -> Option<Step> {
+        self.s.note_refusal(&frame);
         self.s.pending.clear();
         self.s.failed = true;
         if self.env.backend.is_some() {

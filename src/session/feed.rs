@@ -373,6 +373,7 @@ impl Feed<'_, '_> {
 
     /// The client can't be understood any more.
     pub(super) fn break_off(&mut self, refused: &Refused) -> Step {
+        self.s.refusals.push(refused.state);
         self.env.to_client.extend_from_slice(&refused.fatal_frame());
         Step::Close
     }

@@ -339,6 +339,7 @@ impl Feed<'_, '_> {
     /// The query at hand is consumed and fails with `frame`, as it would on
     /// Postgres: with the transaction around it.
     pub(super) fn refuse_query(&mut self, frame: Box<[u8]>) -> Option<Step> {
+        self.s.note_refusal(&frame);
         self.s.pending.clear();
         self.s.unnamed.forget();
         if self.in_backend_transaction() {
