@@ -41,7 +41,12 @@ pub fn psql(url: &str, sql: &str) -> Psql {
 
 /// Runs psql with these arguments.
 pub fn psql_with(url: &str, args: &[&str]) -> Psql {
-    let output = command()
+    psql_by(command(), url, args)
+}
+
+/// Runs this psql with these arguments.
+pub fn psql_by(mut psql: Command, url: &str, args: &[&str]) -> Psql {
+    let output = psql
         .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--no-password"])
         .args(["--set=ON_ERROR_STOP=1", "--set=VERBOSITY=verbose", "--dbname", url])
         .args(args)

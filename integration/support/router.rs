@@ -76,7 +76,9 @@ pub struct Router {
     user: String,
     password: String,
     database: String,
-    _guard: Guard,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    guard: Guard,
 }
 
 impl Router {
@@ -89,18 +91,10 @@ impl Router {
         guard.remove_at_end(&dir).unwrap();
         let http_port = free_port();
         let files = write_files(cluster, options, &dir, http_port);
-        let child = Command::new(env!("CARGO_BIN_EXE_keyway"))
-            .args(["serve", "--listen", &format!("127.0.0.1:{port}")])
-            .args(files)
-            .args(&options.args)
-            .envs(options.env.iter().map(|(n, v)| (n, v)))
-            // What the router writes by default goes to its own folder.
-            .current_dir(&dir)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let mut args = vec!["serve".to_owned(), "--listen".to_owned(), format!("127.0.0.1:{port}")];
+        args.extend(files);
+        args.extend(options.args.iter().cloned());
+        let child = spawn(&args, &options.env, &dir, &log);
         guard.watch(child.id()).unwrap();
         let view = cluster.view();
         let mut router = Self {
@@ -111,15 +105,30 @@ impl Router {
             user: view.user.clone(),
             password: view.password.clone(),
             database: view.database.clone(),
-            _guard: guard,
+            args,
+            env: options.env.clone(),
+            guard,
         };
-        wait_for("the router to listen", || {
-            if let Some(status) = router.child.try_wait().unwrap() {
-                panic!("the router ended with {status}:\n{}", router.log());
-            }
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
+        router.wait_listening();
         router
+    }
+
+    /// Starts it again, after its end, as it was started first. The log goes
+    /// on.
+    pub fn start_again(&mut self) {
+        let log = File::options().append(true).open(self.dir.join("router.log")).unwrap();
+        self.child = spawn(&self.args, &self.env, &self.dir, &log);
+        self.guard.watch(self.child.id()).unwrap();
+        self.wait_listening();
+    }
+
+    fn wait_listening(&mut self) {
+        wait_for("the router to listen", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the router ended with {status}:\n{}", self.log());
+            }
+            TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+        });
     }
 
     pub fn port(&self) -> u16 {
@@ -129,6 +138,16 @@ impl Router {
     /// Port for metrics and health, where there is a map.
     pub fn http_port(&self) -> u16 {
         self.http_port
+    }
+
+    /// The configuration that it was started with.
+    pub fn config_file(&self) -> PathBuf {
+        self.dir.join("keyway.toml")
+    }
+
+    /// Folder of its files.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The map file that it was started with.
@@ -187,6 +206,19 @@ impl Drop for Router {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn(args: &[String], env: &[(String, String)], dir: &Path, log: &File) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_keyway"))
+        .args(args)
+        .envs(env.iter().map(|(n, v)| (n, v)))
+        // What the router writes by default goes to its own folder.
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log.try_clone().unwrap())
+        .spawn()
+        .unwrap()
 }
 
 /// Writes map and configuration, and returns the arguments that name them.

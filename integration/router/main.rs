@@ -1,0 +1,28 @@
+//! The router as its operators and its clients' worst days know it: logins,
+//! TLS, cancels, timeouts, pools, starts and stops, reloads, the console, bad
+//! input, slow readers.
+//!
+//! One cluster for all tests; those that stop or damage servers start their
+//! own. Each test starts the router that it needs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
+#![allow(unreachable_pub, reason = "one crate")]
+#![allow(clippy::disallowed_methods, reason = "deadlines of tests need a clock")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod auth;
+mod bad_input;
+mod cancel;
+mod certs;
+mod console;
+mod http;
+mod life;
+mod pool;
+mod reload;
+mod setup;
+mod slow;
+mod timeouts;
+mod tls;
+mod wire;
