@@ -191,6 +191,54 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
     std::fs::remove_dir_all(dir).unwrap();
 }
 
+/// Where the system allows few open files, fewer clients are let in, and the
+/// operators' pages still answer.
+#[test]
+fn open_files_bound_the_clients() {
+    let options = options(cluster(), "");
+    let router = Router::start_with_open_files(cluster(), &options, 200);
+    let mut clients = Vec::new();
+    let params = [("user", "t1"), ("database", "app")];
+    let refusal = loop {
+        match Wire::try_open(router.port(), &params, 0) {
+            Ok(client) => clients.push(client),
+            Err(failure) => break failure.refusal(),
+        }
+        assert!(clients.len() < 200);
+    };
+    assert_eq!(refusal.code, "53300");
+    assert!(clients.len() >= 20, "{} clients", clients.len());
+    assert!(router.log().contains("raise the limit of open files"), "{}", router.log());
+    assert_eq!(get(&router, "/live").0, 200);
+    assert_eq!(clients[0].value("SELECT 7"), "7");
+}
+
+#[test]
+fn log_lines_name_client_and_statement() {
+    let config = "log.format = \"json\"\nlog.level = \"debug\"";
+    let router = router(cluster(), config);
+    let mut client = Wire::open(router.port(), "t1");
+    client.query("SELECT 1").unwrap();
+    client.send(b'P', b"\0SELECT");
+    client.send(b'S', b"");
+    client.finish().unwrap_err();
+    drop(client);
+    wait_for("the client's end", || router.log().contains("client left"));
+    let log = router.log();
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let line = |message: &str| {
+        let found = lines.iter().find(|line| line["message"] == message);
+        found.unwrap_or_else(|| panic!("no {message:?} in\n{log}"))
+    };
+    let id = &line("client logged in")["client"];
+    assert_eq!(line("client logged in")["user"], "t1");
+    assert_eq!(&line("refused")["client"], id);
+    assert_eq!(line("refused")["state"], "08P01");
+    assert!(line("refused")["statement"].as_u64().unwrap() >= 1, "{log}");
+    assert_eq!(&line("client left")["client"], id);
+}
+
 /// A drain that waits for nobody ends at once, with clients or without.
 #[test]
 fn idle_router_ends_at_once() {

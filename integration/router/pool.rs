@@ -90,6 +90,45 @@ fn budget_of_a_node_is_never_exceeded_and_nobody_starves() {
     assert!(*least * 8 > *best, "shares are uneven: {served:?}");
 }
 
+/// Two databases of the router's on one server, each with a monitor of its own.
+#[test]
+fn budget_of_a_node_holds_over_databases_too() {
+    let cluster = one_server();
+    let config = "pool.connections_per_node_max = 5\npool.checkout_timeout = \"60s\"";
+    let mut options = options(&cluster, config);
+    let first = options.map.clone().unwrap();
+    let second = first.replace("database = \"app\"\n", "database = \"again\"\n");
+    options
+        .more_maps
+        .push(second.replace("name = \"main\"\n", "name = \"main\"\ndbname = \"app\"\n"));
+    let router = Router::start(&cluster, &options);
+    let stop = AtomicBool::new(false);
+    let mut most = 0;
+    std::thread::scope(|scope| {
+        for client in 0..12 {
+            let (router, stop) = (&router, &stop);
+            scope.spawn(move || {
+                let user = format!("t{}", 1 + client % 3);
+                let database = if client % 2 == 0 { "app" } else { "again" };
+                let params = [("user", &*user), ("database", database)];
+                let mut wire = Wire::try_open(router.port(), &params, 0).unwrap();
+                let mut served = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    wire.query("SELECT pg_sleep(0.005)").unwrap();
+                    served += 1;
+                }
+                assert!(served > 3, "a client of {user} in {database} was served {served} times");
+            });
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(3) {
+            most = most.max(connections(&cluster));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!((4..=5).contains(&most), "the server saw {most} connections");
+}
+
 #[test]
 fn idle_connections_close_down_to_the_minimum() {
     let cluster = one_server();

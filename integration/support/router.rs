@@ -17,6 +17,8 @@ pub struct RouterOptions {
     /// Text of the shard map; without it the router gets no files, and `args`
     /// say what it serves.
     pub map: Option<String>,
+    /// Maps of further databases.
+    pub more_maps: Vec<String>,
     /// With a map: lines of the configuration, such as `pool.size_max = 2`.
     pub config: String,
     /// Arguments after `serve --listen …`.
@@ -84,6 +86,16 @@ pub struct Router {
 impl Router {
     /// Starts the router and waits until it listens.
     pub fn start(cluster: &Cluster, options: &RouterOptions) -> Self {
+        Self::start_as(cluster, options, &[env!("CARGO_BIN_EXE_keyway")])
+    }
+
+    /// The same with a limit of open files.
+    pub fn start_with_open_files(cluster: &Cluster, options: &RouterOptions, max: u32) -> Self {
+        let limited = format!("ulimit -n {max}; exec \"$0\" \"$@\"");
+        Self::start_as(cluster, options, &["sh", "-c", &limited, env!("CARGO_BIN_EXE_keyway")])
+    }
+
+    fn start_as(cluster: &Cluster, options: &RouterOptions, program: &[&str]) -> Self {
         let dir = scratch_dir();
         let port = free_port();
         let log = File::create(dir.join("router.log")).unwrap();
@@ -91,7 +103,8 @@ impl Router {
         guard.remove_at_end(&dir).unwrap();
         let http_port = free_port();
         let files = write_files(cluster, options, &dir, http_port);
-        let mut args = vec!["serve".to_owned(), "--listen".to_owned(), format!("127.0.0.1:{port}")];
+        let mut args: Vec<String> = program.iter().map(|word| (*word).to_owned()).collect();
+        args.extend(["serve".to_owned(), "--listen".to_owned(), format!("127.0.0.1:{port}")]);
         args.extend(files);
         args.extend(options.args.iter().cloned());
         let child = spawn(&args, &options.env, &dir, &log);
@@ -209,8 +222,8 @@ impl Drop for Router {
 }
 
 fn spawn(args: &[String], env: &[(String, String)], dir: &Path, log: &File) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_keyway"))
-        .args(args)
+    Command::new(&args[0])
+        .args(&args[1..])
         .envs(env.iter().map(|(n, v)| (n, v)))
         // What the router writes by default goes to its own folder.
         .current_dir(dir)
@@ -231,10 +244,16 @@ fn write_files(
     let Some(map) = &options.map else { return Vec::new() };
     let view = cluster.view();
     fs::write(dir.join("map.toml"), map).unwrap();
+    let mut files = vec![dir.join("map.toml")];
+    for (number, map) in options.more_maps.iter().enumerate() {
+        let file = dir.join(format!("map-{number}.toml"));
+        fs::write(&file, map).unwrap();
+        files.push(file);
+    }
     let config = format!(
-        "maps = [{:?}]\nstate_dir = {:?}\nhttp_listen = \"127.0.0.1:{http_port}\"\n{}\n\
+        "maps = {:?}\nstate_dir = {:?}\nhttp_listen = \"127.0.0.1:{http_port}\"\n{}\n\
          [[user]]\nname = {:?}\npassword_file = {:?}\nadmin = true\n",
-        dir.join("map.toml"),
+        files,
         dir.join("state"),
         options.config,
         view.user,

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::rustls::ServerConfig;
 
@@ -18,7 +19,7 @@ use super::url::BackendUrl;
 use super::{complain, logging};
 use crate::admin;
 use crate::auth::{ITERATIONS_DEFAULT, Verifier};
-use crate::config::{Admin, ClientTlsMode, Config, Login};
+use crate::config::{Admin, ClientTlsMode, Config, Login, Settings};
 use crate::control::files::FileWatch;
 use crate::control::maps::MapFile;
 use crate::engine::{self, BackendLogin, DatabaseOptions, EngineOptions, User, Users};
@@ -55,8 +56,9 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
 
 fn start(args: &ServeArgs) -> Result<Exit, Failure> {
     let environment = Environment::of_process();
-    let config = read_config(args)?;
+    let mut config = read_config(args)?;
     logging::start(&config.settings.log);
+    fit_descriptors(&mut config.settings);
     let backend = args.backend.clone().or_else(|| config.server.backend.clone());
     let (served, owner) = match &backend {
         Some(url) => one_database(url, &args.replica, &environment).map(|(s, u)| (s, Some(u)))?,
@@ -92,6 +94,7 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
             logins: logins(&database.map, &environment).map_err(Failure::refused)?,
         });
     }
+    let pages = config.server.http_listen.as_deref().map(bind_pages).transpose()?;
     let (console, requests) = tokio::sync::mpsc::channel(CONSOLE_QUEUE_MAX);
     options.console = Some(console);
     let users = Arc::clone(&options.users);
@@ -106,7 +109,7 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .map_err(Failure::failed)?;
-    let exit = runtime.block_on(control(&plane, requests));
+    let exit = runtime.block_on(control(&plane, requests, pages));
     runtime.shutdown_timeout(clock::duration(Millis::new(500)));
     exit
 }
@@ -115,14 +118,13 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
 async fn control(
     plane: &Arc<Plane>,
     requests: tokio::sync::mpsc::Receiver<engine::console::ConsoleRequest>,
+    pages: Option<std::net::TcpListener>,
 ) -> Result<Exit, Failure> {
     plane.start_monitors();
     let source: Arc<dyn admin::Source> = Arc::new(Shared(Arc::clone(plane)));
     tokio::spawn(admin::task::run(requests, Arc::clone(&source)));
-    if let Some(address) = &plane.config.server.http_listen {
-        let listener = tokio::net::TcpListener::bind(address_of(address)?)
-            .await
-            .map_err(|error| Failure::failed(format!("{address}: {error}")))?;
+    if let Some(pages) = pages {
+        let listener = tokio::net::TcpListener::from_std(pages).map_err(Failure::failed)?;
         tokio::spawn(async move {
             if let Err(error) = admin::http::serve(listener, source).await {
                 tracing::error!(%error, "the pages for metrics and health have ended");
@@ -396,11 +398,44 @@ fn address_of(text: &str) -> Result<SocketAddr, Failure> {
         .ok_or_else(|| Failure::refused(format!("{text} is no address: write ADDR:PORT")))
 }
 
+/// Binds the address for metrics and health, before clients are let in.
+fn bind_pages(address: &str) -> Result<std::net::TcpListener, Failure> {
+    let failed = |error| Failure::failed(format!("{address}: {error}"));
+    let listener = std::net::TcpListener::bind(address_of(address)?).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Takes as many file descriptors as the system gives, and admits no more
+/// clients than those are enough for: the last ones belong to the connections
+/// that serve the clients, and to the operators.
+fn fit_descriptors(settings: &mut Settings) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Refused, the old limit is what counts.
+    let _ = setrlimit(Resource::Nofile, limit);
+    let Some(allowed) = getrlimit(Resource::Nofile).current else { return };
+    let own = u64::from(settings.pool.connections_per_node_max).min(allowed / 2) + DESCRIPTORS_KEPT;
+    let clients = u32::try_from(allowed.saturating_sub(own)).unwrap_or(u32::MAX).max(1);
+    if settings.limits.clients_max > clients {
+        tracing::warn!(
+            descriptors = allowed,
+            wanted = settings.limits.clients_max,
+            clients_max = clients,
+            "fewer clients are admitted than configured: raise the limit of open files"
+        );
+        settings.limits.clients_max = clients;
+    }
+}
+
 fn random_seed() -> Result<[u8; 32], Failure> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(Failure::failed)?;
     Ok(seed)
 }
 
+/// File descriptors for listeners, files, monitors, cancel requests and the
+/// console.
+const DESCRIPTORS_KEPT: u64 = 64;
 /// Console queries that may wait.
 const CONSOLE_QUEUE_MAX: usize = 64;

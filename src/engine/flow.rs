@@ -92,6 +92,12 @@ impl Driver {
         self.send(cx, direct);
         for state in self.session.take_refusals() {
             thread.stats.note_refusal(state);
+            tracing::debug!(
+                client = self.entry.id,
+                statement = self.units,
+                state = state.as_str(),
+                "refused"
+            );
         }
         if !was_awaiting && self.session.is_awaiting() {
             self.note_unit_start();
@@ -161,7 +167,10 @@ impl Driver {
         let relayed = match conn.machine.relay(input, &mut self.out, &mut events) {
             Ok(relayed) => relayed,
             Err(fault) => {
-                tracing::error!(client = self.entry.id, %fault, "backend and client part");
+                tracing::error!(
+                    client = self.entry.id, statement = self.units, %fault,
+                    "backend and client part"
+                );
                 drop(events);
                 drop(scratch);
                 self.on_backend_lost(shard);
@@ -339,6 +348,7 @@ impl Driver {
         drop(conn);
         tracing::warn!(
             client = self.entry.id,
+            statement = self.units,
             shard = %self.database.shard_name(shard),
             replica = writes == Writes::Impossible,
             "backend connection lost"

@@ -330,6 +330,11 @@ impl Newcomer {
                 clock::now(),
             )
         });
+        tracing::debug!(
+            client = entry.id, user = %hello.user, database = %hello.database,
+            address = %self.address, application = %hello.application,
+            tls = self.stream.as_ref().is_some_and(Stream::is_tls), "client logged in"
+        );
         let served = if console {
             let buf = std::mem::take(&mut self.buf);
             match self.stream() {
@@ -345,6 +350,7 @@ impl Newcomer {
         if let Err(error) = served {
             tracing::debug!(client = entry.id, %error, "console connection ended");
         }
+        tracing::debug!(client = entry.id, statements = entry.statements.get(), "client left");
         let stats = &thread.stats;
         stats.statements.set(stats.statements.get() + entry.statements.get());
         thread.clients.borrow_mut().remove(&entry.id);
