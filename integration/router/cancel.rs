@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::setup::{cluster, router};
+use crate::proxy::slow_cancels;
+use crate::setup::{cluster, options, router};
 use crate::support::psql::psql;
+use crate::support::router::Router;
 use crate::support::wait_for;
 use crate::wire::{Wire, cancel};
 
@@ -141,7 +143,56 @@ fn cancels_hit_nobody_else() {
     assert!(cancelled.load(Ordering::Relaxed) > 0, "no cancel ever came in time");
 }
 
-fn waiting(router: &crate::support::router::Router) -> usize {
+/// The cancel request is on its way when the statement ends by itself: the
+/// backend is kept back until it has arrived, whether its client lives on or
+/// leaves.
+#[test]
+fn late_cancel_does_not_hit_the_backends_next_client() {
+    let router = with_slow_cancels("pool.size_max = 1\npool.checkout_timeout = \"60s\"");
+    for leaves in [true, false] {
+        let mut first = Wire::open(router.port(), "t1");
+        let mut second = Wire::open(router.port(), "t1");
+        second.query("SELECT 1").unwrap();
+        first.send_query("SELECT pg_sleep(0.3) /* late-cancel */");
+        wait_until_running("late-cancel");
+        let (pid, key, port) = (first.pid, first.key.clone(), router.port());
+        let cancelling = std::thread::spawn(move || cancel(port, pid, &key));
+        if leaves {
+            // The rest of it is read by nobody.
+            std::thread::sleep(Duration::from_millis(350));
+            drop(first);
+        } else {
+            first.finish().expect("the cancel request comes too late");
+        }
+        second.query("SELECT pg_sleep(1)").expect("nobody cancels this one");
+        cancelling.join().unwrap();
+    }
+}
+
+/// The same for the router's own cancel request, and the client's own next
+/// statement.
+#[test]
+fn late_cancel_does_not_hit_the_clients_next_statement() {
+    let router = with_slow_cancels("timeouts.statement = \"300ms\"");
+    let mut client = Wire::open(router.port(), "t1");
+    // In a transaction, so that the backend is the same.
+    client.query("BEGIN; SELECT 1").unwrap();
+    client.query("SELECT pg_sleep(0.4)").expect("the cancel request comes too late");
+    for _ in 0..20 {
+        client.query("SELECT pg_sleep(0.05)").expect("none of these is too long");
+    }
+}
+
+/// A router whose cancel requests take half a second.
+fn with_slow_cancels(config: &str) -> Router {
+    let real = cluster().primary(1).port;
+    let slow = slow_cancels(real, Duration::from_millis(500));
+    let options = options(cluster(), config)
+        .with_map(|map| map.replace(&format!("port = {real} "), &format!("port = {slow} ")));
+    Router::start(cluster(), &options)
+}
+
+fn waiting(router: &Router) -> usize {
     let shown = psql(&router.console_url(), "SHOW POOLS").expect();
     shown.lines().map(|line| line.split('|').nth(5).unwrap().parse::<usize>().unwrap()).sum()
 }

@@ -20,6 +20,7 @@ mod console;
 mod http;
 mod life;
 mod pool;
+mod proxy;
 mod reload;
 mod setup;
 mod slow;

@@ -176,6 +176,33 @@ fn large_results_pass_through_tls_to_slow_readers() {
     }
 }
 
+/// Whatever of a result encryption holds back when the client's buffers are
+/// full, its last bytes come without anyone asking.
+#[test]
+fn end_of_a_result_is_not_left_behind_in_encryption() {
+    let certs = Certs::new();
+    let router = router(cluster(), &certs.config("allow"));
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let address: std::net::SocketAddr = ([127, 0, 0, 1], router.port()).into();
+    socket.connect(&address.into()).unwrap();
+    let mut socket: std::net::TcpStream = socket.into();
+    socket.set_read_timeout(Some(crate::wire::PATIENCE)).unwrap();
+    socket.write_all(&request(SSL)).unwrap();
+    socket.read_exact(&mut [0]).unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut session = rustls::ClientConnection::new(certs.client_config(), name).unwrap();
+    let mut stream = rustls::Stream::new(&mut session, &mut socket);
+    stream.write_all(&startup(&[("user", "t1"), ("database", "app")], 0)).unwrap();
+    while read(&mut stream).unwrap().tag != b'Z' {}
+    for size in (20_000..2_400_000).step_by(47_000) {
+        let sql = format!("SELECT repeat('x', {size})\0");
+        stream.write_all(&frame(b'Q', sql.as_bytes())).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(15));
+        while read(&mut stream).unwrap().tag != b'Z' {}
+    }
+}
+
 // === backends ===
 
 #[test]
