@@ -69,10 +69,11 @@ pub struct Backend {
     stale: Vec<StatementId>,
     /// Names to close because others took their place.
     evicted: Vec<StatementId>,
-    /// Statements of the running unit that the server did not take.
-    failed_parses: Vec<StatementId>,
     /// Why the router has the running unit cancelled.
     cancel_reason: Option<&'static str>,
+    /// Messages of the running unit that the server did not come to, of those
+    /// that change the session's names.
+    undone_names: usize,
     /// Command tags that the client reads instead of the server's, for the
     /// statements of the running simple query.
     spoken_tags: VecDeque<Option<&'static str>>,
@@ -106,8 +107,8 @@ impl Backend {
             swallow_ready: false,
             stale: Vec::new(),
             evicted: Vec::new(),
-            failed_parses: Vec::new(),
             cancel_reason: None,
+            undone_names: 0,
             spoken_tags: VecDeque::new(),
         }
     }
@@ -159,8 +160,8 @@ impl Backend {
         self.answered = false;
         self.mask = mask;
         self.replayable = false;
-        self.failed_parses.clear();
         self.cancel_reason = None;
+        self.undone_names = 0;
         self.spoken_tags.clear();
     }
 
@@ -176,9 +177,10 @@ impl Backend {
         self.spoken_tags.extend(tags);
     }
 
-    /// True if the server did not take a statement of the running unit.
-    pub fn has_failed(&self, id: StatementId) -> bool {
-        self.failed_parses.contains(&id)
+    /// How many of the unit's last changes of names never happened: a server
+    /// that skips does all up to a message and none behind it.
+    pub fn take_undone_names(&mut self) -> usize {
+        std::mem::take(&mut self.undone_names)
     }
 
     /// The session keeps the unit's bytes and can send them again, should a
@@ -209,9 +211,9 @@ impl Backend {
         }
     }
 
-    /// Names to close because others took their place.
+    /// Names to close: others took their place, or their plans are stale.
     pub fn take_evicted(&mut self) -> Option<StatementId> {
-        self.evicted.pop()
+        self.evicted.pop().or_else(|| self.stale.pop())
     }
 
     /// The plan of `id` no longer fits its table: before the next use it is
@@ -221,6 +223,11 @@ impl Backend {
         if !self.stale.contains(&id) {
             self.stale.push(id);
         }
+    }
+
+    /// True if `id` is on the server and must be closed first.
+    pub fn is_stale(&self, id: StatementId) -> bool {
+        self.stale.contains(&id)
     }
 
     /// True, once, if `id` is still prepared on the server although its plan
@@ -277,10 +284,12 @@ impl Backend {
                 | Expect::Describe
                 | Expect::Execute(_)
                 | Expect::Close
+                | Expect::OwnClose(_)
                 | Expect::OwnReply(_)
                 | Expect::OwnPrepare(_)
                 | Expect::FunctionCall
                 | Expect::Say(_)
+                | Expect::SayNamed(_)
                 | Expect::Refuse(_) => {
                     self.forget(&expect);
                     return;
@@ -334,10 +343,14 @@ impl Backend {
     /// An expectation will never be met: take back what was noted at its send.
     fn forget(&mut self, expect: &Expect) {
         match expect {
-            Expect::Parse(id) | Expect::OwnParse(id) | Expect::OwnPrepare(id) => {
+            Expect::Parse(id) => {
                 self.prepared.remove(*id);
-                self.failed_parses.push(*id);
+                self.undone_names += 1;
             }
+            Expect::SayNamed(_) => self.undone_names += 1,
+            Expect::OwnParse(id) | Expect::OwnPrepare(id) => self.prepared.remove(*id),
+            // Still there, and to be closed before the name is used again.
+            Expect::OwnClose(id) => self.stale.push(*id),
             Expect::ParseUnnamed => self.unnamed = None,
             Expect::Query(_)
             | Expect::OwnQuery(_)

@@ -45,7 +45,7 @@ use crate::types::{Access, Consistency, ShardId, SqlState};
 use effects::{Effects, Log, PortalEffects};
 use lazy::Lazy;
 use restore::Hidden;
-use statements::{Statements, Unnamed};
+use statements::{Prepared, Statements, Unnamed};
 
 /// What a session may use while it reads one piece of input.
 pub struct Env<'e> {
@@ -216,6 +216,9 @@ impl Holds {
     }
 }
 
+/// A name that a batch changed, and what it meant before.
+type Renamed = (Box<[u8]>, Option<Rc<Prepared>>);
+
 /// A bulk message of the client's that is passed as it comes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stream {
@@ -267,12 +270,17 @@ pub struct Session {
     unit_open: bool,
     /// The running unit may commit the transaction.
     commit_sent: bool,
+    /// The batch has bound a statement that a failed transaction accepts.
+    healed_in_batch: bool,
     /// The batch has bound a portal.
     bound_in_batch: bool,
     /// The running unit has sent an unnamed Parse.
     unnamed_sent: bool,
-    /// Names whose Parse the server has not confirmed.
-    unconfirmed: Vec<(Box<[u8]>, StatementId)>,
+    /// What names meant before the running batch changed them, in order.
+    renamed: Vec<Renamed>,
+    /// Settings that the server reported in the running unit, where no text
+    /// said so.
+    reported: Effects,
     /// The prepared statement that the running EXECUTE names.
     executed: Option<StatementId>,
     /// The running transaction has changed the schema.
@@ -313,9 +321,11 @@ impl Session {
             copy_pending: false,
             unit_open: false,
             commit_sent: false,
+            healed_in_batch: false,
             bound_in_batch: false,
             unnamed_sent: false,
-            unconfirmed: Vec::new(),
+            renamed: Vec::new(),
+            reported: Effects::new(),
             executed: None,
             schema_changed: false,
             statements_seen: 0,

@@ -26,6 +26,8 @@ pub enum Expect {
     Execute(Report),
     /// A client's Close of a portal.
     Close,
+    /// A Close of this statement by the router itself; its reply is swallowed.
+    OwnClose(StatementId),
     /// A request of the router's own within a batch; the reply with this tag
     /// is swallowed.
     OwnReply(u8),
@@ -38,6 +40,9 @@ pub enum Expect {
     Sync,
     /// Bytes that the router says when its turn comes.
     Say(Box<[u8]>),
+    /// The same, of a message that has changed the session's names: undone if
+    /// its turn never comes.
+    SayNamed(Box<[u8]>),
     /// A statement of the router's own that must fail; the client sees this
     /// error instead of the server's.
     Refuse(Box<Refusal>),

@@ -102,6 +102,10 @@ impl Backend {
     ) -> Result<Relayed, Fault> {
         let mut walk = Walk { input, run: 0, out };
         let mut at = self.pass_partial(input.len(), &mut walk);
+        if at > 0 && self.partial.left == 0 {
+            // A frame that came in parts is through.
+            self.say_what_is_due(at, &mut walk);
+        }
         while let Some(rest) = input.get(at..) {
             let Some(header) = decode_header(rest).map_err(Fault::Frame)? else { break };
             let end = at.saturating_add(HEADER_LEN).saturating_add(header.body_len);
@@ -184,6 +188,7 @@ impl Backend {
             tag::ERROR_RESPONSE => {
                 // Too large to hold: forwarded unread, as the failure that it is.
                 events.push(Event::Error { state: None, fatal: false });
+                self.fail_mask();
                 self.fail_batch();
                 return Ok(Verdict::Forward);
             }
@@ -216,15 +221,15 @@ impl Backend {
             Some(Expect::OwnParse(_)) => self.met_by(kind, tag::PARSE_COMPLETE, Verdict::Drop),
             Some(Expect::Bind(_)) => self.met_by(kind, tag::BIND_COMPLETE, Verdict::Forward),
             Some(Expect::Close) => self.met_by(kind, tag::CLOSE_COMPLETE, Verdict::Forward),
+            Some(Expect::OwnClose(_)) => self.met_by(kind, tag::CLOSE_COMPLETE, Verdict::Drop),
             Some(Expect::OwnReply(wanted)) => {
                 let wanted = *wanted;
                 self.met_by(kind, wanted, Verdict::Drop)
             }
             Some(Expect::OwnPrepare(_)) => self.met_by(kind, tag::COMMAND_COMPLETE, Verdict::Drop),
             // A Say never stands first: it is said as soon as it would.
-            Some(Expect::Sync | Expect::Refuse(_) | Expect::Say(_)) | None => {
-                Err(Fault::Unexpected(kind))
-            }
+            Some(Expect::Sync | Expect::Refuse(_) | Expect::Say(_) | Expect::SayNamed(_))
+            | None => Err(Fault::Unexpected(kind)),
         }
     }
 
@@ -302,6 +307,7 @@ impl Backend {
             Some(
                 Expect::OwnQuery(_)
                 | Expect::OwnParse(_)
+                | Expect::OwnClose(_)
                 | Expect::OwnReply(_)
                 | Expect::OwnPrepare(_)
                 | Expect::Refuse(_),
@@ -316,7 +322,8 @@ impl Backend {
                 | Expect::Close
                 | Expect::FunctionCall
                 | Expect::Sync
-                | Expect::Say(_),
+                | Expect::Say(_)
+                | Expect::SayNamed(_),
             )
             | None => Verdict::Forward,
         }
@@ -384,6 +391,7 @@ impl Backend {
             error_response(walk.out, &ErrorReport::error(QUERY_CANCELED, reason));
         }
         events.push(Event::Error { state, fatal });
+        self.fail_mask();
         self.answered = true;
         self.fail_batch();
         Ok(())
@@ -393,10 +401,16 @@ impl Backend {
     fn own_unit(&self) -> Option<OwnPurpose> {
         match self.queue.front()? {
             Expect::OwnQuery(purpose) => Some(*purpose),
-            Expect::OwnParse(_) | Expect::OwnReply(_) | Expect::OwnPrepare(_) => {
+            Expect::OwnParse(_)
+            | Expect::OwnClose(_)
+            | Expect::OwnReply(_)
+            | Expect::OwnPrepare(_) => {
                 self.queue.iter().find_map(|expect| match expect {
                     Expect::OwnQuery(OwnPurpose::Prepare) => Some(Some(OwnPurpose::Prepare)),
-                    Expect::OwnParse(_) | Expect::OwnReply(_) | Expect::OwnPrepare(_) => None,
+                    Expect::OwnParse(_)
+                    | Expect::OwnClose(_)
+                    | Expect::OwnReply(_)
+                    | Expect::OwnPrepare(_) => None,
                     // One of the client's: the error is its batch's.
                     Expect::OwnQuery(_)
                     | Expect::Query(_)
@@ -409,6 +423,7 @@ impl Backend {
                     | Expect::FunctionCall
                     | Expect::Sync
                     | Expect::Say(_)
+                    | Expect::SayNamed(_)
                     | Expect::Refuse(_) => Some(None),
                 })?
             }
@@ -422,6 +437,7 @@ impl Backend {
             | Expect::FunctionCall
             | Expect::Sync
             | Expect::Say(_)
+            | Expect::SayNamed(_)
             | Expect::Refuse(_) => None,
         }
     }
@@ -432,10 +448,18 @@ impl Backend {
         walk.say(at, &refusal.frame);
         self.answered = true;
         events.push(Event::Error { state: None, fatal: false });
+        self.fail_mask();
         match refusal.simple {
             // ReadyForQuery follows.
             SentAs::Query => self.queue.push_front(Expect::Query(Report::Nothing)),
             SentAs::Batch => self.fail_batch(),
+        }
+    }
+
+    /// The transaction that the unit runs beside fails with it.
+    const fn fail_mask(&mut self) {
+        if self.mask.is_some() {
+            self.mask = Some(TxStatus::Failed);
         }
     }
 
@@ -455,9 +479,11 @@ impl Backend {
                 | Expect::Describe
                 | Expect::Execute(_)
                 | Expect::Close
+                | Expect::OwnClose(_)
                 | Expect::OwnReply(_)
                 | Expect::OwnPrepare(_)
                 | Expect::Say(_)
+                | Expect::SayNamed(_)
                 | Expect::Refuse(_) => {
                     self.skipping = true;
                     if let Some(expect) = self.queue.pop_front() {
@@ -487,9 +513,11 @@ impl Backend {
                 | Expect::Describe
                 | Expect::Execute(_)
                 | Expect::Close
+                | Expect::OwnClose(_)
                 | Expect::OwnReply(_)
                 | Expect::OwnPrepare(_)
                 | Expect::Say(_)
+                | Expect::SayNamed(_)
                 | Expect::Refuse(_),
             )
             | None => return Err(Fault::Unexpected(tag::READY_FOR_QUERY)),
@@ -517,8 +545,8 @@ impl Backend {
     }
 
     fn say_what_is_due(&mut self, at: usize, walk: &mut Walk<'_>) {
-        while matches!(self.queue.front(), Some(Expect::Say(_))) {
-            if let Some(Expect::Say(bytes)) = self.queue.pop_front() {
+        while matches!(self.queue.front(), Some(Expect::Say(_) | Expect::SayNamed(_))) {
+            if let Some(Expect::Say(bytes) | Expect::SayNamed(bytes)) = self.queue.pop_front() {
                 walk.say(at, &bytes);
                 self.answered = true;
             }

@@ -17,7 +17,7 @@ use super::refusal::{
     Refused, UNDEFINED_OBJECT,
 };
 use super::restore;
-use super::simple::missing;
+use super::simple::{in_failed, missing};
 use super::{Step, Tx};
 
 /// A statement of an extended batch that the router answers.
@@ -229,9 +229,10 @@ impl Feed<'_, '_> {
         template: &Template,
     ) -> Result<Answer, Refused> {
         if let TxEffect::None = facts.tx
-            && let Some(refused) = self.refuse_in_failed()
+            && (self.is_backend_failed() || self.refuse_in_failed().is_some())
+            && facts.kind != Kind::Empty
         {
-            return Err(refused);
+            return Err(in_failed());
         }
         match &facts.tx {
             TxEffect::None => {}

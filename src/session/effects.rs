@@ -69,6 +69,8 @@ pub(super) struct Demands {
     pub(super) holds: Holds,
     pub(super) dirty: bool,
     pub(super) copy_in: bool,
+    /// The command tag that the client reads instead of the server's.
+    pub(super) spoken: Option<&'static str>,
 }
 
 /// Where the statement runs, as far as it matters here.

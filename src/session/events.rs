@@ -61,6 +61,7 @@ impl Session {
                     self.phase = Phase::Idle;
                     self.unit_open = false;
                     self.effects.clear();
+                    self.settle_names(env.backend);
                     after = After::Replay;
                 }
                 Event::OwnFailed(purpose, frame) => self.on_own_failed(purpose, frame, &mut env),
@@ -104,8 +105,8 @@ impl Session {
         self.copy_pending = false;
         self.executed = None;
         self.effects.clear();
-        if !self.unconfirmed.is_empty() {
-            self.drop_unconfirmed(env.backend);
+        if !self.renamed.is_empty() {
+            self.settle_names(env.backend);
         }
         if status == TxStatus::Idle && !self.outside {
             if !self.log.is_empty() {
@@ -125,19 +126,27 @@ impl Session {
                 env.registry.retire_all();
             }
         }
+        if !self.reported.is_empty() {
+            self.note_reported(status, env);
+        }
         self.outside = false;
         self.failed = false;
     }
 
-    /// Names whose Parse failed do not exist.
-    fn drop_unconfirmed(&mut self, backend: &mut Backend) {
-        for (name, id) in self.unconfirmed.drain(..) {
-            if !backend.has_failed(id) {
-                if let Some(prepared) = self.statements.find(&name) {
-                    prepared.note_taken();
+    /// Takes back what the batch did to names behind its failure.
+    fn settle_names(&mut self, backend: &mut Backend) {
+        for _ in 0..backend.take_undone_names() {
+            match self.renamed.pop() {
+                Some((name, Some(before))) => self.statements.insert(&name, before),
+                Some((name, None)) => {
+                    self.statements.remove(&name);
                 }
-            } else {
-                self.statements.remove(&name);
+                None => break,
+            }
+        }
+        for (name, _) in self.renamed.drain(..) {
+            if let Some(prepared) = self.statements.find(&name) {
+                prepared.note_taken();
             }
         }
     }
@@ -153,7 +162,10 @@ impl Session {
         }
         for effect in effects {
             match effect {
-                Effect::Prepare(name, prepared) => self.statements.insert(&name, prepared),
+                Effect::Prepare(name, prepared) => {
+                    env.backend.note_prepared(prepared.id);
+                    self.statements.insert(&name, prepared);
+                }
                 Effect::Discarded => {
                     let defaults = env.interner.intern(SettingsSet::default());
                     env.backend.reset_done(defaults);
@@ -192,7 +204,17 @@ impl Session {
     /// set is noted like the client's own SET.
     fn on_parameter(&mut self, name: Box<str>, value: Box<str>) {
         if !FIXED_PARAMETERS.contains(&&*name) {
-            self.log.push(Effect::Set(name, Setting::Flat(value)));
+            self.reported.push(Effect::Set(name, Setting::Flat(value)));
+        }
+    }
+
+    /// Reports say how things stand at the end of a unit, whatever failed in it.
+    fn note_reported(&mut self, status: TxStatus, env: &mut EventEnv<'_>) {
+        for effect in self.reported.drain(..) {
+            self.log.push(effect);
+        }
+        if status == TxStatus::Idle {
+            self.apply_log(env);
         }
     }
 
@@ -211,6 +233,11 @@ impl Session {
 
     fn on_error(&mut self, state: Option<SqlState>, env: &mut EventEnv<'_>) {
         self.failed = true;
+        if self.outside
+            && let Tx::Lazy(lazy) = &mut self.tx
+        {
+            lazy.fail();
+        }
         if let Some(id) = self.executed.take()
             && state == Some(NOT_SUPPORTED)
         {
@@ -263,6 +290,7 @@ impl Session {
         match purpose {
             OwnPurpose::Begin => return,
             OwnPurpose::Describe => {
+                self.settle_names(env.backend);
                 self.unit_open = false;
                 self.phase = if self.failed { Phase::Skip } else { Phase::Batch };
                 return;
@@ -414,7 +442,7 @@ impl Session {
         self.effects.clear();
         self.log.clear();
         self.portals.clear();
-        self.unconfirmed.clear();
+        self.renamed.clear();
         self.pending = super::place::Pending::default();
         self.everywhere = None;
         self.outside = false;

@@ -13,7 +13,7 @@ use crate::protocol::encode;
 use crate::protocol::frontend::{Bind, Close, Describe, Execute, Parse, Target};
 use crate::protocol::tag::frontend as tag;
 use crate::route::{Params, Template};
-use crate::sql::statement::TxEffect;
+use crate::sql::statement::{Kind, TxEffect};
 
 use super::answer::LocalStatement;
 use super::effects::{PortalEffects, demands};
@@ -24,6 +24,7 @@ use super::place::Place;
 use super::refusal::{LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused};
 use super::restore::{self, Discard};
 use super::simple::{duplicate, in_failed, too_many};
+use super::statements::Prepared;
 use super::values::BoundParams;
 use super::{Phase, Step, Tx};
 
@@ -125,9 +126,18 @@ impl Feed<'_, '_> {
             Err(refused) => return self.refuse_message(&refused, end),
         };
         let local = self.is_local_text(&template);
+        if self.is_backend_failed()
+            && (local || !parse.name.is_empty())
+            && !may_follow_failure(&template)
+        {
+            // Not asked of the server: it may have the statement already, and
+            // would say so of a name that is not the client's.
+            return self.refuse_message(&in_failed(), end);
+        }
         // RESET of a setting that the client gave at startup is another
         // statement on a server.
-        let restoring = self.restoring(parse.query, &template, Discard::AsItStands);
+        let written = parse.query;
+        let restoring = self.restoring(written, &template, Discard::AsItStands);
         let parse = match &restoring {
             Some(restoring) => parse.with_query(&restoring.sql),
             None => parse,
@@ -155,18 +165,17 @@ impl Feed<'_, '_> {
             return None;
         }
         let literals = self.env.planner.literals().clone();
-        let prepared = self.env.registry.intern(&parse, &self.s.settings, made, literals);
+        let inner = restoring.is_some().then_some(written);
+        let prepared = self.env.registry.intern(&parse, inner, &self.s.settings, made, literals);
         self.s.statements.insert(parse.name, Rc::clone(&prepared));
         self.consume(end);
-        if local || self.env.backend.is_none() {
-            self.say(PARSE_COMPLETE);
+        let asked =
+            !local && self.backend().is_some_and(|backend| !backend.has_prepared(prepared.id));
+        if !asked {
+            self.say_renamed(PARSE_COMPLETE, parse.name, None);
             return None;
         }
-        if self.backend().is_some_and(|backend| backend.has_prepared(prepared.id)) {
-            self.say(PARSE_COMPLETE);
-            return None;
-        }
-        self.s.unconfirmed.push((parse.name.into(), prepared.id));
+        self.s.renamed.push((parse.name.into(), None));
         self.send_parse(&prepared, Expect::Parse(prepared.id));
         None
     }
@@ -177,12 +186,8 @@ impl Feed<'_, '_> {
         {
             return Some(refused);
         }
-        if !parse.name.is_empty() && self.is_backend_failed() && !is_transaction_end(parse.query) {
-            // Not asked of the server: it may have the statement already, and
-            // would say so of a name that is not the client's.
-            return Some(in_failed());
-        }
-        if !parse.name.is_empty() && self.s.statements.find(parse.name).is_some() {
+        let failed = self.is_backend_failed() && !is_transaction_end(parse.query);
+        if !failed && !parse.name.is_empty() && self.s.statements.find(parse.name).is_some() {
             return Some(duplicate(&String::from_utf8_lossy(parse.name)));
         }
         let max = self.s.limits.statements_max;
@@ -219,6 +224,20 @@ impl Feed<'_, '_> {
             Err(refused) => return self.refuse_message(&refused, end),
         };
         if self.is_local_text(&template) {
+            if self.is_backend_failed() && !may_follow_failure(&template) {
+                return self.refuse_message(&in_failed(), end);
+            }
+            if bind.count() > 0 {
+                let refused = Refused::new(
+                    PROTOCOL_VIOLATION,
+                    format!(
+                        "bind message supplies {} parameters, but prepared statement \"{}\" requires 0",
+                        bind.count(),
+                        String::from_utf8_lossy(bind.statement()),
+                    ),
+                );
+                return self.refuse_message(&refused, end);
+            }
             self.consume(end);
             let local = LocalStatement::new(self.text_of(&named), template);
             let portal = PortalEffects { local: Some(Rc::new(local)), ..PortalEffects::default() };
@@ -311,6 +330,7 @@ impl Feed<'_, '_> {
         let mut portal = PortalEffects::default();
         for facts in template.statements() {
             self.s.commit_sent |= matches!(facts.tx, TxEffect::Commit { .. });
+            self.s.healed_in_batch |= facts.kind != Kind::Empty && may_follow_failure(template);
             let demand = demands(facts, &text, Some(bind), self.situation())?;
             self.hold_and_mark(demand.holds, demand.dirty);
             portal.effects.extend(demand.effects);
@@ -329,7 +349,7 @@ impl Feed<'_, '_> {
     ) -> Result<crate::route::Route, Refused> {
         let map = self.map();
         let located = match named {
-            Named::Shared(p) => template.locate(&p.text, &p.literals, Some(params), map),
+            Named::Shared(p) => template.locate(p.statement(), &p.literals, Some(params), map),
             Named::Unnamed(..) => {
                 let unnamed = &self.s.unnamed;
                 template.locate(&unnamed.text, &unnamed.literals, Some(params), map)
@@ -465,16 +485,17 @@ impl Feed<'_, '_> {
         if close.kind == Target::Statement {
             // The name is the client's; the backends' statement stays for
             // whoever has the same text.
+            let before = self.s.statements.take(close.name);
             if close.name.is_empty() {
                 self.s.unnamed.forget();
-            } else if !self.s.statements.remove(close.name)
-                && self.server_may_know()
-                && self.env.backend.is_some()
-            {
+            } else if before.is_none() && self.server_may_know() && self.env.backend.is_some() {
                 return self.forward_expecting(Expect::Close, close.name, end);
             }
             self.consume(end);
-            self.say(CLOSE_COMPLETE);
+            match before {
+                Some(before) => self.say_renamed(CLOSE_COMPLETE, close.name, Some(before)),
+                None => self.say(CLOSE_COMPLETE),
+            }
             return None;
         }
         let local = self.s.portals.remove(close.name).is_some_and(|p| p.local.is_some());
@@ -511,11 +532,11 @@ impl Feed<'_, '_> {
         None
     }
 
-    fn on_sync(&mut self, body: &[u8], end: usize) -> Option<Step> {
-        if !body.is_empty() {
-            return self.on_malformed_sync(end);
-        }
+    pub(super) fn on_sync(&mut self, body: &[u8], end: usize) -> Option<Step> {
         if self.env.backend.is_none() {
+            if !body.is_empty() {
+                return self.on_malformed_sync(end);
+            }
             self.consume(end);
             self.s.phase = Phase::Idle;
             self.end_local_batch();
@@ -534,28 +555,16 @@ impl Feed<'_, '_> {
         Some(Step::Await)
     }
 
-    /// A Sync with a body ends the batch as a Sync does, and fails it. A batch
-    /// that has failed already is not told twice.
+    /// A Sync with a body ends a batch without a backend, and fails it.
     fn on_malformed_sync(&mut self, end: usize) -> Option<Step> {
         let refused = Refused::new(PROTOCOL_VIOLATION, "invalid message format");
         self.consume(end);
-        if self.env.backend.is_none() {
-            self.fail_lazy();
-            self.env.to_client.extend_from_slice(&refused.frame());
-            self.s.phase = Phase::Idle;
-            self.end_local_batch();
-            self.say_ready();
-            return None;
-        }
-        if self.env.backend.as_ref().is_some_and(|(backend, _)| !backend.is_skipping()) {
-            self.s.failed = true;
-            self.send_refusal(refused.frame().into(), SentAs::Batch);
-        }
-        self.inject(|out| {
-            encode::sync(out);
-            Ok::<(), ()>(())
-        });
-        self.await_sync()
+        self.fail_lazy();
+        self.env.to_client.extend_from_slice(&refused.frame());
+        self.s.phase = Phase::Idle;
+        self.end_local_batch();
+        self.say_ready();
+        None
     }
 
     /// A batch that the router answered alone is over.
@@ -575,6 +584,19 @@ impl Feed<'_, '_> {
             && !backend.owes_nothing()
         {
             backend.push(Expect::Say(frame.into()));
+            return;
+        }
+        self.env.to_client.extend_from_slice(frame);
+    }
+
+    /// The same of a message that has changed what `name` means; `before` is
+    /// what it meant.
+    fn say_renamed(&mut self, frame: &[u8], name: &[u8], before: Option<Rc<Prepared>>) {
+        if let Some((backend, _)) = &mut self.env.backend
+            && !backend.owes_nothing()
+        {
+            backend.push(Expect::SayNamed(frame.into()));
+            self.s.renamed.push((name.into(), before));
             return;
         }
         self.env.to_client.extend_from_slice(frame);
@@ -613,6 +635,22 @@ impl Feed<'_, '_> {
 }
 
 /// True for the statements that a failed transaction accepts.
+fn may_follow_failure(template: &Template) -> bool {
+    template.statements().iter().all(|facts| match &facts.tx {
+        TxEffect::Commit { .. } | TxEffect::Rollback { .. } | TxEffect::RollbackTo { .. } => true,
+        TxEffect::PrepareTransaction => true,
+        TxEffect::None => facts.kind == Kind::Empty,
+        TxEffect::Begin(_)
+        | TxEffect::Savepoint { .. }
+        | TxEffect::Release { .. }
+        | TxEffect::SetTransaction { .. }
+        | TxEffect::SetConstraints
+        | TxEffect::CommitPrepared
+        | TxEffect::RollbackPrepared => false,
+    })
+}
+
+/// The same by its first word, of a text that is not planned yet.
 fn is_transaction_end(text: &[u8]) -> bool {
     let word: Vec<u8> = text
         .iter()
@@ -621,7 +659,8 @@ fn is_transaction_end(text: &[u8]) -> bool {
         .map(u8::to_ascii_uppercase)
         .take(8)
         .collect();
-    matches!(word.as_slice(), b"ROLLBACK" | b"COMMIT" | b"END" | b"ABORT")
+    text.trim_ascii().is_empty()
+        || matches!(word.as_slice(), b"ROLLBACK" | b"COMMIT" | b"END" | b"ABORT")
 }
 
 const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];

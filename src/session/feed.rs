@@ -181,10 +181,8 @@ impl Feed<'_, '_> {
                 self.on_extended(kind, body, end)
             }
             tag::SYNC => {
-                self.consume(end);
-                self.s.phase = Phase::Idle;
-                self.say_ready();
-                None
+                self.s.phase = Phase::Batch;
+                self.on_sync(body, end)
             }
             tag::TERMINATE => {
                 self.consume(end);
@@ -320,9 +318,11 @@ impl Feed<'_, '_> {
         self.env.backend.as_ref().is_some_and(|(b, _)| b.status() != TxStatus::Idle)
     }
 
-    /// True if the backend is in a transaction that has failed.
+    /// True if the backend is in a transaction that has failed, as far as one
+    /// can know before the batch at hand is answered.
     pub(super) fn is_backend_failed(&self) -> bool {
-        self.env.backend.as_ref().is_some_and(|(b, _)| b.status() == TxStatus::Failed)
+        !(self.s.unit_open && self.s.healed_in_batch)
+            && self.env.backend.as_ref().is_some_and(|(b, _)| b.status() == TxStatus::Failed)
     }
 
     pub(super) fn situation(&self) -> Situation {

@@ -57,14 +57,16 @@ impl Feed<'_, '_> {
                 return self.look_at_partial(header.tag, input.get(body_at..), &parsed);
             };
             let found = match header.tag {
-                tag::PARSE => {
-                    let Some(one) = self.read_parse(body) else { return Ahead::Local };
-                    let known = !one.parse.name.is_empty()
-                        && self.env.registry.is_taken(&one.parse, &self.s.settings);
-                    describes |= !known && !self.is_local_text(&one.template);
-                    parsed.push(one);
-                    None
-                }
+                tag::PARSE => match self.read_parse(body) {
+                    None => Some(Ahead::Local),
+                    Some(one) => {
+                        let known = !one.parse.name.is_empty()
+                            && self.env.registry.is_taken(&one.parse, &self.s.settings);
+                        describes |= !known && !self.is_local_text(&one.template);
+                        parsed.push(one);
+                        None
+                    }
+                },
                 tag::BIND => match Bind::decode(body) {
                     Ok(bind) => self.look_at_bind(&bind, &parsed),
                     Err(_) => Some(Ahead::Local),
@@ -73,13 +75,16 @@ impl Feed<'_, '_> {
                     describes |= self.describes_statement(body);
                     None
                 }
-                tag::SYNC | tag::FLUSH => {
+                tag::SYNC | tag::FLUSH | tag::QUERY | tag::FUNCTION_CALL | tag::TERMINATE => {
                     Some(if describes { self.describing(&parsed) } else { Ahead::Local })
                 }
                 _ => None,
             };
-            if let Some(found) = found {
-                return found;
+            match found {
+                // What was parsed before is still a server's to judge.
+                Some(Ahead::Local) if describes => return self.describing(&parsed),
+                Some(found) => return found,
+                None => {}
             }
             at = end;
         }

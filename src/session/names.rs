@@ -41,7 +41,7 @@ impl Feed<'_, '_> {
         let text: Box<[u8]> = match named {
             Named::Shared(prepared) => match prepared.template(serial) {
                 Some(template) => return Ok(template),
-                None => prepared.text.clone(),
+                None => prepared.statement().into(),
             },
             Named::Unnamed(_, template) => match &self.s.unnamed.template {
                 Some((made, _)) if *made == serial => return Ok(Rc::clone(template)),
@@ -63,7 +63,7 @@ impl Feed<'_, '_> {
 
     pub(super) fn text_of(&self, named: &Named) -> Box<[u8]> {
         match named {
-            Named::Shared(prepared) => prepared.text.clone(),
+            Named::Shared(prepared) => prepared.statement().into(),
             Named::Unnamed(..) => self.s.unnamed.text.as_slice().into(),
         }
     }
@@ -138,7 +138,7 @@ impl Feed<'_, '_> {
         let name = backend_name(id, &mut buffer);
         self.inject(|out| encode::close(out, Target::Statement, name));
         if let Some(backend) = self.backend() {
-            backend.push(Expect::OwnReply(reply::CLOSE_COMPLETE));
+            backend.push(Expect::OwnClose(id));
         }
     }
 

@@ -3,15 +3,17 @@
 
 use std::rc::Rc;
 
-use crate::backend::{Expect, NAME_LEN, OwnPurpose, Report, backend_name};
+use crate::backend::{Expect, NAME_LEN, OwnPurpose, Report, StatementId, backend_name};
 use crate::protocol::encode;
 use crate::route::Template;
 use crate::sql::statement::{Facts, SessionEffect, Span};
 
-use super::effects::Effect;
+use super::effects::{Demands, Effect, demands};
 use super::feed::Feed;
+use super::names::Named;
 use super::refusal::{NOT_SUPPORTED, Refused};
-use super::simple::{duplicate, missing, too_many};
+use super::restore;
+use super::simple::{duplicate, in_failed, missing, too_many};
 use super::statements::Prepared;
 use super::{Phase, Step};
 
@@ -21,6 +23,8 @@ struct Rewritten {
     sql: Vec<u8>,
     /// The name comes into being with it.
     new_name: Option<Box<[u8]>>,
+    /// What its execution does to the session.
+    demand: Demands,
 }
 
 impl Feed<'_, '_> {
@@ -33,6 +37,9 @@ impl Feed<'_, '_> {
         placed: bool,
         end: usize,
     ) -> Option<Step> {
+        if self.is_backend_failed() {
+            return self.refuse_simple(&in_failed(), end);
+        }
         let rewritten = match self.rewrite_prepared(text, &template, facts) {
             Ok(rewritten) => rewritten,
             Err(refused) => return self.refuse_simple(&refused, end),
@@ -44,10 +51,10 @@ impl Feed<'_, '_> {
             self.s.pending.keep(template);
             return Some(step);
         }
-        let Rewritten { prepared, sql, new_name } = rewritten;
+        let Rewritten { prepared, sql, new_name, demand } = rewritten;
         let here = self.backend().is_some_and(|backend| backend.has_prepared(prepared.id));
         match (&new_name, here) {
-            (Some(name), true) if !self.is_backend_failed() => {
+            (Some(name), true) => {
                 // The backend has it from another client or an earlier time.
                 self.consume(end);
                 self.s.pending.clear();
@@ -56,28 +63,34 @@ impl Feed<'_, '_> {
                 self.say_ready();
                 return None;
             }
-            (None, false) => {
+            (Some(_), false) if !self.is_stale(prepared.id) => {}
+            (_, false) => {
                 self.s.pending.keep(template);
                 return Some(self.prepare_first(&prepared));
             }
-            (Some(_), true | false) | (None, true) => {}
+            (None, true) => {}
         }
-        let effect = new_name.map(|name| Effect::Prepare(name, Rc::clone(&prepared)));
+        let is_new = new_name.is_some();
+        let made = new_name.map(|name| Effect::Prepare(name, Rc::clone(&prepared)));
+        let effects = demand.effects.into_iter().chain(made).collect();
+        self.hold_and_mark(demand.holds, demand.dirty);
         self.begin_unit();
         if let Some(backend) = self.backend() {
-            if effect.is_some() {
-                backend.note_prepared(prepared.id);
-            }
+            backend.speak_tags([demand.spoken]);
             backend.push(Expect::Query(Report::Tag));
         }
-        self.s.executed = effect.is_none().then_some(prepared.id);
-        self.s.effects.push_back(effect.into_iter().collect());
+        self.s.executed = (!is_new).then_some(prepared.id);
+        self.s.effects.push_back(effects);
         self.s.statements_seen += 1;
         self.s.phase = Phase::Await;
         self.consume(end);
         let sent = self.inject(|out| encode::query(out, &sql));
         debug_assert!(sent, "a rewritten statement is as long as its text and a name");
         Some(Step::Await)
+    }
+
+    fn is_stale(&mut self, id: StatementId) -> bool {
+        self.backend().is_some_and(|backend| backend.is_stale(id))
     }
 
     /// Prepares a statement ahead of its EXECUTE, which waits for it.
@@ -109,18 +122,26 @@ impl Feed<'_, '_> {
             .hint("use the driver's own prepared statements (protocol level), which are"));
         }
         match &facts.effect {
-            SessionEffect::Prepare { name, name_span, .. } => {
+            SessionEffect::Prepare { name, name_span, statement, .. } => {
                 if self.s.statements.find(name.as_bytes()).is_some() {
                     return Err(duplicate(name));
                 }
                 if self.s.statements.len() >= self.s.limits.statements_max {
                     return Err(too_many(self.s.limits.statements_max));
                 }
-                let made = (self.map_serial(), Rc::clone(template));
+                let inner = statement.of(text);
                 let around = around(text, *name_span);
-                let prepared = self.env.registry.intern_sql(around, &self.s.settings, made);
+                let made = match self.plan(inner)? {
+                    Some(inner) => (self.map_serial(), inner),
+                    None => (self.map_serial(), Rc::clone(template)),
+                };
+                let literals = self.env.planner.literals().clone();
+                let settings = &self.s.settings;
+                let prepared =
+                    self.env.registry.intern_sql(around, inner, settings, made, literals);
                 let sql = prepared.text.to_vec();
-                Ok(Rewritten { prepared, sql, new_name: Some(name.as_bytes().into()) })
+                let new_name = Some(name.as_bytes().into());
+                Ok(Rewritten { prepared, sql, new_name, demand: Demands::default() })
             }
             SessionEffect::Execute { name, name_span, .. } => {
                 let Some(prepared) = self.s.statements.find(name.as_bytes()) else {
@@ -131,10 +152,20 @@ impl Feed<'_, '_> {
                 let own = backend_name(prepared.id, &mut buffer);
                 let (head, tail) = around(text, *name_span);
                 let sql = [head, own, tail].concat();
-                Ok(Rewritten { prepared, sql, new_name: None })
+                let demand = self.demands_of(&prepared)?;
+                Ok(Rewritten { prepared, sql, new_name: None, demand })
             }
             _ => Err(Refused::new(NOT_SUPPORTED, "not a prepared statement")),
         }
+    }
+
+    /// What an EXECUTE does to the session: what its statement does.
+    fn demands_of(&mut self, prepared: &Rc<Prepared>) -> Result<Demands, Refused> {
+        let template = self.template_of(&Named::Shared(Rc::clone(prepared)))?;
+        let [facts] = template.statements() else { return Ok(Demands::default()) };
+        let mut demand = demands(facts, prepared.statement(), None, self.situation())?;
+        demand.spoken = restore::replacement(facts, &self.s.startup).map(|(_, tag)| tag);
+        Ok(demand)
     }
 }
 

@@ -129,6 +129,7 @@ impl Feed<'_, '_> {
         self.s.commit_sent = false;
         self.s.failed = false;
         self.s.copy_pending = false;
+        self.s.healed_in_batch = false;
         self.s.bound_in_batch = false;
         self.s.unnamed_sent = false;
         let mask = outside.then_some(TxStatus::InTransaction);

@@ -21,6 +21,9 @@ pub struct Prepared {
     /// The text; for one made by SQL's PREPARE, the whole PREPARE under the
     /// backends' name.
     pub text: Box<[u8]>,
+    /// The statement itself, where `text` is another: what stands behind the
+    /// AS of a PREPARE, or what the client wrote where the router rewrote it.
+    inner: Option<Box<[u8]>>,
     /// Parameter types as Parse carries them.
     pub raw_types: Box<[u8]>,
     /// The text's constants.
@@ -44,6 +47,11 @@ pub enum Origin {
 }
 
 impl Prepared {
+    /// The statement that its execution runs.
+    pub fn statement(&self) -> &[u8] {
+        self.inner.as_deref().unwrap_or(&self.text)
+    }
+
     /// The template, if it was made under the map with this serial.
     pub fn template(&self, serial: u64) -> Option<Rc<Template>> {
         let slot = self.template.borrow();
@@ -78,10 +86,12 @@ pub struct StatementRegistry {
 }
 
 impl StatementRegistry {
-    /// The shared statement of a Parse message under these settings.
+    /// The shared statement of a Parse message under these settings; `inner`
+    /// is what the client wrote, if that is not the message's text.
     pub fn intern(
         &mut self,
         parse: &Parse<'_>,
+        inner: Option<&[u8]>,
         settings: &SettingsSet,
         template: (u64, Rc<Template>),
         literals: Literals,
@@ -92,7 +102,9 @@ impl StatementRegistry {
             origin: Origin::Parse,
             context: context_of(settings),
         };
-        self.find_or_add(identity, template, literals, |_| parse.query.into())
+        self.find_or_add(identity, template, literals, |_| {
+            (parse.query.into(), inner.map(Into::into))
+        })
     }
 
     /// True if a server has taken the same statement under the same settings.
@@ -107,12 +119,14 @@ impl StatementRegistry {
     }
 
     /// The shared statement of a PREPARE in SQL: `text` with the name spliced
-    /// in between `head` and `tail`.
+    /// in between `head` and `tail`, and what stands behind its AS.
     pub fn intern_sql(
         &mut self,
         (head, tail): (&[u8], &[u8]),
+        inner: &[u8],
         settings: &SettingsSet,
         template: (u64, Rc<Template>),
+        literals: Literals,
     ) -> Rc<Prepared> {
         let identity = Identity {
             text: [head, b"\0", tail].concat().into(),
@@ -120,10 +134,10 @@ impl StatementRegistry {
             origin: Origin::Sql,
             context: context_of(settings),
         };
-        self.find_or_add(identity, template, Literals::default(), |id| {
+        self.find_or_add(identity, template, literals, |id| {
             let mut buffer = [0; crate::backend::NAME_LEN];
             let name = crate::backend::backend_name(id, &mut buffer);
-            [head, name, tail].concat().into()
+            ([head, name, tail].concat().into(), Some(inner.into()))
         })
     }
 
@@ -132,7 +146,7 @@ impl StatementRegistry {
         identity: Identity,
         template: (u64, Rc<Template>),
         literals: Literals,
-        text: impl FnOnce(StatementId) -> Box<[u8]>,
+        texts: impl FnOnce(StatementId) -> (Box<[u8]>, Option<Box<[u8]>>),
     ) -> Rc<Prepared> {
         if let Some(shared) = self.known.get(&identity) {
             return Rc::clone(shared);
@@ -142,9 +156,11 @@ impl StatementRegistry {
         }
         self.newest += 1;
         let id = StatementId::new(self.newest);
+        let (text, inner) = texts(id);
         let shared = Rc::new(Prepared {
             id,
-            text: text(id),
+            text,
+            inner,
             raw_types: identity.raw_types.clone(),
             literals,
             taken: Cell::new(false),
@@ -204,6 +220,11 @@ impl Statements {
     /// Notes a name.
     pub(super) fn insert(&mut self, name: &[u8], prepared: Rc<Prepared>) {
         self.names.insert(name.into(), prepared);
+    }
+
+    /// Forgets a name; what it meant.
+    pub(super) fn take(&mut self, name: &[u8]) -> Option<Rc<Prepared>> {
+        self.names.remove(name)
     }
 
     /// Forgets a name; true if there was one.
