@@ -59,15 +59,7 @@ fn text_of(explanation: &Explanation) -> String {
         if explanation.replica_ok { "may serve, if the level of reads allows it" } else { "never" },
     );
     for key in &explanation.keys {
-        out.push_str(&format!(
-            "\nkey:     {} ({}) in slot {} of {} on {}{}",
-            key.value,
-            key.place,
-            key.slot,
-            key.keyspace,
-            key.shard,
-            if key.pinned { ", pinned" } else { "" }
-        ));
+        out.push_str(&format!("\nkey:     {key}"));
     }
     out
 }

@@ -3,6 +3,8 @@
 //! It plans anew, without a cache, and says for each key which slot and which
 //! shard it belongs to. Key values are shown: whoever asks has just given them.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::shardmap::Map;
@@ -51,6 +53,14 @@ pub struct ExplainedKey {
     pub pinned: bool,
     /// The owning shard's name.
     pub shard: String,
+}
+
+impl fmt::Display for ExplainedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { keyspace, place, value, slot, pinned, shard } = self;
+        let pinned = if *pinned { ", pinned" } else { "" };
+        write!(f, "{value} ({place}) in slot {slot} of {keyspace} on {shard}{pinned}")
+    }
 }
 
 /// A refusal, as the client would see it.

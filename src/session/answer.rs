@@ -5,9 +5,9 @@
 use std::rc::Rc;
 
 use crate::protocol::encode::{self, Column};
-use crate::route::{Route, RouterCommand, Targets, Template};
+use crate::route::{ExplainedKey, Route, RouterCommand, Targets, Template, World, explain_in};
 use crate::sql::statement::{Facts, Kind, SessionEffect, TxEffect, TxModes};
-use crate::types::{Consistency, SqlState};
+use crate::types::{Access, Consistency, SqlState};
 
 use super::effects::demands;
 use super::feed::Feed;
@@ -429,7 +429,12 @@ impl Feed<'_, '_> {
         if let Targets::Several(several) = &route.targets {
             return Err(super::feed::refuse_route(&several.why));
         }
-        let rows = self.explain_rows(&template, &route);
+        let keys = {
+            let map = self.shared_map();
+            let world = World { map: &map, search_path: &self.s.search_path };
+            explain_in(&world, statement, None).keys
+        };
+        let rows = self.explain_rows(&template, &route, &keys);
         Ok(Answer {
             columns: EXPLAIN_COLUMNS,
             rows,
@@ -438,7 +443,12 @@ impl Feed<'_, '_> {
         })
     }
 
-    fn explain_rows(&self, template: &Template, route: &Route) -> Vec<Vec<String>> {
+    fn explain_rows(
+        &self,
+        template: &Template,
+        route: &Route,
+        keys: &[ExplainedKey],
+    ) -> Vec<Vec<String>> {
         let map = self.map();
         let name = |id| map.shard(id).map_or("?", |shard| &*shard.name).to_owned();
         let targets = match &route.targets {
@@ -464,7 +474,10 @@ impl Feed<'_, '_> {
             | Targets::Router(_) => map.home(),
         };
         let level = self.s.consistency.unwrap_or(self.env.consistency);
-        let node = if !template.replica_ok() {
+        let writes = template.access() == Access::Write;
+        let node = if writes {
+            "primary: it writes, locks or may do so".to_owned()
+        } else if !template.replica_ok() {
             "primary: only reads of the map's tables with known functions go to replicas".to_owned()
         } else if self.situation().in_transaction {
             "primary: inside a transaction".to_owned()
@@ -472,18 +485,17 @@ impl Feed<'_, '_> {
             (self.env.choose)(shard, level)
         };
         let access = match template.access() {
-            crate::types::Access::Read => "read",
-            crate::types::Access::Write => "write",
+            Access::Read => "read",
+            Access::Write => "write",
         };
-        [
-            ("targets", targets),
-            ("reason", route.reason.to_string()),
+        let mut facts = vec![("targets", targets), ("reason", route.reason.to_string())];
+        facts.extend(keys.iter().map(|key| ("key", key.to_string())));
+        facts.extend([
             ("access", access.to_owned()),
             ("node", node),
             ("epoch", map.epoch().number().to_string()),
-        ]
-        .map(|(what, value)| vec![what.to_owned(), value])
-        .to_vec()
+        ]);
+        facts.into_iter().map(|(what, value)| vec![what.to_owned(), value]).collect()
     }
 }
 
