@@ -14,10 +14,10 @@ use super::feed::Feed;
 use super::lazy::Lazy;
 use super::refusal::{
     ACTIVE_TRANSACTION, INVALID_VALUE, LIMIT_EXCEEDED, NO_SAVEPOINT, NO_TRANSACTION, NOT_SUPPORTED,
-    Refused, UNDEFINED_OBJECT,
+    Refused, UNDEFINED_OBJECT, in_failed_transaction,
 };
 use super::restore;
-use super::simple::{in_failed, missing};
+use super::simple::missing;
 use super::{Step, Tx};
 
 /// A statement of an extended batch that the router answers.
@@ -232,7 +232,7 @@ impl Feed<'_, '_> {
             && (self.is_backend_failed() || self.refuse_in_failed().is_some())
             && facts.kind != Kind::Empty
         {
-            return Err(in_failed());
+            return Err(in_failed_transaction());
         }
         match &facts.tx {
             TxEffect::None => {}

@@ -247,6 +247,11 @@ impl Session {
             env.registry.retire(id);
         }
         self.effects.clear();
+        if self.outside
+            && let Tx::Lazy(lazy) = &mut self.tx
+        {
+            lazy.fail();
+        }
         if env.backend.unnamed().is_none() && self.unnamed_sent {
             self.unnamed.forget();
         }
@@ -508,12 +513,12 @@ fn with_place(frame: &[u8], at: &str, done: &[&str]) -> Box<[u8]> {
     let Some(state) = fields.code() else { return frame.into() };
     let mut refused = Refused::new(state, text(b'M').unwrap_or_default());
     let before = if done.is_empty() {
-        "no shard has run it".to_owned()
+        "done nowhere".to_owned()
     } else {
         format!("already done on: {}", done.join(", "))
     };
-    let own = text(b'D').map(|detail| format!("{detail} ")).unwrap_or_default();
-    refused.detail = Some(format!("{own}(failed on shard {at}; {before})"));
+    let own = text(b'D').map(|detail| format!("{detail}\n")).unwrap_or_default();
+    refused.detail = Some(format!("{own}failed on {at}; {before}"));
     refused.hint = text(b'H');
     refused.frame().into()
 }

@@ -21,9 +21,11 @@ use super::feed::{Feed, refuse_route};
 use super::lookahead::Ahead;
 use super::names::Named;
 use super::place::Place;
-use super::refusal::{LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused};
+use super::refusal::{
+    LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused, in_failed_transaction,
+};
 use super::restore::{self, Discard};
-use super::simple::{duplicate, in_failed, too_many};
+use super::simple::{duplicate, too_many};
 use super::statements::Prepared;
 use super::values::BoundParams;
 use super::{Phase, Step, Tx};
@@ -132,7 +134,7 @@ impl Feed<'_, '_> {
         {
             // Not asked of the server: it may have the statement already, and
             // would say so of a name that is not the client's.
-            return self.refuse_message(&in_failed(), end);
+            return self.refuse_message(&in_failed_transaction(), end);
         }
         // RESET of a setting that the client gave at startup is another
         // statement on a server.
@@ -225,7 +227,7 @@ impl Feed<'_, '_> {
         };
         if self.is_local_text(&template) {
             if self.is_backend_failed() && !may_follow_failure(&template) {
-                return self.refuse_message(&in_failed(), end);
+                return self.refuse_message(&in_failed_transaction(), end);
             }
             if bind.count() > 0 {
                 let refused = Refused::new(
@@ -610,7 +612,8 @@ impl Feed<'_, '_> {
 
     fn refuse_message(&mut self, refused: &Refused, end: usize) -> Option<Step> {
         self.consume(end);
-        self.refuse_in_batch(refused.frame().into())
+        let frame = self.refusal_frame(refused);
+        self.refuse_in_batch(frame)
     }
 
     /// The batch fails with `frame`; what was sent of it is undone by making

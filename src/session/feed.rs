@@ -15,9 +15,10 @@ use crate::protocol::frame::{HEADER_LEN, Header, decode_header};
 use crate::protocol::tag::frontend as tag;
 use crate::route::{RouteError, Template, World};
 use crate::shardmap::Map;
+use crate::sql::statement::{Facts, Kind};
 
 use super::effects::Situation;
-use super::refusal::{LIMIT_EXCEEDED, PROTOCOL_VIOLATION, Refused};
+use super::refusal::{LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused};
 use super::{Env, Fed, Holds, Phase, Session, Step, Stream, Tx};
 
 /// One call of [`Session::feed`].
@@ -352,21 +353,26 @@ impl Feed<'_, '_> {
     /// Reads `text`. `Ok(None)`: the client's settings make it unreadable, and
     /// the database is not sharded.
     pub(super) fn plan(&mut self, text: &[u8]) -> Result<Option<Rc<Template>>, Refused> {
-        if self.s.hidden.hides(text) {
-            return Ok(None);
-        }
         let map = self.shared_map();
-        let world = World { map: &map, search_path: &self.s.search_path };
-        match self.env.planner.plan(text, &world) {
-            Ok(template) => Ok(Some(template)),
-            Err(error) => Err(refuse_route(&error)),
+        if self.s.hidden.hides(text) {
+            return if map.is_sharded() { Err(hidden()) } else { Ok(None) };
         }
+        let world = World { map: &map, search_path: &self.s.search_path };
+        let template = self.env.planner.plan(text, &world).map_err(|error| refuse_route(&error))?;
+        // A text that can be read may still have parameters that can't.
+        if self.s.hidden.any()
+            && map.is_sharded()
+            && !template.statements().iter().all(is_about_the_session)
+        {
+            return Err(hidden());
+        }
+        Ok(Some(template))
     }
 
     /// True if a name that the session does not know may be one that the
     /// held backend knows: it came in a text that was not read.
     pub(super) fn server_may_know(&self) -> bool {
-        self.s.hidden.any() || self.s.holds.contains(Holds::UNTRACKED)
+        self.s.hidden.any() && !self.map().is_sharded() || self.s.holds.contains(Holds::UNTRACKED)
     }
 
     // === ends ===
@@ -465,6 +471,24 @@ impl Feed<'_, '_> {
             self.s.tx_map = Some((Arc::clone(self.env.map), self.env.map_serial));
         }
     }
+}
+
+/// True for statements that read no key, so that a session can be brought back
+/// to settings under which keys can be read.
+fn is_about_the_session(facts: &Facts) -> bool {
+    matches!(
+        facts.kind,
+        Kind::Set | Kind::Reset | Kind::Show | Kind::Discard | Kind::Transaction | Kind::Empty
+    )
+}
+
+/// The refusal of a text that hides its keys.
+fn hidden() -> Refused {
+    Refused::new(
+        NOT_SUPPORTED,
+        "a sharded database reads keys from the statement's text, which these settings hide",
+    )
+    .hint("SET client_encoding = 'UTF8', and standard_conforming_strings = on")
 }
 
 /// A routing error in the client's words.

@@ -41,7 +41,7 @@ impl Feed<'_, '_> {
         if matches!(self.s.phase, Phase::Skip) {
             return Ahead::Local;
         }
-        if self.s.hidden.any() {
+        if self.s.hidden.any() && !self.map().is_sharded() {
             return Ahead::Need(self.home());
         }
         let input = self.input;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::backend::Backend;
 use crate::protocol::backend::TxStatus;
 use crate::route::{Route, Targets, Template};
+use crate::sql::statement::Kind;
 use crate::types::{Access, ShardId};
 
 use super::feed::{Feed, refuse_route};
@@ -129,7 +130,9 @@ impl Feed<'_, '_> {
             Tx::Lazy(lazy) => Some(lazy),
             Tx::Backend => None,
         };
-        let outside = movable && lazy.is_some_and(|lazy| lazy.is_plain());
+        // DISCARD means the transaction that it stands in.
+        let discards = template.statements().iter().any(|facts| facts.kind == Kind::Discard);
+        let outside = movable && !discards && lazy.is_some_and(|lazy| lazy.is_plain());
         self.s.pending.set_outside(outside);
         let replica = template.replica_ok() && (lazy.is_none() || outside);
         let access = if replica { Access::Read } else { Access::Write };

@@ -11,9 +11,9 @@ use crate::sql::statement::{Facts, SessionEffect, Span};
 use super::effects::{Demands, Effect, demands};
 use super::feed::Feed;
 use super::names::Named;
-use super::refusal::{NOT_SUPPORTED, Refused};
+use super::refusal::{NOT_SUPPORTED, Refused, in_failed_transaction};
 use super::restore;
-use super::simple::{duplicate, in_failed, missing, too_many};
+use super::simple::{duplicate, missing, too_many};
 use super::statements::Prepared;
 use super::{Phase, Step};
 
@@ -38,7 +38,7 @@ impl Feed<'_, '_> {
         end: usize,
     ) -> Option<Step> {
         if self.is_backend_failed() {
-            return self.refuse_simple(&in_failed(), end);
+            return self.refuse_simple(&in_failed_transaction(), end);
         }
         let rewritten = match self.rewrite_prepared(text, &template, facts) {
             Ok(rewritten) => rewritten,

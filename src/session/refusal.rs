@@ -59,10 +59,20 @@ impl Refused {
     }
 }
 
+/// What every statement but the transaction's end gets once it has failed.
+pub(super) fn in_failed_transaction() -> Refused {
+    Refused::new(
+        IN_FAILED_TRANSACTION,
+        "current transaction is aborted, commands ignored until end of transaction block",
+    )
+}
+
 /// `feature_not_supported`
 pub(super) const NOT_SUPPORTED: SqlState = SqlState::new("0A000");
+/// `syntax_error`
+pub(super) const SYNTAX_ERROR: SqlState = SqlState::new("42601");
 /// `in_failed_sql_transaction`
-pub(super) const IN_FAILED_TRANSACTION: SqlState = SqlState::new("25P02");
+const IN_FAILED_TRANSACTION: SqlState = SqlState::new("25P02");
 /// `no_active_sql_transaction`
 pub(super) const NO_TRANSACTION: SqlState = SqlState::new("25P01");
 /// `active_sql_transaction`

@@ -15,8 +15,8 @@ use super::effects::{Effect, Effects, demands};
 use super::feed::{Feed, refuse_route};
 use super::place::{Everywhere, Place};
 use super::refusal::{
-    DUPLICATE_STATEMENT, IN_FAILED_TRANSACTION, LIMIT_EXCEEDED, NO_STATEMENT, NOT_SUPPORTED,
-    PROTOCOL_VIOLATION, Refused,
+    DUPLICATE_STATEMENT, LIMIT_EXCEEDED, NO_STATEMENT, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused,
+    SYNTAX_ERROR, in_failed_transaction,
 };
 use super::restore::{Discard, Restoring, restoring};
 use super::{Holds, Phase, Step, Stream, Tx, Want};
@@ -327,14 +327,27 @@ impl Feed<'_, '_> {
     /// 25P02, if an error of the router's own has failed the transaction.
     pub(super) fn refuse_in_failed(&self) -> Option<Refused> {
         match &self.s.tx {
-            Tx::Lazy(lazy) if lazy.is_failed() => Some(in_failed()),
+            Tx::Lazy(lazy) if lazy.is_failed() => Some(in_failed_transaction()),
             Tx::Lazy(_) | Tx::Backend => None,
         }
     }
 
     pub(super) fn refuse_simple(&mut self, refused: &Refused, end: usize) -> Option<Step> {
         self.consume(end);
-        self.refuse_query(refused.frame().into())
+        let frame = self.refusal_frame(refused);
+        self.refuse_query(frame)
+    }
+
+    /// What the client reads: in a failed transaction every statement that can
+    /// be read is refused for that.
+    pub(super) fn refusal_frame(&self, refused: &Refused) -> Box<[u8]> {
+        let failed = self.env.backend.as_ref().is_some_and(|(b, _)| b.status() == TxStatus::Failed);
+        let frame = if failed && refused.state != SYNTAX_ERROR {
+            in_failed_transaction().frame()
+        } else {
+            refused.frame()
+        };
+        frame.into()
     }
 
     /// The query at hand is consumed and fails with `frame`, as it would on
@@ -441,14 +454,6 @@ pub(super) fn is_hot(template: &Template) -> bool {
         }
         _ => false,
     }
-}
-
-/// What Postgres says to everything in a failed transaction.
-pub(super) fn in_failed() -> Refused {
-    Refused::new(
-        IN_FAILED_TRANSACTION,
-        "current transaction is aborted, commands ignored until end of transaction block",
-    )
 }
 
 pub(super) fn duplicate(name: &str) -> Refused {

@@ -73,7 +73,6 @@ impl<'r> World<'r> {
                 size_max: backends,
                 size_min_idle: 0,
                 idle_timeout: Millis::ZERO,
-                lifetime_max: Millis::ZERO,
                 reconnect_min: Millis::ZERO,
                 reconnect_max: Millis::ZERO,
             }),
@@ -298,7 +297,7 @@ impl<'r> World<'r> {
         conn.server.receive(&late);
         conn.from_server.append(&mut conn.server.out);
         check_clean(&conn)?;
-        match self.pool.release(NOW, NOW, conn) {
+        match self.pool.release(NOW, None, conn) {
             Handed::To(at, conn) => {
                 self.attach(at, conn);
                 self.feed(at)
@@ -351,7 +350,7 @@ impl<'r> World<'r> {
             shard: ShardId::new(1),
         };
         self.pool.connecting();
-        match self.pool.connected(NOW, Box::new(conn)) {
+        match self.pool.connected(NOW, None, Box::new(conn)) {
             Handed::To(at, conn) => Some((at, conn)),
             Handed::Kept | Handed::Close(_) => None,
         }
