@@ -8,6 +8,7 @@ mod array;
 mod decide;
 mod error;
 mod explain;
+mod hints;
 mod locate;
 mod place;
 mod planner;

@@ -1,23 +1,22 @@
 //! From a text to its template: what each statement is, which tables it uses,
 //! and whether one shard provably holds all rows it can touch.
 
-use crate::shardmap::Table;
+use crate::shardmap::{Key, Table};
 use crate::sql::classify::{self, Classified};
 use crate::sql::functions::Nature;
 use crate::sql::literal::Literals;
 use crate::sql::parse::{self, ParseError};
 use crate::sql::shape;
 use crate::sql::statement::{Facts, Kind, SessionEffect, Span, TxEffect};
-use crate::sql::token::{self, Tokens};
+use crate::sql::token::{self, Token, Tokens};
 use crate::types::{Access, Epoch, ShardId};
 
 use super::error::RouteError;
-use super::place::{self, Calls, Named, Open, Placed};
+use super::hints::{self, Hints};
+use super::place::{self, Calls, Named, Placed};
 use super::planner::World;
 use super::router_words;
-use super::template::{
-    KeyPlace, KeySource, Keyed, OwnText, Plan, Reason, Spread, Targets, Template,
-};
+use super::template::{Hint, KeyPlace, Keyed, OwnText, Plan, Reason, Spread, Targets, Template};
 
 /// What a plan was made against, besides the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +36,20 @@ pub(crate) fn decide(
 ) -> Result<Template, RouteError> {
     let list = token::tokens(text)?;
     let statements = token::statements(text, &list);
-    let classified: Vec<Classified> = statements.iter().map(classify::classify).collect();
+    let bare: Vec<Vec<Token>> = statements.iter().map(Tokens::without_hints).collect();
+    let mut classified = Vec::new();
     let mut goals = Vec::new();
-    for (tokens, one) in statements.iter().zip(&classified) {
-        goals.push(goal(tokens, one, world)?);
+    let mut primary = false;
+    for (whole, list) in statements.iter().zip(&bare) {
+        let tokens = Tokens { text, list };
+        let one = classify::classify(&tokens);
+        let hints = hints_of(whole, world)?;
+        primary |= hints.primary;
+        goals.push(goal(&tokens, &one, &hints, world)?);
+        classified.push(one);
     }
-    let mut replica_ok = !classified.is_empty()
+    let mut replica_ok = !primary
+        && !classified.is_empty()
         && classified.iter().all(|one| {
             one.facts.kind == Kind::Select
                 && one.facts.is_plain()
@@ -52,10 +59,10 @@ pub(crate) fn decide(
     replica_ok &= goals.iter().all(|goal| match goal {
         Goal::Fixed(targets, reason) => {
             *reason == Reason::Unsharded
-                || matches!(targets, Targets::Shard(_))
+                || (matches!(targets, Targets::Shard(_)) && *reason != Reason::Hint)
                 || (*targets == Targets::AnyShard && *reason == Reason::Reference)
         }
-        Goal::Keyed { .. } => true,
+        Goal::Keyed(_) => true,
         Goal::Refused(_) => false,
     });
     let plan = combine(goals, &classified, world)?;
@@ -98,12 +105,7 @@ fn key_params(plan: &Plan) -> Box<[u16]> {
 #[derive(Clone, Debug)]
 enum Goal {
     Fixed(Targets, Reason),
-    Keyed {
-        sources: Vec<KeySource>,
-        single: Option<ShardId>,
-        open: Option<Open>,
-        spread: Spread,
-    },
+    Keyed(Keyed),
     /// The session may handle it by its effect; sent as it is, it has no route.
     Refused(RouteError),
 }
@@ -113,9 +115,7 @@ fn alone(goal: Option<Goal>) -> Plan {
     match goal {
         None => Plan::Fixed { targets: Targets::AnyShard, reason: Reason::NoTable },
         Some(Goal::Fixed(targets, reason)) => Plan::Fixed { targets, reason },
-        Some(Goal::Keyed { sources, single, open, spread }) => {
-            Plan::Keyed(Keyed { sources: sources.into(), single, open, spread })
-        }
+        Some(Goal::Keyed(keyed)) => Plan::Keyed(keyed),
         Some(Goal::Refused(error)) => Plan::Refused(error),
     }
 }
@@ -142,8 +142,14 @@ fn combine(
     for goal in goals {
         match goal {
             Goal::Refused(error) => return Err(error),
-            Goal::Keyed { open: Some(open), .. } => return Err(open.why),
-            Goal::Keyed { sources: more, single, .. } => {
+            Goal::Keyed(Keyed { open: Some(open), .. }) => return Err(open.why),
+            Goal::Keyed(Keyed { hint: Some(_), .. }) => {
+                return Err(RouteError::unsupported(
+                    "a statement with a routing hint among others",
+                    "send it by itself",
+                ));
+            }
+            Goal::Keyed(Keyed { sources: more, single, .. }) => {
                 keyed = true;
                 sources.extend(more);
                 single.map_or(Ok(()), &mut want)?;
@@ -178,14 +184,7 @@ fn combine(
         }
     }
     if in_turn > 0 {
-        let steers = classified.iter().any(|one| one.facts.tx != TxEffect::None);
-        if in_turn < count || steers {
-            return Err(RouteError::unsupported(
-                "a schema change among other statements",
-                "send schema changes by themselves",
-            ));
-        }
-        return Ok(Plan::Fixed { targets: Targets::AllInTurn, reason: Reason::Schema });
+        return in_turn_alone(in_turn == count, classified);
     }
     if keyed {
         return Ok(Plan::Keyed(Keyed::one_shard(sources, single)));
@@ -199,17 +198,38 @@ fn combine(
     })
 }
 
-fn goal(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, RouteError> {
-    let hints = t.list.iter().take_while(|token| token.kind == token::Kind::Hint).count();
-    let bare = t.from(hints);
-    if let Some(command) = router_words::command(&bare, one.facts.kind) {
+/// The plan of statements of which some go to every shard in turn.
+fn in_turn_alone(all: bool, classified: &[Classified]) -> Result<Plan, RouteError> {
+    if !all || classified.iter().any(|one| one.facts.tx != TxEffect::None) {
+        return Err(RouteError::unsupported(
+            "a schema change among other statements",
+            "send schema changes by themselves",
+        ));
+    }
+    Ok(Plan::Fixed { targets: Targets::AllInTurn, reason: Reason::Schema })
+}
+
+/// The hints of a statement; of those on an unsharded database only `primary`
+/// has a meaning, and none is an error.
+fn hints_of(t: &Tokens<'_>, world: &World<'_>) -> Result<Hints, RouteError> {
+    let hints = hints::read(t, world.map);
+    if world.map.is_sharded() {
+        return hints;
+    }
+    Ok(Hints { primary: hints.is_ok_and(|hints| hints.primary), ..Hints::default() })
+}
+
+fn goal(
+    t: &Tokens<'_>,
+    one: &Classified,
+    hints: &Hints,
+    world: &World<'_>,
+) -> Result<Goal, RouteError> {
+    if let Some(command) = router_words::command(t, one.facts.kind) {
         return Ok(Goal::Fixed(Targets::Router(command), Reason::Router));
     }
     if !world.map.is_sharded() {
         return Ok(Goal::Fixed(Targets::Home, Reason::Unsharded));
-    }
-    if t.list.iter().any(|token| token.kind == token::Kind::Hint) {
-        return Err(RouteError::unsupported("a routing hint in a comment", "remove the comment"));
     }
     if one.facts.effect.each().contains(&SessionEffect::TempTable) {
         return Err(RouteError::unsupported(
@@ -217,7 +237,101 @@ fn goal(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, Rou
             "use a common table expression, or a table of the map",
         ));
     }
-    sharded_goal(t, one, world)
+    let goal = if hints.shard.is_some() || hints.key.is_some() {
+        hinted_goal(t, one, hints, world)?
+    } else {
+        sharded_goal(t, one, world)?
+    };
+    match goal {
+        Goal::Keyed(Keyed { open: Some(open), spread: Spread::OneShard, .. }) => Err(open.why),
+        goal => Ok(goal),
+    }
+}
+
+/// The goal of a statement whose comment names its shard or key.
+fn hinted_goal(
+    t: &Tokens<'_>,
+    one: &Classified,
+    hints: &Hints,
+    world: &World<'_>,
+) -> Result<Goal, RouteError> {
+    match one.facts.kind {
+        Kind::Select
+        | Kind::Insert
+        | Kind::Update
+        | Kind::Delete
+        | Kind::Merge
+        | Kind::Explain
+        | Kind::Declare => {
+            let own = sharded_goal(t, one, world);
+            let own = match (own, one.facts.kind, hints.shard) {
+                // What can't be read can still be asked of one shard.
+                (Err(RouteError::Unread { .. }), Kind::Select, Some(shard)) => {
+                    return Ok(Goal::Fixed(Targets::Shard(shard), Reason::Hint));
+                }
+                (own, ..) => own?,
+            };
+            hinted(own, hints, world)
+        }
+        Kind::Ddl
+        | Kind::Maintenance
+        | Kind::Call
+        | Kind::Do
+        | Kind::Lock
+        | Kind::Truncate
+        | Kind::CopyOut => {
+            let any = Goal::Fixed(Targets::AnyShard, Reason::Hint);
+            hinted(any, hints, world)
+        }
+        other => Err(RouteError::BadHint {
+            reason: format!("{} can't be placed by a comment", other.word()).into(),
+        }),
+    }
+}
+
+/// `own`, restricted to what the hints say.
+fn hinted(own: Goal, hints: &Hints, world: &World<'_>) -> Result<Goal, RouteError> {
+    let bad = |reason: &str| RouteError::BadHint { reason: reason.into() };
+    let key_shard = match &hints.key {
+        None => None,
+        Some(text) => {
+            let keyspace = match &own {
+                Goal::Keyed(keyed) => keyed.keyspace(),
+                Goal::Fixed(..) | Goal::Refused(_) => None,
+            };
+            let keyspace = match (keyspace, world.map.keyspaces()) {
+                (Some(id), _) => world.map.keyspace(id),
+                (None, [only]) => Some(only),
+                (None, _) => None,
+            };
+            let keyspace = keyspace.ok_or_else(|| {
+                bad("the statement has no tables of one keyspace, which the key needs")
+            })?;
+            Some(keyspace.owner(&Key::from_text(keyspace.key_type(), text)?))
+        }
+    };
+    let shard = match (hints.shard, key_shard) {
+        (Some(named), Some(owner)) if named != owner => {
+            return Err(bad("the key lies on another shard"));
+        }
+        (Some(shard), _) | (None, Some(shard)) => shard,
+        (None, None) => return Ok(own),
+    };
+    match own {
+        Goal::Keyed(Keyed { sources, single, .. }) => {
+            if single.is_some_and(|single| single != shard) {
+                return Err(bad("the statement itself names another key or shard"));
+            }
+            let hint = hints.key.clone().map_or(Hint::Shard, Hint::Key);
+            let (single, hint) = (Some(shard), Some(hint));
+            Ok(Goal::Keyed(Keyed { sources, single, open: None, spread: Spread::OneShard, hint }))
+        }
+        Goal::Fixed(Targets::Shard(other), _) if other != shard => {
+            Err(bad("the statement itself names another key or shard"))
+        }
+        Goal::Fixed(..) => Ok(Goal::Fixed(Targets::Shard(shard), Reason::Hint)),
+        Goal::Refused(error) => Err(error),
+    }
 }
 
 fn sharded_goal(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, RouteError> {
@@ -307,11 +421,9 @@ fn settle(placed: Placed, one: &Classified) -> Result<Goal, RouteError> {
     }
     if keyed {
         let many = read && one.facts.kind == Kind::Select;
-        if let Some(open) = open.as_ref().filter(|_| !many) {
-            return Err(open.why.clone());
-        }
         let spread = if many { Spread::ManyShards } else { Spread::OneShard };
-        return Ok(Goal::Keyed { sources, single: first, open, spread });
+        let (sources, single, hint) = (sources.into(), first, None);
+        return Ok(Goal::Keyed(Keyed { sources, single, open, spread, hint }));
     }
     Ok(match (first, reference, system) {
         (Some(shard), _, _) => Goal::Fixed(Targets::Shard(shard), Reason::SingleShard),

@@ -74,6 +74,11 @@ pub enum RouteError {
         /// Its key column.
         column: Box<str>,
     },
+    /// A routing hint that can't be followed.
+    BadHint {
+        /// What is wrong with it.
+        reason: Box<str>,
+    },
     /// Rows to be inserted whose keys the statement doesn't tell.
     OpenRows {
         /// The table they go into.
@@ -109,6 +114,7 @@ impl RouteError {
             | Self::ReferenceWrite { .. }
             | Self::KeyChange { .. }
             | Self::OpenRows { .. }
+            | Self::BadHint { .. }
             | Self::MissingColumns { .. } => SqlState::new("0A000"),
         }
     }
@@ -140,6 +146,9 @@ impl RouteError {
             }
             Self::KeyChange { .. } => {
                 Some("delete the row and insert it with its new key".to_owned())
+            }
+            Self::BadHint { .. } => {
+                Some("write shard=NAME, key=VALUE or primary, or leave the comment out".to_owned())
             }
             Self::OpenRows { .. } => Some(
                 "select the sharding key as a constant, or as a key column that a condition fixes"
@@ -192,6 +201,7 @@ impl fmt::Display for RouteError {
             Self::KeyChange { table, column } => {
                 write!(f, "the sharding key {column} of table {table} can't be changed")
             }
+            Self::BadHint { reason } => write!(f, "the routing hint can't be followed: {reason}"),
             Self::OpenRows { table } => {
                 write!(
                     f,

@@ -6,7 +6,7 @@ use crate::types::{Format, Oid, ShardId};
 
 use super::error::RouteError;
 use super::template::{
-    CastTo, Extent, KeyPlace, KeySource, Keyed, Param, Params, Reason, Role, Route, Several,
+    CastTo, Extent, Hint, KeyPlace, KeySource, Keyed, Param, Params, Reason, Role, Route, Several,
     Shared, Sign, Spread, Targets,
 };
 
@@ -27,10 +27,16 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
     let mut found = keyed.single;
     let mut others: Vec<ShardId> = Vec::new();
     let mut fallback = None;
+    let mut same = true;
     for source in &keyed.sources {
         let keyspace = map.keyspace(source.keyspace).ok_or(RouteError::SeveralShards)?;
         fallback = fallback.or(Some(keyspace));
+        let hinted = match &keyed.hint {
+            Some(Hint::Key(text)) => Key::from_text(source.key_type, text).ok(),
+            Some(Hint::Shard) | None => None,
+        };
         each_key(source, values, &mut |key| {
+            same &= hinted.is_none_or(|hinted| hinted == key);
             let owner = keyspace.owner(&key);
             match found {
                 None => found = Some(owner),
@@ -39,13 +45,21 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
             }
         })?;
     }
+    if keyed.hint.is_some() && (!same || !others.is_empty()) {
+        let reason = "the statement itself names another key or shard".into();
+        return Err(RouteError::BadHint { reason });
+    }
     let why = match &keyed.open {
         Some(open) => {
             others.extend_from_slice(&open.shards);
             open.why.clone()
         }
         None if others.is_empty() => {
-            let reason = if found.is_some() { Reason::Key } else { Reason::Nothing };
+            let reason = match (&keyed.hint, found) {
+                (Some(_), _) => Reason::Hint,
+                (None, Some(_)) => Reason::Key,
+                (None, None) => Reason::Nothing,
+            };
             return Ok(Route { targets: one(found, fallback, map), reason });
         }
         None => RouteError::SeveralShards,

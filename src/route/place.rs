@@ -26,6 +26,7 @@ pub(crate) struct Placed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Open {
     pub(crate) shards: Box<[ShardId]>,
+    pub(crate) keyspaces: Box<[KeyspaceId]>,
     pub(crate) why: RouteError,
 }
 
@@ -156,17 +157,23 @@ pub(crate) fn place(
     solver.count_uses(&mut key_uses);
     placed.sources.extend(rows);
     let mut shards = BTreeSet::new();
+    let mut keyspaces = BTreeSet::new();
     let mut why = None;
     for one in &mut solver.sharded {
         match one.members.take() {
             Some(members) => placed.sources.extend(members),
             None => {
                 why.get_or_insert_with(|| one.missing());
+                keyspaces.insert(one.keyspace);
                 shards.extend(world.map.keyspace(one.keyspace).iter().flat_map(|k| k.shards()));
             }
         }
     }
-    placed.open = why.map(|why| Open { shards: shards.into_iter().collect(), why });
+    placed.open = why.map(|why| Open {
+        shards: shards.into_iter().collect(),
+        keyspaces: keyspaces.into_iter().collect(),
+        why,
+    });
     for source in &mut placed.sources {
         if let KeyPlace::Param { index, shared } = &mut source.place {
             let at = usize::from(*index);

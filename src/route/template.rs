@@ -53,12 +53,30 @@ pub(crate) struct Keyed {
     pub(crate) open: Option<Open>,
     /// Whether several shards are an answer, not an error.
     pub(crate) spread: Spread,
+    /// What a comment says; `single` is its shard then.
+    pub(crate) hint: Option<Hint>,
+}
+
+/// A routing hint that decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Hint {
+    Shard,
+    /// The key's text; the statement's own keys must be the same.
+    Key(Box<str>),
 }
 
 impl Keyed {
+    /// The keyspace of all its tables, if they have the same.
+    pub(crate) fn keyspace(&self) -> Option<KeyspaceId> {
+        let open = self.open.iter().flat_map(|open| open.keyspaces.iter().copied());
+        let mut all = self.sources.iter().map(|source| source.keyspace).chain(open);
+        let first = all.next()?;
+        all.all(|one| one == first).then_some(first)
+    }
+
     /// All of `sources` must lie on one shard, on `single` if that is given.
     pub(crate) fn one_shard(sources: Vec<KeySource>, single: Option<ShardId>) -> Self {
-        Self { sources: sources.into(), single, open: None, spread: Spread::OneShard }
+        Self { sources: sources.into(), single, open: None, spread: Spread::OneShard, hint: None }
     }
 }
 
@@ -282,6 +300,8 @@ pub enum Reason {
     Notify,
     /// Answered by the router.
     Router,
+    /// A comment names the shard.
+    Hint,
 }
 
 impl fmt::Display for Reason {
@@ -301,6 +321,7 @@ impl fmt::Display for Reason {
             Self::Cursor => "it uses a cursor of the transaction",
             Self::Notify => "notifications meet at the home shard",
             Self::Router => "the router answers it",
+            Self::Hint => "a comment of the statement says so",
         })
     }
 }

@@ -49,7 +49,7 @@ impl fmt::Display for ParseError {
 /// # Errors
 /// See [`ParseError`].
 pub(crate) fn parse(tokens: &Tokens<'_>) -> Result<Query, ParseError> {
-    let list = cursor::without_hints(tokens);
+    let list = tokens.without_hints();
     let mut reader = Reader::new(Tokens { text: tokens.text, list: &list });
     let query = reader.statement()?;
     if !reader.is_done() {

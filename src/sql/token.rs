@@ -80,6 +80,11 @@ impl<'a> Tokens<'a> {
         self.slice(start, self.list.len())
     }
 
+    /// The tokens that the server sees.
+    pub(crate) fn without_hints(&self) -> Vec<Token> {
+        self.list.iter().filter(|token| token.kind != Kind::Hint).copied().collect()
+    }
+
     /// The bytes of token `i`; empty past the end.
     pub(crate) fn bytes(&self, i: usize) -> &'a [u8] {
         self.list

@@ -2,7 +2,7 @@
 
 use crate::sql::lex::TokenKind;
 use crate::sql::literal::LiteralKind;
-use crate::sql::token::{Kind, Token, Tokens};
+use crate::sql::token::{Kind, Tokens};
 use crate::sql::tree::Name;
 
 use super::ParseError;
@@ -17,11 +17,6 @@ pub(super) struct Reader<'a> {
     closing: Vec<u32>,
     pub(super) at: usize,
     depth: usize,
-}
-
-/// The tokens that the server sees.
-pub(super) fn without_hints(tokens: &Tokens<'_>) -> Vec<Token> {
-    tokens.list.iter().filter(|token| token.kind != Kind::Hint).copied().collect()
 }
 
 impl<'a> Reader<'a> {
