@@ -22,10 +22,10 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
         "add a condition",
     ),
     (
-        "SELECT * FROM tasks WHERE tenant_id = 1 OR tenant_id = 2",
+        "SELECT * FROM tasks WHERE tenant_id = {on1} OR tenant_id = {on2}",
         "0A000",
-        "sharding key",
-        "add a condition",
+        "more than one shard",
+        "one statement for each shard",
     ),
     ("SELECT * FROM tasks WHERE tenant_id > 1", "0A000", "sharding key", "add a condition"),
     (
@@ -42,7 +42,7 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ),
     // Keys that are none.
     (
-        "SELECT * FROM tasks WHERE tenant_id = NULL",
+        "INSERT INTO notes (tenant_id, id) VALUES (NULL, 1)",
         "23502",
         "key is null",
         "give the sharding key a value",
@@ -68,8 +68,8 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     (
         "INSERT INTO notes (tenant_id, id) SELECT tenant_id, 1 FROM tenants",
         "0A000",
-        "INSERT … SELECT",
-        "VALUES",
+        "keys of the rows that it inserts into notes",
+        "select the sharding key",
     ),
     (
         "INSERT INTO notes (tenant_id, id) VALUES ({on1}, 1), ({on2}, 1)",
@@ -92,8 +92,8 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     (
         "MERGE INTO notes USING tenants ON notes.tenant_id = tenants.tenant_id WHEN MATCHED THEN DELETE",
         "0A000",
-        "MERGE",
-        "INSERT … ON CONFLICT",
+        "sharding key tenant_id of table notes",
+        "add a condition",
     ),
     ("TRUNCATE tasks", "0A000", "TRUNCATE", "on each shard directly"),
     ("LOCK TABLE tasks", "0A000", "LOCK", "on each shard directly"),

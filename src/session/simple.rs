@@ -189,11 +189,12 @@ impl Feed<'_, '_> {
                 Err(refused) => return self.refuse_simple(&refused, end),
             }
         }
+        // Before the transaction's BEGIN is sent, which is not answered yet.
+        let discard = self.discard();
         if let Some(step) = self.prepare_backend() {
             self.s.pending.keep(template);
             return Some(step);
         }
-        let discard = self.discard();
         let restoring = self.restoring(text, &template, discard);
         if let (Some(_), [one]) = (&restoring, effects.as_mut_slice()) {
             for effect in one.iter_mut().filter(|effect| matches!(effect, Effect::Discarded)) {
