@@ -15,6 +15,7 @@ mod support;
 
 mod client;
 mod differential;
+mod drivers;
 mod refusals;
 mod replicas;
 mod routes;

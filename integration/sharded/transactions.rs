@@ -143,6 +143,26 @@ fn settings_travel_to_both_shards_in_and_out_of_transactions() {
 }
 
 #[test]
+fn rolled_back_transaction_leaves_its_backend_with_the_settings_it_came_with() {
+    let world = world();
+    let router = world.own_router_with("primary", "pool.size_max = 1");
+    let (first, second) = (Client::connect(&router.url()), Client::connect(&router.url()));
+    let tenant = world.tenants_on(1)[8];
+    let sql = format!("SELECT current_setting('work_mem') FROM tenants WHERE tenant_id = {tenant}");
+    first.run("SET work_mem = '11MB'");
+    second.run("SET work_mem = '12MB'");
+    for begin in ["BEGIN", "BEGIN ISOLATION LEVEL SERIALIZABLE", "BEGIN READ WRITE"] {
+        for end in ["ROLLBACK", "COMMIT"] {
+            assert_eq!(second.value(&sql), "12MB");
+            first.run(begin);
+            assert_eq!(first.value(&sql), "11MB", "{begin}");
+            first.run(end);
+            assert_eq!(first.value(&sql), "11MB", "after {end}");
+        }
+    }
+}
+
+#[test]
 fn error_on_one_shard_leaves_the_session_fit_for_the_other() {
     let world = world();
     let client = Client::connect(&world.router.url());

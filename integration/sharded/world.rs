@@ -30,7 +30,10 @@ pub(crate) fn world() -> &'static World {
         cluster.sql_everywhere(&tables());
         cluster.wait_replicated();
         let map_text = map_text(&cluster);
-        let router = Router::start(&cluster, &options(&map_text, "primary"));
+        let router = Router::start(
+            &cluster,
+            &options(&map_text, "primary").with_config("pool.size_max = 8"),
+        );
         let map = Map::parse(&map_text, "map.toml").unwrap();
         World { cluster, router, map, map_text }
     })
@@ -40,13 +43,19 @@ pub(crate) fn world() -> &'static World {
 pub(crate) fn options(map_text: &str, consistency: &str) -> RouterOptions {
     let map =
         map_text.replace("consistency = \"any\"", &format!("consistency = \"{consistency}\""));
-    RouterOptions { map: Some(map), ..RouterOptions::default() }.with_config("[pool]\nsize_max = 8")
+    RouterOptions { map: Some(map), ..RouterOptions::default() }
 }
 
 impl World {
     /// A router of this test alone.
     pub(crate) fn own_router(&self, consistency: &str) -> Router {
-        Router::start(&self.cluster, &options(&self.map_text, consistency))
+        self.own_router_with(consistency, "pool.size_max = 8")
+    }
+
+    /// The same with lines of configuration.
+    pub(crate) fn own_router_with(&self, consistency: &str, config: &str) -> Router {
+        let options = options(&self.map_text, consistency).with_config(config);
+        Router::start(&self.cluster, &options)
     }
 
     /// The port of the primary that owns a tenant of the sample.

@@ -421,8 +421,10 @@ impl Feed<'_, '_> {
                     backend.set_settings(wanted);
                 }
             }
-            if let (Tx::Lazy(lazy), false) = (&self.s.tx, outside) {
-                if sql.is_empty() && lazy.can_not_fail() {
+            // Settings come by themselves: a BEGIN in the same string would take
+            // them into its transaction, and its ROLLBACK would undo them.
+            if let (Tx::Lazy(lazy), false, true) = (&self.s.tx, outside, sql.is_empty()) {
+                if lazy.can_not_fail() {
                     self.open_lazily();
                 } else {
                     lazy.write_sql(&mut sql);
