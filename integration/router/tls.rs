@@ -195,7 +195,7 @@ fn end_of_a_result_is_not_left_behind_in_encryption() {
     let mut stream = rustls::Stream::new(&mut session, &mut socket);
     stream.write_all(&startup(&[("user", "t1"), ("database", "app")], 0)).unwrap();
     while read(&mut stream).unwrap().tag != b'Z' {}
-    for size in (20_000..2_400_000).step_by(47_000) {
+    for size in (2_200_000..4_600_000).step_by(47_000) {
         let sql = format!("SELECT repeat('x', {size})\0");
         stream.write_all(&frame(b'Q', sql.as_bytes())).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(15));
