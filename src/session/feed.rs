@@ -411,34 +411,36 @@ impl Feed<'_, '_> {
         let wanted = Rc::clone(&self.s.settings);
         let outside = self.s.pending.is_outside();
         let (backend, _) = self.env.backend.as_mut()?;
-        let mut sql = Vec::new();
-        if backend.status() == TxStatus::Idle {
-            if !Rc::ptr_eq(backend.settings(), &wanted) {
-                let mut text = String::new();
-                wanted.transition(backend.settings(), &mut text);
-                sql = text.into_bytes();
-                if sql.is_empty() {
-                    backend.set_settings(wanted);
-                }
-            }
-            // Settings come by themselves: a BEGIN in the same string would take
-            // them into its transaction, and its ROLLBACK would undo them.
-            if let (Tx::Lazy(lazy), false, true) = (&self.s.tx, outside, sql.is_empty()) {
-                if lazy.can_not_fail() {
-                    self.open_lazily();
-                } else {
-                    lazy.write_sql(&mut sql);
-                    sql.extend_from_slice(b"\n;");
-                }
-            }
-        }
-        if sql.is_empty() {
+        if backend.status() != TxStatus::Idle {
             return None;
         }
+        if !Rc::ptr_eq(backend.settings(), &wanted) {
+            let mut sql = String::new();
+            wanted.transition(backend.settings(), &mut sql);
+            if !sql.is_empty() {
+                // Alone: in one query with BEGIN it would be undone by the
+                // client's ROLLBACK.
+                return Some(self.send_prelude(sql.as_bytes()));
+            }
+            backend.set_settings(wanted);
+        }
+        if let (Tx::Lazy(lazy), false) = (&self.s.tx, outside) {
+            if lazy.can_not_fail() {
+                self.open_lazily();
+            } else {
+                let mut sql = Vec::new();
+                lazy.write_sql(&mut sql);
+                return Some(self.send_prelude(&sql));
+            }
+        }
+        None
+    }
+
+    fn send_prelude(&mut self, sql: &[u8]) -> Step {
         self.s.resume = self.s.phase;
         self.s.phase = Phase::Own;
-        self.send_own(&sql, OwnPurpose::Prelude);
-        Some(Step::Await)
+        self.send_own(sql, OwnPurpose::Prelude);
+        Step::Await
     }
 
     /// Sends BEGIN ahead of the first statement, which need not wait for it.
