@@ -22,7 +22,7 @@ use super::lookahead::Ahead;
 use super::names::Named;
 use super::place::Place;
 use super::refusal::{
-    LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused, in_failed_transaction,
+    LIMIT_EXCEEDED, NO_CURSOR, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused, in_failed_transaction,
 };
 use super::restore::{self, Discard};
 use super::simple::{duplicate, too_many};
@@ -670,7 +670,5 @@ const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
 const BIND_COMPLETE: &[u8] = &[b'2', 0, 0, 0, 4];
 const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];
 const NO_PARAMETERS: &[u8] = &[b't', 0, 0, 0, 6, 0, 0];
-/// `invalid_cursor_name`
-const NO_CURSOR: crate::types::SqlState = crate::types::SqlState::new("34000");
 /// Batches larger than this are not kept to be sent again.
 const REPLAY_BYTES_MAX: usize = 16 * 1024;

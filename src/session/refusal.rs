@@ -95,3 +95,5 @@ pub(super) const UNDEFINED_OBJECT: SqlState = SqlState::new("42704");
 pub(super) const CONNECTION_FAILURE: SqlState = SqlState::new("08006");
 /// `transaction_resolution_unknown`
 pub(super) const OUTCOME_UNKNOWN: SqlState = SqlState::new("08007");
+/// `invalid_cursor_name`
+pub(super) const NO_CURSOR: SqlState = SqlState::new("34000");

@@ -15,8 +15,8 @@ use super::effects::{Effect, Effects, demands};
 use super::feed::{Feed, refuse_route};
 use super::place::{Everywhere, Place};
 use super::refusal::{
-    DUPLICATE_STATEMENT, LIMIT_EXCEEDED, NO_STATEMENT, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused,
-    SYNTAX_ERROR, in_failed_transaction,
+    DUPLICATE_STATEMENT, LIMIT_EXCEEDED, NO_CURSOR, NO_STATEMENT, NOT_SUPPORTED,
+    PROTOCOL_VIOLATION, Refused, SYNTAX_ERROR, in_failed_transaction,
 };
 use super::restore::{Discard, Restoring, restoring};
 use super::{Holds, Phase, Step, Stream, Tx, Want};
@@ -343,11 +343,11 @@ impl Feed<'_, '_> {
     /// be read is refused for that.
     pub(super) fn refusal_frame(&self, refused: &Refused) -> Box<[u8]> {
         let failed = self.env.backend.as_ref().is_some_and(|(b, _)| b.status() == TxStatus::Failed);
-        let frame = if failed && refused.state != SYNTAX_ERROR {
-            in_failed_transaction().frame()
-        } else {
-            refused.frame()
-        };
+        // What the server says before it looks at its transaction.
+        let earlier =
+            [SYNTAX_ERROR, NO_STATEMENT, NO_CURSOR, PROTOCOL_VIOLATION].contains(&refused.state);
+        let frame =
+            if failed && !earlier { in_failed_transaction().frame() } else { refused.frame() };
         frame.into()
     }
 
