@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::proxy::slow_cancels;
+use crate::proxy::{Slow, slow};
 use crate::setup::{cluster, options, router};
 use crate::support::psql::psql;
 use crate::support::router::Router;
@@ -148,7 +148,7 @@ fn cancels_hit_nobody_else() {
 /// leaves.
 #[test]
 fn late_cancel_does_not_hit_the_backends_next_client() {
-    let router = with_slow_cancels("pool.size_max = 1\npool.checkout_timeout = \"60s\"");
+    let router = with_slow(Slow::Cancels, "pool.size_max = 1\npool.checkout_timeout = \"60s\"");
     for leaves in [true, false] {
         let mut first = Wire::open(router.port(), "t1");
         let mut second = Wire::open(router.port(), "t1");
@@ -173,7 +173,7 @@ fn late_cancel_does_not_hit_the_backends_next_client() {
 /// statement.
 #[test]
 fn late_cancel_does_not_hit_the_clients_next_statement() {
-    let router = with_slow_cancels("timeouts.statement = \"300ms\"");
+    let router = with_slow(Slow::Cancels, "timeouts.statement = \"300ms\"");
     let mut client = Wire::open(router.port(), "t1");
     // In a transaction, so that the backend is the same.
     client.query("BEGIN; SELECT 1").unwrap();
@@ -183,10 +183,29 @@ fn late_cancel_does_not_hit_the_clients_next_statement() {
     }
 }
 
-/// A router whose cancel requests take half a second.
-fn with_slow_cancels(config: &str) -> Router {
+/// The server ignores a request that comes before it has begun the statement.
+/// A client's own is lost as it is on Postgres; the router sends its own again.
+#[test]
+fn early_cancels_of_the_routers_own_are_sent_again() {
+    let router = with_slow(Slow::HeldBack, "pool.size_max = 1\ntimeouts.statement = \"200ms\"");
+    let mut client = Wire::open(router.port(), "t1");
+    client.query("SELECT 1").unwrap();
+    let refusal = client.query("SELECT pg_sleep(600) /* held-back */").unwrap_err();
+    assert_eq!(refusal.message, "canceling statement due to statement timeout");
+    client.send_query("SELECT pg_sleep(600) /* held-back, left alone */");
+    std::thread::sleep(Duration::from_millis(50));
+    drop(client);
+    let mut next = Wire::open(router.port(), "t1");
+    assert_eq!(next.value("SELECT 7"), "7", "the only backend is free again");
+    let left = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' \
+                AND query LIKE '%held-back%' AND pid <> pg_backend_pid()";
+    assert_eq!(cluster().sql(1, left), "0");
+}
+
+/// A router on whose wire to the server something takes half a second.
+fn with_slow(what: Slow, config: &str) -> Router {
     let real = cluster().primary(1).port;
-    let slow = slow_cancels(real, Duration::from_millis(500));
+    let slow = slow(what, real, Duration::from_millis(500));
     let options = options(cluster(), config)
         .with_map(|map| map.replace(&format!("port = {real} "), &format!("port = {slow} ")));
     Router::start(cluster(), &options)

@@ -222,10 +222,11 @@ fn backends_are_encrypted_as_the_map_says() {
             psql(&router.console_url(), "SHOW NODES").expect().contains("|up|")
         });
         // A cancel request goes the same way.
-        client.send_query("SELECT pg_sleep(60)");
-        wait_for("the client to be active", || {
-            psql(&router.console_url(), "SHOW CLIENTS").expect().contains("|active|")
-        });
+        client.send_query("SELECT pg_sleep(60) /* cancel-encrypted */");
+        // A server that has not begun the statement ignores the request.
+        let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' \
+                       AND query LIKE '%cancel-encrypted%' AND pid <> pg_backend_pid()";
+        wait_for("the statement to run", || encrypting.superuser_sql(1, running).trim() == "1");
         client.cancel(router.port());
         assert_eq!(client.finish().unwrap_err().code, "57014");
     }

@@ -10,8 +10,10 @@ use crate::protocol::backend::TxStatus;
 use crate::protocol::encode;
 use crate::types::Millis;
 
+use super::cancel::Through;
 use super::client::ClientEntry;
 use super::conn::Conn;
+use super::driver::CANCEL_AGAIN;
 use super::thread::Thread;
 
 /// How the client left its backend.
@@ -49,7 +51,22 @@ impl Thread {
                 thread.send_cancel(database, node, &key).await;
             }
             let limit = clock::duration(CLEANUP_WAIT);
-            let cleaned = tokio::time::timeout(limit, clean(&thread, &mut conn, left, reset)).await;
+            let cleaning = async {
+                let mut cleaned = std::pin::pin!(clean(&thread, &mut conn, left, reset));
+                loop {
+                    tokio::select! {
+                        // Cancel-safe: it is polled on, not dropped.
+                        cleaned = &mut cleaned => return cleaned,
+                        () = tokio::time::sleep(clock::duration(CANCEL_AGAIN)) => {}
+                    }
+                    // A server that has not begun the statement ignores a cancel
+                    // request. Nothing goes on before this one is through.
+                    if thread.send_cancel(database, node, &key).await == Through::Unknown {
+                        return None;
+                    }
+                }
+            };
+            let cleaned = tokio::time::timeout(limit, cleaning).await;
             if matches!(cleaned, Ok(Some(()))) {
                 match &client {
                     Some(client) => thread.hand_back(client, conn),

@@ -355,7 +355,10 @@ impl Driver {
         let timeouts = &self.thread.settings.timeouts;
         match self.entry.state.get() {
             State::Active if timeouts.statement > Millis::ZERO => {
-                if !self.timed_out {
+                // A server that has not begun the statement ignores the request:
+                // it is sent again as long as the statement runs.
+                self.entry.deadline_ms.set(now.after(CANCEL_AGAIN).ms());
+                if self.entry.cancels.get() == 0 {
                     self.timed_out = true;
                     if let Some(conn) = &mut self.held.current {
                         conn.machine.explain_cancel("canceling statement due to statement timeout");
@@ -464,6 +467,8 @@ impl Moved {
 
 const CANCELED: SqlState = SqlState::new("57014");
 const TOO_MANY: SqlState = SqlState::new("53300");
+/// Time between cancel requests for a statement that goes on.
+pub(super) const CANCEL_AGAIN: Millis = Millis::new(1_000);
 /// How long a client has to hear why it is closed.
 const LINGER: Millis = Millis::new(1_000);
 /// Capacity that a client's buffers keep while it is idle, in bytes.
