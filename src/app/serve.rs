@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_rustls::rustls::ServerConfig;
 
 use super::cli::{Exit, ServeArgs};
@@ -98,6 +98,12 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
     let (console, requests) = tokio::sync::mpsc::channel(CONSOLE_QUEUE_MAX);
     options.console = Some(console);
     let users = Arc::clone(&options.users);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::failed)?;
+    // Before anyone is told that the router is up: an uncaught signal kills it.
+    let signals = runtime.block_on(async { Signals::catch() })?;
     let handle = engine::start(options).map_err(Failure::failed)?;
     for address in handle.local_addrs() {
         tracing::info!(target: logging::READY, "listening on {address}");
@@ -105,13 +111,27 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
     let file = config_file(args).map(Path::to_owned);
     let plane = Plane::new(handle, served, Configured { file, config, owner }, users, environment);
     let plane = Arc::new(plane);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::failed)?;
-    let exit = runtime.block_on(control(&plane, requests, pages));
+    let exit = runtime.block_on(control(&plane, requests, pages, signals));
     runtime.shutdown_timeout(clock::duration(Millis::new(500)));
     exit
+}
+
+/// The signals that the router acts on.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    /// Catches them from here on; within a runtime.
+    fn catch() -> Result<Self, Failure> {
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        match kinds.map(signal) {
+            [Ok(term), Ok(int), Ok(hup)] => Ok(Self { term, int, hup }),
+            _ => Err(Failure::failed("signals can't be received")),
+        }
+    }
 }
 
 /// The control plane, until a signal ends the router.
@@ -119,6 +139,7 @@ async fn control(
     plane: &Arc<Plane>,
     requests: tokio::sync::mpsc::Receiver<engine::console::ConsoleRequest>,
     pages: Option<std::net::TcpListener>,
+    mut signals: Signals,
 ) -> Result<Exit, Failure> {
     plane.start_monitors();
     let source: Arc<dyn admin::Source> = Arc::new(Shared(Arc::clone(plane)));
@@ -139,17 +160,14 @@ async fn control(
         }
         match FileWatch::start(&files) {
             Ok(mut watch) => loop {
-                watch.changed().await;
+                // First what changed before the watch began.
                 watcher.reload_changed().await;
+                watch.changed().await;
             },
             Err(error) => tracing::warn!(%error, "map files are not watched; SIGHUP reloads them"),
         }
     });
-    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-    let [mut term, mut int, mut hup] = kinds.map(signal);
-    let (Ok(term), Ok(int), Ok(hup)) = (&mut term, &mut int, &mut hup) else {
-        return Err(Failure::failed("signals can't be received"));
-    };
+    let Signals { term, int, hup } = &mut signals;
     loop {
         tokio::select! {
             // Cancel-safe: a signal that was not received stays pending.
