@@ -16,6 +16,7 @@ mod support;
 mod client;
 mod differential;
 mod drivers;
+mod guide;
 mod refusals;
 mod replicas;
 mod routes;
