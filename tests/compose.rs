@@ -106,11 +106,15 @@ fn every_file_that_is_mounted_or_built_from_exists() {
         }
     }
     let ignored = read(".dockerignore");
-    for kept in ["src", "integration", "tests", "shardmaps", "Cargo.lock"] {
+    // Cargo refuses a manifest whose targets it can't find.
+    let manifest = read("Cargo.toml");
+    let targets = manifest.lines().filter_map(|l| l.strip_prefix("path = \"")?.split('/').next());
+    for kept in targets.chain(["Cargo.lock"]) {
         assert!(!ignored.lines().any(|l| l == kept), "the build needs {kept}");
     }
-    let toolchain = read("Cargo.toml");
-    let version = toolchain.lines().find_map(|l| l.strip_prefix("rust-version = ")).unwrap();
+    // It would have rustup fetch another toolchain than the image's.
+    assert!(ignored.lines().any(|l| l == "rust-toolchain.toml"));
+    let version = manifest.lines().find_map(|l| l.strip_prefix("rust-version = ")).unwrap();
     let image = format!("FROM rust:{}-", version.trim_matches('"'));
     assert!(read("Dockerfile").contains(&image), "the image has Rust {version}");
 }
@@ -121,6 +125,42 @@ fn compose() -> Value {
 
 fn map() -> Map {
     Map::parse(&read("shardmaps/demo.toml"), "shardmaps/demo.toml").unwrap()
+}
+
+#[test]
+fn scripts_that_the_containers_run_are_executable_and_named_as_the_image_wants() {
+    use std::os::unix::fs::PermissionsExt;
+    let compose = compose();
+    let mut found = BTreeSet::new();
+    for (_, service) in compose["services"].as_mapping().unwrap() {
+        for (outside, inside) in mounts(service).into_iter().filter(|(o, _)| o.ends_with(".sh")) {
+            let mode = root(&outside).metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o111, 0o111, "{outside} is executable for everyone");
+            let runs = inside.starts_with("/docker-entrypoint-initdb.d/")
+                || service["entrypoint"][0].as_str() == Some(inside.as_str());
+            assert!(runs, "{inside} is run by the image's entrypoint or is it");
+            found.insert(outside);
+        }
+    }
+    assert_eq!(found.len(), 2, "one for primaries, one for replicas");
+}
+
+#[test]
+fn scripts_use_only_what_their_services_are_given() {
+    let compose = compose();
+    for (script, service) in [("primary.sh", "shard1-primary"), ("replica.sh", "shard1-replica1")] {
+        let environment = compose["services"][service]["environment"].as_mapping().unwrap();
+        let text = read(&format!("docker/{script}"));
+        let used = text.split('$').skip(1).map(|rest| {
+            rest.trim_start_matches('{')
+                .chars()
+                .take_while(|c| c.is_ascii_uppercase() || *c == '_')
+                .collect::<String>()
+        });
+        for name in used.filter(|name| !name.is_empty() && name != "PGDATA") {
+            assert!(environment.contains_key(name.as_str()), "{script} uses {name}");
+        }
+    }
 }
 
 /// What a service mounts: outside and inside.
