@@ -132,7 +132,10 @@ fn psql_scripts_work_by_tenant() {
     script(
         "\\set FETCH_COUNT 5\nSELECT task_id, title FROM tasks WHERE tenant_id = :t ORDER BY 1;",
     );
-    script("SELECT name FROM tenants WHERE tenant_id = $1 \\bind :t \\g");
+    // psql knows \bind since version 16.
+    if world.cluster.view().postgres >= 16 {
+        script("SELECT name FROM tenants WHERE tenant_id = $1 \\bind :t \\g");
+    }
     script("SELECT * FROM tasks WHERE tenant_id = :t \\gdesc");
     script("SELECT format('SELECT count(*) FROM users WHERE tenant_id = %s', :t) \\gexec");
     script(
