@@ -16,6 +16,9 @@ use super::share::Farewell;
 pub(super) struct Conn {
     pub(super) machine: Backend,
     pub(super) stream: Stream,
+    /// The runtime will wake the task that holds it when the server has
+    /// something to say: asking again would change nothing.
+    pub(super) watched: bool,
     /// Head of a reply frame that has to be seen whole.
     pub(super) carry: Vec<u8>,
     /// Requests that the socket has not taken yet.

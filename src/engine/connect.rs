@@ -165,6 +165,7 @@ async fn attempt(
     Ok(Box::new(Conn {
         machine: Backend::new(greeting.key.clone(), prepared_max, defaults),
         stream,
+        watched: false,
         carry: Vec::new(),
         out: Vec::new(),
         unflushed: false,

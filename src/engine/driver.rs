@@ -20,7 +20,7 @@ use super::cleanup::LeftBehind;
 use super::client::{ClientEntry, State};
 use super::conn::Conn;
 use super::participants::Participants;
-use super::pools::Waiting;
+use super::pools::{SharedPool, Waiting};
 use super::thread::{Database, READ_BYTES, Thread};
 
 /// A client after its login.
@@ -40,6 +40,11 @@ pub(super) struct Driver {
     pub(super) waiting: Option<Waiting>,
     /// Encryption still holds back some of what the client is sent.
     pub(super) unflushed: bool,
+    /// The pool used last.
+    pub(super) pool: Option<SharedPool>,
+    /// The runtime will wake this task when the client has something to say:
+    /// asking again would change nothing.
+    pub(super) client_watched: bool,
     pub(super) closing: bool,
     /// The client is told something before it is closed.
     farewell: bool,
@@ -88,6 +93,8 @@ impl Driver {
             held: Participants::default(),
             waiting: None,
             unflushed: false,
+            pool: None,
+            client_watched: false,
             closing: false,
             farewell: false,
             ended: false,
@@ -103,7 +110,8 @@ impl Driver {
     pub(super) async fn run(mut self) {
         // What came together with the startup message.
         self.refed_by_signal();
-        std::future::poll_fn(|cx| self.poll(cx)).await;
+        // It takes turns by its own count of bytes and reads.
+        tokio::task::unconstrained(std::future::poll_fn(|cx| self.poll(cx))).await;
         self.part();
         if self.farewell && !self.ended {
             let client = std::mem::replace(&mut self.client, Stream::Closed);
@@ -211,14 +219,21 @@ impl Driver {
         if (blocked && self.inbuf.len() >= READ_BYTES) || (congested && !blocked) {
             return Ok(Moved::Nothing);
         }
+        if self.client_watched && !self.client.may_read() {
+            return Ok(Moved::Nothing);
+        }
         let thread = Rc::clone(&self.thread);
         let mut scratch = thread.scratch.borrow_mut();
         let space = scratch.get_mut(..READ_BYTES).unwrap_or_default();
         let read = match self.client.poll_read(cx, space) {
             Poll::Ready(read) => read?,
-            Poll::Pending => return Ok(Moved::Nothing),
+            Poll::Pending => {
+                self.client_watched = true;
+                return Ok(Moved::Nothing);
+            }
         };
-        *turn += read;
+        self.client_watched = false;
+        *turn += read.max(READ_COST_BYTES);
         self.stirred = true;
         if read == 0 {
             self.ended = true;
@@ -465,6 +480,8 @@ impl Moved {
     }
 }
 
+/// What a read counts at least, so that many small ones end a turn too.
+pub(super) const READ_COST_BYTES: usize = 512;
 const CANCELED: SqlState = SqlState::new("57014");
 const TOO_MANY: SqlState = SqlState::new("53300");
 /// Time between cancel requests for a statement that goes on.

@@ -10,7 +10,7 @@ use crate::session::{After, Env, EventEnv, Lost, Refused, Step, Want, Writes};
 use crate::types::{Access, Consistency, NodeId, ShardId, SqlState};
 
 use super::conn::Conn;
-use super::driver::{Driver, Moved};
+use super::driver::{Driver, Moved, READ_COST_BYTES};
 use super::thread::READ_BYTES;
 
 impl Driver {
@@ -54,40 +54,39 @@ impl Driver {
     }
 
     fn feed_once(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Step) {
-        let thread = Rc::clone(&self.thread);
-        let database = Rc::clone(&self.database);
-        let (map, serial) = database.with_map(|map, serial| (std::sync::Arc::clone(map), serial));
-        let was_awaiting = self.session.is_awaiting();
-        let mut nowhere = (Vec::new(), Vec::new());
+        let Self { thread, database, session, held, out, consistency, .. } = self;
+        let was_awaiting = session.is_awaiting();
         let choose = |shard: ShardId, level: Consistency| {
             database.with_cluster(|cluster| {
                 let choice = cluster.choose(shard, level, 0, clock::now());
                 choice.reason().to_string()
             })
         };
-        let fed = {
-            let (backend, to_backend, replay) = match &mut self.held.current {
-                Some(conn) => {
-                    let conn = &mut **conn;
-                    (Some((&mut conn.machine, conn.shard)), &mut conn.out, &mut conn.replay)
-                }
-                None => (None, &mut nowhere.0, &mut nowhere.1),
-            };
+        let mut nowhere = (Vec::new(), Vec::new());
+        let (backend, to_backend, replay) = match &mut held.current {
+            Some(conn) => {
+                let conn = &mut **conn;
+                (Some((&mut conn.machine, conn.shard)), &mut conn.out, &mut conn.replay)
+            }
+            None => (None, &mut nowhere.0, &mut nowhere.1),
+        };
+        // Nothing that a session does can bring a new map meanwhile.
+        let fed = database.with_map(|map, map_serial| {
             let mut env = Env {
                 planner: &mut database.planner.borrow_mut(),
                 interner: &mut thread.interner.borrow_mut(),
                 registry: &mut thread.registry.borrow_mut(),
-                map: &map,
-                map_serial: serial,
-                consistency: self.consistency,
+                map,
+                map_serial,
+                consistency: *consistency,
                 choose: &choose,
                 backend,
-                to_client: &mut self.out,
+                to_client: out,
                 to_backend,
                 replay,
             };
-            self.session.feed(input, &mut env)
-        };
+            session.feed(input, &mut env)
+        });
         let direct = input.get(fed.direct.clone()).unwrap_or_default();
         self.send(cx, direct);
         for state in self.session.take_refusals() {
@@ -158,9 +157,13 @@ impl Driver {
                 self.on_backend_lost(shard);
                 return Moved::Something;
             }
-            Poll::Pending => return Moved::Nothing,
+            Poll::Pending => {
+                conn.watched = true;
+                return Moved::Nothing;
+            }
         };
-        *turn += read;
+        conn.watched = false;
+        *turn += read.max(READ_COST_BYTES);
         let mut events = thread.events.borrow_mut();
         events.clear();
         let input = scratch.get(..kept + read).unwrap_or_default();
@@ -262,14 +265,20 @@ impl Driver {
             ));
             return true;
         };
-        let Some(pool) = self.thread.pool(&self.database, &self.entry.user, node) else {
+        let pool = match self.pool.take().filter(|pool| pool.serves(node)) {
+            Some(pool) => Some(pool),
+            None => self.thread.pool(&self.database, &self.entry.user, node),
+        };
+        let Some(pool) = pool else {
             self.session.refuse_checkout(Refused::new(
                 SqlState::new("08001"),
                 "the shard's node has left the map",
             ));
             return true;
         };
-        match self.thread.checkout(&self.database, &pool) {
+        let checked_out = self.thread.checkout(&self.database, &pool);
+        self.pool = Some(pool);
+        match checked_out {
             Ok(conn) => {
                 self.attach(conn);
                 true
@@ -301,7 +310,9 @@ impl Driver {
         seen.or_else(|| self.database.with_map(|map, _| map.shard(want.shard).map(|s| s.primary)))
     }
 
-    pub(super) fn attach(&mut self, conn: Box<Conn>) {
+    pub(super) fn attach(&mut self, mut conn: Box<Conn>) {
+        // Whoever held it before was the one to be woken.
+        conn.watched = false;
         self.entry.running.borrow_mut().add(&conn);
         self.session.join(conn.shard);
         self.held.attach(conn);
@@ -388,6 +399,9 @@ impl Conn {
 
     /// True if the server has said nothing since the connection came free.
     pub(super) fn is_quiet(&mut self) -> bool {
+        if !self.stream.may_read() {
+            return true;
+        }
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut byte = [0];
         // Readiness is asked of the runtime, not of the system: it costs no

@@ -128,6 +128,11 @@ impl SharedPool {
         self.0.node.get()
     }
 
+    /// True if it is the pool of this node of the map in force.
+    pub(super) fn serves(&self, node: NodeId) -> bool {
+        self.0.node.get() == node && !self.0.retired.get()
+    }
+
     pub(super) fn address(&self) -> &str {
         &self.0.address
     }
