@@ -90,7 +90,7 @@ impl Driver {
         let direct = input.get(fed.direct.clone()).unwrap_or_default();
         self.send(cx, direct);
         for state in self.session.take_refusals() {
-            thread.stats.note_refusal(state);
+            self.thread.stats.note_refusal(state);
             tracing::debug!(
                 client = self.entry.id,
                 statement = self.units,
@@ -137,6 +137,9 @@ impl Driver {
             return Moved::Nothing;
         }
         let Some(conn) = &mut self.held.current else { return Moved::Nothing };
+        if conn.watched && !conn.stream.may_read() {
+            return Moved::Nothing;
+        }
         let shard = conn.shard;
         let thread = Rc::clone(&self.thread);
         let mut scratch = thread.scratch.borrow_mut();

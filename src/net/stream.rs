@@ -125,7 +125,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.try_io(Interest::READABLE, || Ok(())).is_ok(),
             Self::Unix(stream) => stream.try_io(Interest::READABLE, || Ok(())).is_ok(),
-            Self::TlsServer(_) | Self::TlsClient(_) => true,
+            Self::TlsServer(_) | Self::TlsClient(_) | Self::Closed => true,
         }
     }
 

@@ -25,7 +25,7 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(super) fn bytes(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
         let (taken, rest) =
-            self.rest.split_at_checked(count).ok_or(self.fault(Fault::Truncated))?;
+            self.rest.split_at_checked(count).ok_or_else(|| self.fault(Fault::Truncated))?;
         self.rest = rest;
         Ok(taken)
     }
@@ -33,7 +33,7 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let (taken, rest) =
-            self.rest.split_first_chunk::<N>().ok_or(self.fault(Fault::Truncated))?;
+            self.rest.split_first_chunk::<N>().ok_or_else(|| self.fault(Fault::Truncated))?;
         self.rest = rest;
         Ok(*taken)
     }
@@ -66,8 +66,14 @@ impl<'a> Reader<'a> {
     /// A text up to its zero byte, which is read too.
     #[inline]
     pub(super) fn text(&mut self) -> Result<&'a [u8], DecodeError> {
-        let end = memchr::memchr(0, self.rest).ok_or(self.fault(Fault::MissingNul))?;
-        let (text, rest) = self.rest.split_at_checked(end).ok_or(self.fault(Fault::MissingNul))?;
+        // Names are empty or short as a rule: a look costs less than a search.
+        let near = self.rest.first_chunk().and_then(|bytes| first_zero(*bytes));
+        let end = match near {
+            Some(end) => end,
+            None => memchr::memchr(0, self.rest).ok_or_else(|| self.fault(Fault::MissingNul))?,
+        };
+        let (text, rest) =
+            self.rest.split_at_checked(end).ok_or_else(|| self.fault(Fault::MissingNul))?;
         self.rest = rest.get(1..).unwrap_or_default();
         Ok(text)
     }
@@ -87,7 +93,7 @@ impl<'a> Reader<'a> {
     /// `count` numbers of `size` bytes each, unread.
     pub(super) fn numbers(&mut self, count: u16, size: usize) -> Result<&'a [u8], DecodeError> {
         let length = usize::from(count).checked_mul(size);
-        self.bytes(length.ok_or(self.fault(Fault::InvalidLength))?)
+        self.bytes(length.ok_or_else(|| self.fault(Fault::InvalidLength))?)
     }
 
     #[inline]
@@ -96,6 +102,19 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The place of the first zero among eight bytes.
+#[inline]
+fn first_zero(bytes: [u8; 8]) -> Option<usize> {
+    let word = u64::from_le_bytes(bytes);
+    // Subtracting borrows into a byte's top bit only if it was zero; what a
+    // borrow carries further lies above the first one.
+    let zeros = word.wrapping_sub(ONES) & !word & (ONES << 7);
+    (zeros != 0).then(|| usize::try_from(zeros.trailing_zeros() / 8).unwrap_or(0))
+}
+
+/// A one in each byte.
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+
 /// A body that is one text and its zero byte.
 #[inline]
 pub(super) fn only_text<'a>(body: &'a [u8], part: &'static str) -> Result<&'a [u8], DecodeError> {
@@ -103,4 +122,19 @@ pub(super) fn only_text<'a>(body: &'a [u8], part: &'static str) -> Result<&'a [u
     let text = reader.text()?;
     reader.end()?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_zero_is_found_wherever_it_stands() {
+        assert_eq!(first_zero([1, 128, 255, 1, 128, 255, 1, 1]), None);
+        for place in 0..8 {
+            let mut bytes = [0; 8];
+            bytes.iter_mut().take(place).for_each(|byte| *byte = 1);
+            assert_eq!(first_zero(bytes), Some(place));
+        }
+    }
 }

@@ -129,6 +129,7 @@ pub struct Planner {
     texts: Cache,
     forms: Cache,
     counts: PlannerCounts,
+    planned: u64,
 }
 
 /// How often each way was taken.
@@ -152,6 +153,7 @@ impl Planner {
             texts: Cache::new(limits.cache_bytes),
             forms: Cache::new(limits.cache_bytes),
             counts: PlannerCounts::default(),
+            planned: 0,
         }
     }
 
@@ -160,6 +162,7 @@ impl Planner {
     /// # Errors
     /// The text has no route whatever its values are. Nothing may be sent.
     pub fn plan(&mut self, text: &[u8], world: &World<'_>) -> Result<Rc<Template>, RouteError> {
+        self.planned += 1;
         let scope = Scope { epoch: world.map.epoch(), path: world.search_path.hash };
         let cacheable = text.len() <= self.limits.text_bytes_max;
         let seed = self.seed ^ scope.path ^ scope.epoch.number().rotate_left(32);
@@ -197,6 +200,12 @@ impl Planner {
     /// own or needs none.
     pub const fn literals(&self) -> &Literals {
         self.scanner.literals()
+    }
+
+    /// How many texts were planned so far. While the number stays, so do the
+    /// [`Planner::literals`].
+    pub const fn planned(&self) -> u64 {
+        self.planned
     }
 
     /// Counts since the planner was made.

@@ -6,6 +6,7 @@
 //! by the backends', and with a Parse ahead of a Bind where this backend does
 //! not have the statement yet.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::backend::{Expect, NAME_LEN, OwnPurpose, Report, SentAs, StatementId, backend_name};
@@ -20,7 +21,7 @@ use super::effects::{PortalEffects, demands};
 use super::feed::{Feed, refuse_route};
 use super::lookahead::Ahead;
 use super::names::Named;
-use super::place::Place;
+use super::place::{Found, Place};
 use super::refusal::{
     LIMIT_EXCEEDED, NO_CURSOR, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused, in_failed_transaction,
 };
@@ -32,6 +33,8 @@ use super::{Phase, Step, Tx};
 
 impl Feed<'_, '_> {
     pub(super) fn on_extended(&mut self, kind: u8, body: &[u8], end: usize) -> Option<Step> {
+        // Of this message, or of none: it must not outlive the feed after it.
+        let found = self.s.pending.take_found();
         if let Some(frame) = self.s.pending.take_refused() {
             return self.refuse_in_batch(frame);
         }
@@ -58,8 +61,8 @@ impl Feed<'_, '_> {
             return None;
         }
         match kind {
-            tag::PARSE => self.on_parse(body, end),
-            tag::BIND => self.on_bind(body, end),
+            tag::PARSE => self.on_parse(body, end, found),
+            tag::BIND => self.on_bind(body, end, found),
             tag::DESCRIBE => self.on_describe(body, end),
             tag::EXECUTE => self.on_execute(body, end),
             tag::CLOSE => self.on_close(body, end),
@@ -88,6 +91,10 @@ impl Feed<'_, '_> {
     fn keep_for_replay(&mut self) {
         self.env.replay.clear();
         let rest = self.input.get(self.at..).unwrap_or_default();
+        // What the client parses anew can't be stale.
+        if let [tag::PARSE, _, _, _, _, 0, ..] = rest {
+            return;
+        }
         // Without a Describe the client would take the new rows for the old.
         let Some(end) = super::lookahead::described_batch_end(rest, REPLAY_BYTES_MAX) else {
             return;
@@ -117,15 +124,18 @@ impl Feed<'_, '_> {
 
     // === messages ===
 
-    fn on_parse(&mut self, body: &[u8], end: usize) -> Option<Step> {
+    fn on_parse(&mut self, body: &[u8], end: usize, found: Option<Found>) -> Option<Step> {
         let Ok(parse) = Parse::decode(body) else { return self.malformed("Parse") };
         if let Some(refused) = self.refuse_parse(&parse) {
             return self.refuse_message(&refused, end);
         }
-        let template = match self.plan(parse.query) {
-            Ok(Some(template)) => template,
-            Ok(None) => return self.forward_unread(parse.name, end),
-            Err(refused) => return self.refuse_message(&refused, end),
+        let template = match self.still_planned(found) {
+            Some(template) => template,
+            None => match self.plan(parse.query) {
+                Ok(Some(template)) => template,
+                Ok(None) => return self.forward_unread(parse.name, end),
+                Err(refused) => return self.refuse_message(&refused, end),
+            },
         };
         let local = self.is_local_text(&template);
         if self.is_backend_failed()
@@ -182,6 +192,19 @@ impl Feed<'_, '_> {
         None
     }
 
+    /// The template that looking ahead found, if map and planner are where they
+    /// were.
+    fn still_planned(&self, found: Option<Found>) -> Option<Rc<Template>> {
+        match found {
+            Some(Found::Parse { serial, planned, template })
+                if serial == self.map_serial() && planned == self.env.planner.planned() =>
+            {
+                Some(template)
+            }
+            Some(Found::Parse { .. } | Found::Bind { .. }) | None => None,
+        }
+    }
+
     fn refuse_parse(&self, parse: &Parse<'_>) -> Option<Refused> {
         if let Some(refused) = self.refuse_in_failed()
             && !is_transaction_end(parse.query)
@@ -212,7 +235,18 @@ impl Feed<'_, '_> {
         None
     }
 
-    fn on_bind(&mut self, body: &[u8], end: usize) -> Option<Step> {
+    fn on_bind(&mut self, body: &[u8], end: usize, found: Option<Found>) -> Option<Step> {
+        if let Some(Found::Bind { serial, prepared, name, shard }) = found
+            && serial == self.map_serial()
+            && self.env.backend.as_ref().is_some_and(|(_, held)| *held == shard)
+        {
+            self.s.bound_in_batch = true;
+            if !self.s.portals.is_empty() {
+                let portal = body.get(..name.start.saturating_sub(1)).unwrap_or_default();
+                self.s.portals.remove(portal);
+            }
+            return self.send_renamed(&prepared, body, name, end);
+        }
         let Ok(bind) = Bind::decode(body) else { return self.malformed("Bind") };
         self.s.bound_in_batch = true;
         let named = match self.named(bind.statement()) {
@@ -256,25 +290,59 @@ impl Feed<'_, '_> {
             self.say(BIND_COMPLETE);
             return None;
         }
+        self.send_bind(&bind, named, end)
+    }
+
+    fn send_bind(&mut self, bind: &Bind<'_>, named: Named, end: usize) -> Option<Step> {
         match named {
             Named::Shared(prepared) => {
-                self.ensure_prepared(&prepared);
-                self.consume(end);
-                let mut buffer = [0; NAME_LEN];
-                let name = backend_name(prepared.id, &mut buffer);
-                if !self.inject(|out| encode::bind_renamed(out, &bind, name)) {
-                    return self.malformed("Bind");
-                }
-                if let Some(backend) = self.backend() {
-                    backend.push(Expect::Bind(Some(prepared.id)));
-                }
-                None
+                self.send_renamed(&prepared, bind.body(), bind.statement_span(), end)
             }
             Named::Unnamed(id, _) => {
                 self.ensure_unnamed(id);
-                self.forward_bind(None, end)
+                self.forward_bind(None, end);
+                self.pass_usual_end()
             }
         }
+    }
+
+    /// A Bind's `body` with the backends' name instead of the client's at `name`.
+    fn send_renamed(
+        &mut self,
+        prepared: &Rc<Prepared>,
+        body: &[u8],
+        name: Range<usize>,
+        end: usize,
+    ) -> Option<Step> {
+        self.ensure_prepared(prepared);
+        self.consume(end);
+        let mut buffer = [0; NAME_LEN];
+        let own = backend_name(prepared.id, &mut buffer);
+        if !self.inject(|out| encode::bind_body_renamed(out, body, name, own)) {
+            return self.malformed("Bind");
+        }
+        if let Some(backend) = self.backend() {
+            backend.push(Expect::Bind(Some(prepared.id)));
+        }
+        self.pass_usual_end()
+    }
+
+    /// What nearly every driver sends after a Bind, in one comparison: the
+    /// messages one by one would do the same.
+    fn pass_usual_end(&mut self) -> Option<Step> {
+        let rest = self.input.get(self.at..)?;
+        if !rest.starts_with(USUAL_END) || !self.s.portals.is_empty() || self.s.copy_pending {
+            return None;
+        }
+        let end = self.at + USUAL_END.len();
+        let backend = self.backend()?;
+        backend.push(Expect::Describe);
+        backend.push(Expect::Execute(Report::Nothing));
+        backend.push(Expect::Sync);
+        self.s.statements_seen += 1;
+        self.s.phase = Phase::Await;
+        self.forward(end);
+        Some(Step::Await)
     }
 
     fn forward_bind(&mut self, id: Option<StatementId>, end: usize) -> Option<Step> {
@@ -666,6 +734,8 @@ fn is_transaction_end(text: &[u8]) -> bool {
         || matches!(word.as_slice(), b"ROLLBACK" | b"COMMIT" | b"END" | b"ABORT")
 }
 
+/// Describe of the unnamed portal, Execute of all its rows, Sync.
+pub(super) const USUAL_END: &[u8] = b"D\0\0\0\x06P\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04";
 const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
 const BIND_COMPLETE: &[u8] = &[b'2', 0, 0, 0, 4];
 const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];

@@ -10,12 +10,15 @@ use std::rc::Rc;
 use crate::protocol::frame::{HEADER_LEN, decode_header};
 use crate::protocol::frontend::{Bind, Describe, Parse, Target};
 use crate::protocol::tag::frontend as tag;
-use crate::route::{Targets, Template};
+use crate::route::{Route, Targets, Template};
 use crate::sql::literal::Literals;
 use crate::types::Access;
 
+use super::extended::USUAL_END;
 use super::feed::Feed;
-use super::place::Place;
+use super::names::Named;
+use super::place::{Found, Place};
+use super::simple::is_hot;
 use super::values::{BoundParams, PrefixParams};
 use super::{Phase, Tx, Want};
 
@@ -29,11 +32,51 @@ pub(super) enum Ahead {
     Local,
 }
 
+/// What a message opens.
+enum Opens {
+    Batch,
+    Nothing,
+}
+
 /// A Parse of this batch that is not noted yet.
 struct Parsed<'i> {
     parse: Parse<'i>,
     template: Rc<Template>,
+    /// It is the batch's first message.
+    opens: bool,
+    /// The planner's count: while it stays, the constants are there.
+    planned: u64,
+    /// Else here.
     literals: Literals,
+}
+
+/// The Parse messages of a batch: one, as a rule, which needs no memory.
+#[derive(Default)]
+struct AllParsed<'i> {
+    first: Option<Parsed<'i>>,
+    more: Vec<Parsed<'i>>,
+}
+
+impl<'i> AllParsed<'i> {
+    fn push(&mut self, one: Parsed<'i>) {
+        match self.first {
+            None => self.first = Some(one),
+            Some(_) => self.more.push(one),
+        }
+    }
+
+    fn last_mut(&mut self) -> Option<&mut Parsed<'i>> {
+        self.more.last_mut().or(self.first.as_mut())
+    }
+
+    fn iter(&self) -> impl DoubleEndedIterator<Item = &Parsed<'i>> {
+        self.first.iter().chain(&self.more)
+    }
+
+    /// The newest of that name.
+    fn find(&self, name: &[u8]) -> Option<&Parsed<'i>> {
+        self.iter().rev().find(|one| one.parse.name == name)
+    }
 }
 
 impl Feed<'_, '_> {
@@ -44,9 +87,26 @@ impl Feed<'_, '_> {
         if self.s.hidden.any() && !self.map().is_sharded() {
             return Ahead::Need(self.home());
         }
+        if let Some(ahead) = self.look_at_opening_bind() {
+            return ahead;
+        }
+        self.look_through()
+    }
+
+    /// A batch that opens with a Bind, as with a prepared statement: as a rule
+    /// it decides at once. `None` if it does not.
+    fn look_at_opening_bind(&mut self) -> Option<Ahead> {
+        let rest = self.input.get(self.at..)?;
+        let header = decode_header(rest).ok()?.filter(|header| header.tag == tag::BIND)?;
+        let body = rest.get(HEADER_LEN..header.frame_len())?;
+        let Ok(bind) = Bind::decode(body) else { return Some(Ahead::Local) };
+        self.look_at_named(&bind, Opens::Batch)
+    }
+
+    fn look_through(&mut self) -> Ahead {
         let input = self.input;
         let mut at = self.at;
-        let mut parsed: Vec<Parsed<'_>> = Vec::new();
+        let mut parsed = AllParsed::default();
         let mut describes = false;
         loop {
             let rest = input.get(at..).unwrap_or_default();
@@ -57,21 +117,25 @@ impl Feed<'_, '_> {
                 return self.look_at_partial(header.tag, input.get(body_at..), &parsed);
             };
             let found = match header.tag {
-                tag::PARSE => match self.read_parse(body) {
-                    None => Some(Ahead::Local),
-                    Some(one) => {
-                        let known = !one.parse.name.is_empty()
-                            && self.env.registry.is_taken(&one.parse, &self.s.settings);
-                        describes |= !known && !self.is_local_text(&one.template);
-                        parsed.push(one);
-                        None
+                tag::PARSE => {
+                    self.keep_literals(&mut parsed);
+                    match self.read_parse(body, at == self.at) {
+                        None => Some(Ahead::Local),
+                        Some(one) => {
+                            let known = !one.parse.name.is_empty()
+                                && self.env.registry.is_taken(&one.parse, &self.s.settings);
+                            describes |= !known && !self.is_local_text(&one.template);
+                            parsed.push(one);
+                            None
+                        }
                     }
-                },
+                }
                 tag::BIND => match Bind::decode(body) {
-                    Ok(bind) => self.look_at_bind(&bind, &parsed),
+                    Ok(bind) => self.look_at_bind(&bind, &mut parsed),
                     Err(_) => Some(Ahead::Local),
                 },
                 tag::DESCRIBE => {
+                    self.keep_literals(&mut parsed);
                     describes |= self.describes_statement(body);
                     None
                 }
@@ -91,10 +155,28 @@ impl Feed<'_, '_> {
     }
 
     /// A Parse that will succeed here; otherwise the router refuses it.
-    fn read_parse<'i>(&mut self, body: &'i [u8]) -> Option<Parsed<'i>> {
+    fn read_parse<'i>(&mut self, body: &'i [u8], opens: bool) -> Option<Parsed<'i>> {
         let parse = Parse::decode(body).ok()?;
         let template = self.plan(parse.query).ok()??;
-        Some(Parsed { parse, template, literals: self.env.planner.literals().clone() })
+        let planned = self.env.planner.planned();
+        Some(Parsed { parse, template, opens, planned, literals: Literals::default() })
+    }
+
+    /// Something else may be planned now: the newest Parse keeps its constants.
+    fn keep_literals(&self, parsed: &mut AllParsed<'_>) {
+        if let Some(last) = parsed.last_mut()
+            && last.planned == self.env.planner.planned()
+        {
+            last.literals.clone_from(self.env.planner.literals());
+        }
+    }
+
+    fn literals_of<'p>(&'p self, one: &'p Parsed<'_>) -> &'p Literals {
+        if one.planned == self.env.planner.planned() {
+            self.env.planner.literals()
+        } else {
+            &one.literals
+        }
     }
 
     fn describes_statement(&mut self, body: &[u8]) -> bool {
@@ -107,52 +189,78 @@ impl Feed<'_, '_> {
     }
 
     /// `None` if the batch's shard is still open after this Bind.
-    fn look_at_bind(&mut self, bind: &Bind<'_>, parsed: &[Parsed<'_>]) -> Option<Ahead> {
-        let fresh = parsed.iter().rev().find(|p| p.parse.name == bind.statement());
-        let (template, route) = match fresh {
-            Some(one) => {
-                if self.is_local_text(&one.template) {
-                    return None;
-                }
-                let params = BoundParams::new(bind, one.parse.raw_types());
-                let map = self.shared_map();
-                let route =
-                    one.template.locate(one.parse.query, &one.literals, Some(&params), &map);
-                (Rc::clone(&one.template), route.ok())
-            }
-            None => {
-                let Ok(Some(named)) = self.named(bind.statement()) else {
-                    return Some(Ahead::Local);
-                };
-                let Ok(template) = self.template_of(&named) else { return Some(Ahead::Local) };
-                if self.is_local_text(&template) {
-                    return None;
-                }
-                let params = BoundParams::new(bind, self.types_of(&named));
-                let route = self.locate_bound(&named, &template, &params).ok();
-                (template, route)
-            }
+    fn look_at_bind(&mut self, bind: &Bind<'_>, parsed: &mut AllParsed<'_>) -> Option<Ahead> {
+        let Some(one) = parsed.find(bind.statement()) else {
+            self.keep_literals(parsed);
+            return self.look_at_named(bind, Opens::Nothing);
         };
-        let Some(route) = route else { return Some(Ahead::Local) };
-        if route.targets == Targets::AllInTurn || self.refuse_in_failed().is_some() {
-            return Some(Ahead::Local);
+        if self.is_local_text(&one.template) {
+            return None;
         }
-        Some(match self.place(&template, &route) {
-            Place::Need(want) => Ahead::Need(want),
-            Place::Here | Place::Refuse(_) => Ahead::Local,
-        })
+        let params = BoundParams::new(bind, one.parse.raw_types());
+        let literals = self.literals_of(one);
+        let route = one.template.locate(one.parse.query, literals, Some(&params), self.map());
+        let ahead = self.ahead_of(&one.template, route.ok());
+        if let (Ahead::Need(_), Some(first)) = (&ahead, &parsed.first)
+            && first.opens
+        {
+            // The next feed begins with that Parse.
+            self.s.pending.keep_found(Found::Parse {
+                serial: self.map_serial(),
+                planned: first.planned,
+                template: Rc::clone(&first.template),
+            });
+        }
+        Some(ahead)
     }
 
-    fn look_at_partial(&mut self, kind: u8, prefix: Option<&[u8]>, parsed: &[Parsed<'_>]) -> Ahead {
+    /// A Bind of a statement that the client has prepared before this batch.
+    fn look_at_named(&mut self, bind: &Bind<'_>, opens: Opens) -> Option<Ahead> {
+        let Ok(Some(named)) = self.named(bind.statement()) else { return Some(Ahead::Local) };
+        let Ok(template) = self.template_of(&named) else { return Some(Ahead::Local) };
+        if self.is_local_text(&template) {
+            return None;
+        }
+        let params = BoundParams::new(bind, self.types_of(&named));
+        let route = self.locate_bound(&named, &template, &params).ok();
+        let ahead = self.ahead_of(&template, route);
+        if let (Ahead::Need(want), Opens::Batch, Named::Shared(prepared)) = (&ahead, opens, named)
+            && is_hot(&template)
+        {
+            // The next feed begins with this Bind.
+            let (serial, shard) = (self.map_serial(), want.shard);
+            let name = bind.statement_span();
+            self.s.pending.keep_found(Found::Bind { serial, prepared, name, shard });
+        }
+        Some(ahead)
+    }
+
+    fn ahead_of(&mut self, template: &Template, route: Option<Route>) -> Ahead {
+        let Some(route) = route else { return Ahead::Local };
+        if route.targets == Targets::AllInTurn || self.refuse_in_failed().is_some() {
+            return Ahead::Local;
+        }
+        match self.place(template, &route) {
+            Place::Need(want) => Ahead::Need(want),
+            Place::Here | Place::Refuse(_) => Ahead::Local,
+        }
+    }
+
+    fn look_at_partial(
+        &mut self,
+        kind: u8,
+        prefix: Option<&[u8]>,
+        parsed: &AllParsed<'_>,
+    ) -> Ahead {
         let Some(prefix) = prefix.filter(|_| kind == tag::BIND) else { return Ahead::More };
         let Ok(Some(bind)) = Bind::decode_prefix(prefix) else { return Ahead::More };
-        if let Some(one) = parsed.iter().rev().find(|p| p.parse.name == bind.statement()) {
+        if let Some(one) = parsed.find(bind.statement()) {
             if one.template.key_params().iter().any(|i| usize::from(*i) >= bind.complete()) {
                 return Ahead::More;
             }
             let params = PrefixParams { bind: &bind, types: one.parse.raw_types() };
-            let map = self.shared_map();
-            let route = one.template.locate(one.parse.query, &one.literals, Some(&params), &map);
+            let literals = self.literals_of(one);
+            let route = one.template.locate(one.parse.query, literals, Some(&params), self.map());
             return match route.map(|route| self.place(&one.template, &route)) {
                 Ok(Place::Need(want)) => Ahead::Need(want),
                 Ok(Place::Here | Place::Refuse(_)) | Err(_) => Ahead::More,
@@ -173,11 +281,11 @@ impl Feed<'_, '_> {
 
     /// A batch that only parses and describes: any primary that has its table
     /// will do.
-    fn describing(&mut self, parsed: &[Parsed<'_>]) -> Ahead {
+    fn describing(&mut self, parsed: &AllParsed<'_>) -> Ahead {
         let mut shard = self.map().home();
-        for one in parsed {
-            let map = self.shared_map();
-            if let Ok(route) = one.template.locate(one.parse.query, &one.literals, None, &map)
+        for one in parsed.iter() {
+            let literals = self.literals_of(one);
+            if let Ok(route) = one.template.locate(one.parse.query, literals, None, self.map())
                 && let Targets::Shard(only) = route.targets
             {
                 shard = only;
@@ -204,6 +312,9 @@ pub(super) fn described_batch_end(input: &[u8], max: usize) -> Option<usize> {
         let end = at.checked_add(header.frame_len())?;
         if end > input.len() || end > max {
             return None;
+        }
+        if input.get(end..)?.starts_with(USUAL_END) {
+            return Some(end + USUAL_END.len()).filter(|end| *end <= max);
         }
         described |= header.tag == tag::DESCRIBE
             && input.get(at + HEADER_LEN) == Some(&Target::Portal.code());

@@ -1,6 +1,7 @@
 //! Where a unit runs: on the backend that the session holds, or on one that it
 //! needs first; and what is remembered between the two.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::backend::Backend;
@@ -11,6 +12,7 @@ use crate::types::{Access, ShardId};
 
 use super::feed::{Feed, refuse_route};
 use super::refusal::{NOT_SUPPORTED, Refused};
+use super::statements::Prepared;
 use super::{Tx, Want};
 
 /// What one feed leaves for the next, which begins with the same bytes.
@@ -21,6 +23,18 @@ pub(super) struct Pending {
     refused: Option<Box<[u8]>>,
     /// The unit's place is decided; its backend is being got ready.
     placed: bool,
+    /// What is known of the batch's first message.
+    found: Option<Found>,
+}
+
+/// What looking ahead for a batch's shard found out of its first message, which
+/// is the first that the next feed sees. Both belong to the map with a serial.
+pub(super) enum Found {
+    /// A Parse; its constants are the planner's while that has `planned` no more.
+    Parse { serial: u64, planned: u64, template: Rc<Template> },
+    /// A well-formed Bind of a plain statement, where in its body the name
+    /// stands, and the shard that its values name.
+    Bind { serial: u64, prepared: Rc<Prepared>, name: Range<usize>, shard: ShardId },
 }
 
 impl Pending {
@@ -49,6 +63,14 @@ impl Pending {
         self.placed = true;
     }
 
+    pub(super) fn keep_found(&mut self, found: Found) {
+        self.found = Some(found);
+    }
+
+    pub(super) fn take_found(&mut self) -> Option<Found> {
+        self.found.take()
+    }
+
     pub(super) fn place(&mut self) {
         self.placed = true;
     }
@@ -73,6 +95,7 @@ impl Pending {
         self.template = None;
         self.outside = false;
         self.placed = false;
+        self.found = None;
     }
 }
 

@@ -7,7 +7,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::backend::{Setting, SettingsSet, StatementId};
 use crate::protocol::frontend::Parse;
@@ -208,7 +211,42 @@ fn context_of(settings: &SettingsSet) -> Box<str> {
 /// One client's names.
 #[derive(Default)]
 pub(super) struct Statements {
-    names: HashMap<Box<[u8]>, Rc<Prepared>>,
+    names: HashMap<Box<[u8]>, Rc<Prepared>, NameHashes>,
+}
+
+/// Hashes of names, which are short and looked up with every Bind. The seed
+/// keeps a client from choosing names that collide.
+#[derive(Clone, Copy)]
+struct NameHashes(u64);
+
+impl Default for NameHashes {
+    fn default() -> Self {
+        Self(RandomState::new().hash_one(0))
+    }
+}
+
+impl BuildHasher for NameHashes {
+    type Hasher = NameHasher;
+
+    fn build_hasher(&self) -> NameHasher {
+        NameHasher(self.0)
+    }
+}
+
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.0 ^= u64::try_from(length).unwrap_or(u64::MAX);
+    }
 }
 
 impl Statements {

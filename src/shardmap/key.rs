@@ -283,8 +283,30 @@ impl fmt::Display for KeyError {
 
 impl std::error::Error for KeyError {}
 
+/// What nearly every text is: a few digits and nothing else.
+fn plain_integer(text: &str) -> Option<i64> {
+    if text.is_empty() || text.len() > DIGITS_THAT_FIT {
+        return None;
+    }
+    let mut value = 0;
+    for byte in text.bytes() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + i64::from(digit);
+    }
+    Some(value)
+}
+
+/// Any number of so many digits is in the range of 64 bits.
+const DIGITS_THAT_FIT: usize = 18;
+
 /// Blanks, a sign, decimal digits, blanks.
 fn parse_integer(key_type: KeyType, text: &str) -> Result<i64, KeyError> {
+    if let Some(value) = plain_integer(text) {
+        return Ok(value);
+    }
     let text = text.trim_matches(is_blank);
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() {

@@ -17,6 +17,10 @@ use super::literal::LiteralKind;
 /// Where the walk reports what it finds. Tokens come in the order of the text
 /// and never overlap; blanks and comments come between them.
 pub(crate) trait Sink {
+    /// Whether it has a use for tokens and for single spaces between them; if
+    /// not, most of them are passed over without a word.
+    const HEARS_TOKENS: bool;
+
     /// Anything but a literal, copied as it stands.
     fn token(&mut self, kind: TokenKind, start: usize, end: usize);
     /// A constant, prefix and quotes included.
@@ -135,9 +139,13 @@ impl std::error::Error for ScanError {}
 ///
 /// # Errors
 /// The text has no tokens by the server's rules, or not by all versions' rules.
-pub(crate) fn lex(text: &[u8], sink: &mut impl Sink) -> Result<(), ScanError> {
+pub(crate) fn lex<S: Sink>(text: &[u8], sink: &mut S) -> Result<(), ScanError> {
     let mut i = 0;
-    while let Some(&byte) = text.get(i) {
+    loop {
+        if !S::HEARS_TOKENS {
+            i = past_unheard(text, i);
+        }
+        let Some(&byte) = text.get(i) else { return Ok(()) };
         let start = i;
         match CLASS[usize::from(byte)] {
             Class::Word => i = word(text, start, sink)?,
@@ -175,7 +183,36 @@ pub(crate) fn lex(text: &[u8], sink: &mut impl Sink) -> Result<(), ScanError> {
             Class::Stray => return Err(ScanError::StrayByte { at: start }),
         }
     }
-    Ok(())
+}
+
+/// Past words, punctuation, operators that can't begin a comment, and single
+/// spaces between them: the start of the next token that may be anything else.
+/// A space right at `from` is left to the sink, since it may follow a fold.
+#[inline]
+fn past_unheard(text: &[u8], from: usize) -> usize {
+    let mut i = from;
+    while let Some(byte) = text.get(i) {
+        match UNHEARD[usize::from(*byte)] {
+            Unheard::Word => {
+                let end = run(text, i + 1, |byte| CONTINUES_WORD[usize::from(byte)]);
+                // It may be the prefix of a constant or identifier.
+                if matches!(text.get(end), Some(b'\'' | b'&')) {
+                    return i;
+                }
+                i = end;
+            }
+            Unheard::Space => {
+                let more = text.get(i + 1).is_some_and(|b| CLASS[usize::from(*b)] == Class::Blank);
+                if i == from || more {
+                    return i;
+                }
+                i += 1;
+            }
+            Unheard::Alone => i += 1,
+            Unheard::Matters => return i,
+        }
+    }
+    i
 }
 
 /// A word, or a constant or identifier whose prefix looks like one.
@@ -210,26 +247,41 @@ fn word(text: &[u8], start: usize, sink: &mut impl Sink) -> Result<usize, ScanEr
 
 #[inline]
 fn plain_word(text: &[u8], start: usize, sink: &mut impl Sink) -> usize {
-    let mut i = start + 1;
-    while text.get(i).is_some_and(|byte| CONTINUES_WORD[usize::from(*byte)]) {
-        i += 1;
-    }
+    let i = run(text, start + 1, |byte| CONTINUES_WORD[usize::from(byte)]);
     sink.token(TokenKind::Word, start, i);
     i
 }
 
 #[inline]
 fn blank(text: &[u8], start: usize, sink: &mut impl Sink) -> Result<usize, ScanError> {
-    let mut i = start + 1;
-    while text.get(i).is_some_and(|byte| CLASS[usize::from(*byte)] == Class::Blank) {
-        i += 1;
-    }
+    let i = run(text, start + 1, |byte| CLASS[usize::from(byte)] == Class::Blank);
     sink.blank(start, i);
     Ok(i)
 }
 
+/// The end of the bytes from `start` that are alike.
+#[inline]
+fn run(text: &[u8], start: usize, alike: impl Fn(u8) -> bool) -> usize {
+    let rest = text.get(start..).unwrap_or_default();
+    start + rest.iter().position(|byte| !alike(*byte)).unwrap_or(rest.len())
+}
+
 /// The kind and end of the number that starts at `start`.
+#[inline]
 fn number(text: &[u8], start: usize) -> Result<(LiteralKind, usize), ScanError> {
+    // Plain digits, as nearly always.
+    let end = run(text, start, |byte| byte.is_ascii_digit());
+    match text.get(end) {
+        Some(byte) if *byte == b'.' || CONTINUES_WORD[usize::from(*byte)] => {
+            written_number(text, start)
+        }
+        Some(_) | None if end > start => Ok((LiteralKind::Integer, end)),
+        Some(_) | None => written_number(text, start),
+    }
+}
+
+/// A number in any notation.
+fn written_number(text: &[u8], start: usize) -> Result<(LiteralKind, usize), ScanError> {
     let junk = ScanError::Junk { at: start };
     let radix_digit: Option<fn(&u8) -> bool> = match (text[start], text.get(start + 1)) {
         (b'0', Some(b'x' | b'X')) => Some(u8::is_ascii_hexdigit),
@@ -484,6 +536,15 @@ enum Class {
     Stray,
 }
 
+/// What a byte at a token's start means to [`past_unheard`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unheard {
+    Word,
+    Space,
+    Alone,
+    Matters,
+}
+
 /// The longest text whose offsets fit a span.
 pub(crate) const TEXT_BYTES_MAX: usize = 1 << 30;
 const HINT_WORD: &[u8] = b"keyway:";
@@ -504,6 +565,23 @@ const CLASS: [Class; 256] = {
             | b'/' | b'%' | b'<' | b'>' | b'=' => Class::Operator,
             b'$' => Class::Dollar,
             _ => Class::Stray,
+        };
+        byte += 1;
+    }
+    table
+};
+
+const UNHEARD: [Unheard; 256] = {
+    let mut table = [Unheard::Matters; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match (CLASS[byte], byte as u8) {
+            (Class::Word, _) => Unheard::Word,
+            (Class::Blank, b' ') => Unheard::Space,
+            // These two can open a comment, the third belongs to a prefix.
+            (Class::Operator, b'-' | b'/' | b'&') => Unheard::Matters,
+            (Class::Operator | Class::Punct, _) => Unheard::Alone,
+            _ => Unheard::Matters,
         };
         byte += 1;
     }

@@ -202,6 +202,8 @@ impl List {
 }
 
 impl Sink for List {
+    const HEARS_TOKENS: bool = true;
+
     fn token(&mut self, kind: TokenKind, start: usize, end: usize) {
         self.push(Kind::Plain(kind), start, end);
     }

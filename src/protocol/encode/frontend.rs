@@ -1,7 +1,10 @@
 //! What the router says to a backend.
 
+use std::ops::Range;
+
 use super::{Writer, bare, counted, length_of, message};
 use crate::protocol::error::EncodeError;
+use crate::protocol::frame::HEADER_LEN;
 use crate::protocol::frontend::{Bind, BindPrefix, Parse, Target};
 use crate::protocol::startup::{
     CANCEL_KEY_LEN_MAX, CANCEL_KEY_LEN_MIN, CANCEL_MINOR, CODE_MAJOR, GSS_MINOR, SSL_MINOR,
@@ -111,13 +114,36 @@ pub fn bind_renamed(
     bind: &Bind<'_>,
     statement: &[u8],
 ) -> Result<(), EncodeError> {
-    message(out, tag::BIND, |w| {
-        w.text("portal name", bind.portal())?;
-        w.text("statement name", statement)?;
-        let tail = bind.statement_span().end.saturating_add(1);
-        w.raw(bind.body().get(tail..).unwrap_or_default());
-        Ok(())
-    })
+    bind_body_renamed(out, bind.body(), bind.statement_span(), statement)
+}
+
+/// The same from the body of a Bind that was decoded before, in which the
+/// statement's name stands at `span`.
+///
+/// # Errors
+/// As [`bind_renamed`].
+pub fn bind_body_renamed(
+    out: &mut Vec<u8>,
+    body: &[u8],
+    span: Range<usize>,
+    statement: &[u8],
+) -> Result<(), EncodeError> {
+    if statement.contains(&0) {
+        return Err(EncodeError::NulByte { part: "statement name" });
+    }
+    let renamed_len = body
+        .len()
+        .checked_sub(span.len())
+        .and_then(|len| len.checked_add(statement.len()))
+        .ok_or(EncodeError::TooLong { part: "message" })?;
+    let [a, b, c, d] = length_of(renamed_len)?;
+    out.reserve(renamed_len.saturating_add(HEADER_LEN));
+    let mut w = Writer { out };
+    w.raw(&[tag::BIND, a, b, c, d]);
+    w.raw(body.get(..span.start).unwrap_or_default());
+    w.raw(statement);
+    w.raw(body.get(span.end..).unwrap_or_default());
+    Ok(())
 }
 
 /// The beginning of a Bind whose body has `body_len` bytes, of which `prefix`
