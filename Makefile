@@ -6,7 +6,7 @@ SHELL := /usr/bin/env bash
 # tests/ needs no Postgres; integration/ does.
 FAST_TESTS := --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs))
 
-.PHONY: help setup check test soak bench demo demo-down
+.PHONY: help setup check test soak gates bench demo demo-down
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,7 +27,10 @@ test: ## everything, also against real Postgres
 soak: ## long forms: fuzzing, load, both Postgres versions; SEED=… SECONDS_MAX=…
 	scripts/soak
 
-bench: ## beside direct Postgres and pgbouncer
+gates: ## what a query costs in instructions and system calls, beside the last counts
+	scripts/gates
+
+bench: ## CPU per query beside direct Postgres and pgbouncer; idle clients
 	scripts/bench
 
 demo: ## two shards with replicas, the sample, the router and a tour; ONCE=1 cleans up

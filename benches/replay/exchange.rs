@@ -5,6 +5,7 @@
 //! `tests/alloc_hot_path.rs` counts allocations, over the same walk. The
 //! recordings are pgbench's and PostgreSQL 18's own words (`record`).
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -96,77 +97,88 @@ impl Replay {
             kept: Vec::new(),
             events: Vec::new(),
         };
+        let mut exchanges = std::mem::take(&mut replay.exchanges);
         for round in 0..3 {
-            for at in 0..replay.exchanges.len() {
-                if round == 0 || !replay.exchanges[at].only_prepares() {
-                    replay.exchange(at, Check::Answers);
+            for exchange in &mut exchanges {
+                if round == 0 || !exchange.only_prepares() {
+                    replay.check(exchange);
                 }
             }
         }
-        replay.exchanges.retain(|exchange| !exchange.only_prepares());
+        exchanges.retain(|exchange| !exchange.only_prepares());
+        replay.exchanges = exchanges;
         replay
     }
 
     /// Runs `count` queries, the recorded ones again and again.
     pub fn run(&mut self, count: usize) {
-        let mut at = 0;
-        for _ in 0..count {
-            self.exchange(at, Check::Nothing);
-            at = if at + 1 == self.exchanges.len() { 0 } else { at + 1 };
+        let exchanges = std::mem::take(&mut self.exchanges);
+        for exchange in exchanges.iter().cycle().take(count) {
+            self.to_backend.clear();
+            self.ask(&exchange.asked);
+            self.to_client.clear();
+            self.answer(&exchange.answered);
         }
+        self.exchanges = exchanges;
     }
 
-    fn exchange(&mut self, at: usize, check: Check) {
-        let asked = std::mem::take(&mut self.exchanges[at].asked);
-        let mut answered = std::mem::take(&mut self.exchanges[at].answered);
-        let mut consumed = 0;
+    /// Runs one query and holds what both sides get against the recording.
+    fn check(&mut self, exchange: &mut Exchange) {
         self.to_backend.clear();
-        let direct = loop {
+        let direct = self.ask(&exchange.asked);
+        self.to_backend.extend_from_slice(&exchange.asked[direct]);
+        // The recording has no answers to what the router prepares by itself.
+        let own = parses(&self.to_backend) - parses(&exchange.asked);
+        let answered = [PARSE_COMPLETE.repeat(own), exchange.answered.clone()].concat();
+        self.to_client.clear();
+        let direct = self.answer(&answered);
+        self.to_client.extend_from_slice(&answered[direct]);
+        assert_eq!(self.to_client, exchange.answered, "the client sees the server's words");
+    }
+
+    /// The client's bytes, up to where they are a backend's.
+    fn ask(&mut self, asked: &[u8]) -> Range<usize> {
+        let mut consumed = 0;
+        loop {
             let (step, taken, direct) = self.feed(&asked[consumed..]);
             let direct = consumed + direct.start..consumed + direct.end;
             consumed += taken;
             match step {
                 Step::Checkout(want) => self.check_out(want),
-                Step::Read | Step::Await | Step::Close => break direct,
+                Step::Read | Step::Await | Step::Close => {
+                    assert_eq!(consumed, asked.len(), "the whole message is taken");
+                    return direct;
+                }
             }
-        };
-        if check == Check::Answers {
-            self.to_backend.extend_from_slice(&asked[direct]);
-            assert_eq!(consumed, asked.len(), "the whole message is taken");
-            answered = [PARSE_COMPLETE.repeat(self.own_parses(&asked)), answered].concat();
         }
-        self.to_client.clear();
+    }
+
+    /// The server's bytes, up to where the backend is free again.
+    fn answer(&mut self, answered: &[u8]) -> Range<usize> {
         let (backend, shard) = self.held.as_mut().expect("the query has a backend");
-        let relayed = backend.relay(&answered, &mut self.to_client, &mut self.events).unwrap();
+        let relayed = backend.relay(answered, &mut self.to_client, &mut self.events).unwrap();
         assert_eq!(relayed.consumed, answered.len(), "the whole reply is taken");
+        let shard = *shard;
         let after = self.session.on_events(
             &mut self.events,
             EventEnv {
                 backend,
-                shard: *shard,
+                shard,
                 interner: &mut self.interner,
                 registry: &mut self.registry,
                 to_backend: &mut self.to_backend,
             },
         );
         assert_eq!(after, After::Release, "a query outside a transaction frees its backend");
-        let shard = *shard;
         if let Some((backend, _)) = self.held.take() {
             self.session.leave(shard);
             let handed = self.pools[place(shard)].release(NOW, None, backend);
             assert!(matches!(handed, Handed::Kept));
         }
-        if check == Check::Answers {
-            self.to_client.extend_from_slice(&answered[relayed.direct]);
-            let swallowed = answered.len() - self.to_client.len();
-            assert_eq!(swallowed % PARSE_COMPLETE.len(), 0, "the client sees the server's words");
-            assert_eq!(self.to_client, answered[swallowed..], "and nothing else");
-            answered = self.to_client.clone();
-        }
-        self.exchanges[at] = Exchange { asked, answered };
+        relayed.direct
     }
 
-    fn feed(&mut self, input: &[u8]) -> (Step, usize, std::ops::Range<usize>) {
+    fn feed(&mut self, input: &[u8]) -> (Step, usize, Range<usize>) {
         let mut env = Env {
             planner: &mut self.planner,
             interner: &mut self.interner,
@@ -189,12 +201,6 @@ impl Replay {
         self.session.join(want.shard);
         self.held = Some((backend, want.shard));
     }
-
-    /// Parse messages that went to the backend and did not come from the
-    /// client: the recording has no answers to them.
-    fn own_parses(&self, asked: &[u8]) -> usize {
-        parses(&self.to_backend) - parses(asked)
-    }
 }
 
 impl Exchange {
@@ -202,12 +208,6 @@ impl Exchange {
     fn only_prepares(&self) -> bool {
         self.asked[0] == b'P' && self.asked[5] != 0
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Check {
-    Answers,
-    Nothing,
 }
 
 fn pool(settings: &Rc<SettingsSet>) -> Pool<Box<Backend>, ()> {
