@@ -112,7 +112,12 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
         "WITH HOLD",
         "",
     ),
-    ("PREPARE p AS SELECT 1", "0A000", "PREPARE", ""),
+    (
+        "PREPARE p (numeric) AS SELECT * FROM tasks WHERE tenant_id = $1",
+        "0A000",
+        "parameter type",
+        "leave the types out",
+    ),
     ("SELECT currval('tasks_task_id_seq')", "0A000", "currval", ""),
     // Settings under which the router can't read.
     ("SET client_encoding = 'LATIN1'", "0A000", "client_encoding", "UTF8"),

@@ -5,16 +5,19 @@ use std::rc::Rc;
 
 use crate::backend::{Expect, NAME_LEN, OwnPurpose, Report, StatementId, backend_name};
 use crate::protocol::encode;
-use crate::route::Template;
-use crate::sql::statement::{Facts, SessionEffect, Span};
+use crate::route::{Param, Params, Template};
+use crate::sql::statement::{Argument, Facts, SessionEffect, Span};
+use crate::types::Format;
 
 use super::effects::{Demands, Effect, demands};
 use super::feed::Feed;
 use super::names::Named;
+use super::place::Place;
 use super::refusal::{NOT_SUPPORTED, Refused, in_failed_transaction};
 use super::restore;
 use super::simple::{duplicate, missing, too_many};
 use super::statements::Prepared;
+use super::values::declared_type;
 use super::{Phase, Step};
 
 /// A PREPARE or EXECUTE as it goes to the backend.
@@ -44,8 +47,17 @@ impl Feed<'_, '_> {
             Ok(rewritten) => rewritten,
             Err(refused) => return self.refuse_simple(&refused, end),
         };
-        if self.env.backend.is_none() && !placed {
-            return Some(self.ask(self.home(), Some(template)));
+        if rewritten.new_name.is_some() && self.map().is_sharded() {
+            return self.note_name(rewritten, end);
+        }
+        if !placed {
+            match self.place_prepared(&rewritten.prepared, text, &facts.effect) {
+                Ok(Place::Here) => {}
+                Ok(Place::Need(want)) => return Some(self.ask(want, Some(template))),
+                Ok(Place::Refuse(refused)) | Err(refused) => {
+                    return self.refuse_simple(&refused, end);
+                }
+            }
         }
         if let Some(step) = self.prepare_backend() {
             self.s.pending.keep(template);
@@ -89,6 +101,53 @@ impl Feed<'_, '_> {
         Some(Step::Await)
     }
 
+    /// PREPARE on a sharded database: where it will run, its EXECUTE tells; the
+    /// backend prepares it then.
+    fn note_name(&mut self, rewritten: Rewritten, end: usize) -> Option<Step> {
+        self.consume(end);
+        self.s.pending.clear();
+        if let Some(name) = rewritten.new_name {
+            self.s.statements.insert(&name, rewritten.prepared);
+        }
+        encode::command_complete(self.env.to_client, "PREPARE");
+        self.say_ready();
+        None
+    }
+
+    /// Where an EXECUTE runs: where its statement does, with its arguments.
+    fn place_prepared(
+        &mut self,
+        prepared: &Rc<Prepared>,
+        text: &[u8],
+        effect: &SessionEffect,
+    ) -> Result<Place, Refused> {
+        if !self.map().is_sharded() {
+            let held = self.env.backend.is_some();
+            return Ok(if held { Place::Here } else { Place::Need(self.home()) });
+        }
+        let SessionEffect::Execute { arguments, .. } = effect else {
+            return Err(Refused::new(NOT_SUPPORTED, "not a prepared statement"));
+        };
+        let named = Named::Shared(Rc::clone(prepared));
+        let template = self.template_of(&named)?;
+        let arguments = Arguments { arguments, types: &prepared.raw_types };
+        // A cast may make another value of the same constant.
+        let plain = !text.windows(2).any(|pair| pair == b"::");
+        let keys_are_known = template
+            .key_params()
+            .iter()
+            .all(|index| plain && arguments.get(usize::from(*index)).is_some());
+        if !keys_are_known {
+            return Err(Refused::new(
+                NOT_SUPPORTED,
+                "EXECUTE whose sharding key is not a constant",
+            )
+            .hint("write the key's argument as a constant, or use the driver's own prepared statements (protocol level)"));
+        }
+        let route = self.locate_bound(&named, &template, &arguments)?;
+        Ok(self.place(&template, &route))
+    }
+
     fn is_stale(&mut self, id: StatementId) -> bool {
         self.backend().is_some_and(|backend| backend.is_stale(id))
     }
@@ -114,15 +173,8 @@ impl Feed<'_, '_> {
         template: &Rc<Template>,
         facts: &Facts,
     ) -> Result<Rewritten, Refused> {
-        if self.map().is_sharded() {
-            return Err(Refused::new(
-                NOT_SUPPORTED,
-                "PREPARE and EXECUTE as SQL statements are not supported on a sharded database yet",
-            )
-            .hint("use the driver's own prepared statements (protocol level), which are"));
-        }
         match &facts.effect {
-            SessionEffect::Prepare { name, name_span, statement, .. } => {
+            SessionEffect::Prepare { name, name_span, statement, types } => {
                 if self.s.statements.find(name.as_bytes()).is_some() {
                     return Err(duplicate(name));
                 }
@@ -135,6 +187,14 @@ impl Feed<'_, '_> {
                     Some(inner) => (self.map_serial(), inner),
                     None => (self.map_serial(), Rc::clone(template)),
                 };
+                let keys = made.1.key_params();
+                if types.is_some_and(|types| !types_keep_text(types.of(text), keys)) {
+                    return Err(Refused::new(
+                        NOT_SUPPORTED,
+                        "PREPARE with such a parameter type for the sharding key",
+                    )
+                    .hint("leave the types out, or name int2, int4, int8, text, varchar or uuid"));
+                }
                 let literals = self.env.planner.literals().clone();
                 let settings = &self.s.settings;
                 let prepared =
@@ -169,8 +229,94 @@ impl Feed<'_, '_> {
     }
 }
 
+/// An EXECUTE's arguments as a route reads them: constants, in text.
+struct Arguments<'a> {
+    arguments: &'a [Argument],
+    types: &'a [u8],
+}
+
+impl Params for Arguments<'_> {
+    fn get(&self, index: usize) -> Option<Param<'_>> {
+        let value = match self.arguments.get(index)? {
+            Argument::Text(text) if is_its_own_text(text) => Some(text.as_bytes()),
+            Argument::Null => None,
+            Argument::Text(_) | Argument::Param(_) | Argument::Opaque => return None,
+        };
+        Some(Param { value, format: Format::Text, oid: declared_type(self.types, index) })
+    }
+}
+
+/// False for what may be a number that is written otherwise than it is shown:
+/// `007` given to a text parameter is `7`, `'007'` is not, and which of the two
+/// stood there is not known here.
+fn is_its_own_text(text: &str) -> bool {
+    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.')) {
+        return true;
+    }
+    let uuid = text.len() == 36 && text.bytes().filter(|b| *b == b'-').count() == 4;
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let integer = (1..=18).contains(&digits.len())
+        && digits.bytes().all(|b| b.is_ascii_digit())
+        && (!digits.starts_with('0') || text == "0");
+    uuid || integer
+}
+
+/// True if the parameters at these indexes keep their constants' text under the
+/// types that PREPARE lists: `char` pads, `numeric` and floats round.
+fn types_keep_text(types: &[u8], indexes: &[u16]) -> bool {
+    let Ok(types) = std::str::from_utf8(types) else { return false };
+    let inside = types.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
+    let names: Vec<String> =
+        inside.unwrap_or(types).split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
+    indexes.iter().all(|index| {
+        // Fewer types than parameters: the rest is the server's to find.
+        names.get(usize::from(*index)).is_none_or(|name| KEEPING_TYPES.contains(&&**name))
+    })
+}
+
+const KEEPING_TYPES: &[&str] = &[
+    "int2",
+    "smallint",
+    "int4",
+    "int",
+    "integer",
+    "int8",
+    "bigint",
+    "text",
+    "varchar",
+    "character varying",
+    "uuid",
+    "unknown",
+];
+
 /// The text before and after a name.
 fn around(text: &[u8], name: Span) -> (&[u8], &[u8]) {
     let range = name.range();
     (text.get(..range.start).unwrap_or_default(), text.get(range.end..).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_that_a_server_may_show_otherwise_are_no_keys() {
+        for text in ["42", "-7", "0", "a'b", "", "true", "6f1c5f7e-9a43-4a52-8f0e-0d7a7a8a1c11"] {
+            assert!(is_its_own_text(text), "{text}");
+        }
+        for text in ["007", "-0", "1e3", "1.0", "0x1F", "+5", ".5", "1_000", "1234567890123456789"]
+        {
+            assert!(!is_its_own_text(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn types_that_change_a_constant_are_not_taken() {
+        assert!(types_keep_text(b"(numeric, text)", &[1]) && types_keep_text(b"( BIGINT )", &[0]));
+        assert!(types_keep_text(b"(int8)", &[1]));
+        for types in ["(char)", "(numeric)", "(char(3))", "(varchar(3))", "(mine.int8)", "(float8)"]
+        {
+            assert!(!types_keep_text(types.as_bytes(), &[0]), "{types}");
+        }
+    }
 }

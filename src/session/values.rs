@@ -158,7 +158,7 @@ impl Params for PrefixParams<'_> {
 }
 
 /// The type that Parse declared for a parameter; zero if it did not.
-fn declared_type(types: &[u8], index: usize) -> Oid {
+pub(super) fn declared_type(types: &[u8], index: usize) -> Oid {
     let number = index
         .checked_mul(4)
         .and_then(|at| types.get(at..at.checked_add(4)?))
