@@ -15,21 +15,22 @@ use crate::world::world;
 
 #[test]
 fn psycopg_and_sqlalchemy() {
-    run(&[".venv/bin/python", "psycopg_checks.py"]);
+    let any = world().own_router("any");
+    run(&[".venv/bin/python", "psycopg_checks.py"], &[("KEYWAY_TEST_ANY", any.url())]);
 }
 
 #[test]
 fn asyncpg() {
-    run(&[".venv/bin/python", "asyncpg_checks.py"]);
+    run(&[".venv/bin/python", "asyncpg_checks.py"], &[]);
 }
 
 #[test]
 fn node_postgres() {
-    run(&["node", "node_checks.js"]);
+    run(&["node", "node_checks.js"], &[]);
 }
 
 /// Runs a program of this folder with the packages of integration/drivers.
-fn run(words: &[&str]) {
+fn run(words: &[&str], more: &[(&str, String)]) {
     let world = world();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let drivers = root.join("integration/drivers");
@@ -41,6 +42,7 @@ fn run(words: &[&str]) {
         .env("PYTHONPATH", &drivers)
         .env("NODE_PATH", drivers.join("node_modules"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        .envs(more.iter().map(|(name, value)| (name, value)))
         .env("KEYWAY_TEST_SHARD1", &world.cluster.primary(1).url)
         .env("KEYWAY_TEST_SHARD2", &world.cluster.primary(2).url)
         .stdin(Stdio::null())

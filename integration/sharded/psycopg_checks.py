@@ -188,6 +188,33 @@ def errors_in_a_pipeline_fail_its_batch_only():
 
 
 @check
+def ping_runs_beside_a_transaction_of_any_mode():
+    for tenant in (tenants(0, 1)[0], tenants(1, 1)[0]):
+        with connect(autocommit=False) as c:
+            c.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+            c.execute("select 1")
+            equal(c.execute("select tenant_id from tenants where tenant_id = %s", (tenant,)).fetchone(), (tenant,))
+
+
+@check
+def batch_that_does_more_than_read_is_no_replicas():
+    primaries = [d.info.port for d in direct]
+    with psycopg.connect(os.environ["KEYWAY_TEST_ANY"], autocommit=True) as c:
+        for tenant in (tenants(0, 1)[0], tenants(1, 1)[0]):
+            read = f"select {PORT} from tenants where tenant_id = %s"
+            deadline = time.monotonic() + 30
+            while c.execute(read, (tenant,)).fetchone()[0] in primaries:
+                equal(time.monotonic() < deadline, True, "a replica is found in time")
+                time.sleep(0.05)
+            for second in ("insert into notes (tenant_id, id) values (%s, 950) returning 1", "delete from notes where tenant_id = %s and id = 950",
+                           "select random() from tenants where tenant_id = %s for share", "select touch() from tenants where tenant_id = %s"):
+                with c.pipeline():
+                    port = c.execute(read, (tenant,))
+                    c.execute(second, (tenant,))
+                equal(port.fetchone()[0] in primaries, True, "the batch of " + second)
+
+
+@check
 def cancel_reaches_the_shard_that_runs_the_statement():
     for tenant in (tenants(0, 1)[0], tenants(1, 1)[0]):
         with connect() as c:

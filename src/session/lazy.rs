@@ -56,6 +56,11 @@ impl Lazy {
         self.plain && self.preamble.is_empty()
     }
 
+    /// True if nothing was said since BEGIN.
+    pub(super) fn has_only_begun(&self) -> bool {
+        self.preamble.is_empty()
+    }
+
     /// Bytes kept.
     pub(super) fn bytes(&self) -> usize {
         self.begin.len() + self.preamble.iter().map(|e| e.text.len()).sum::<usize>()

@@ -87,10 +87,34 @@ impl Feed<'_, '_> {
         if self.s.hidden.any() && !self.map().is_sharded() {
             return Ahead::Need(self.home());
         }
-        if let Some(ahead) = self.look_at_opening_bind() {
-            return ahead;
+        let ahead = match self.look_at_opening_bind() {
+            Some(ahead) => ahead,
+            None => self.look_through(),
+        };
+        match ahead {
+            // Whatever else the batch binds runs on the same backend.
+            Ahead::Need(want) if want.access == Access::Read && !self.binds_one() => {
+                Ahead::Need(Want { access: Access::Write, ..want })
+            }
+            Ahead::Need(_) | Ahead::More | Ahead::Local => ahead,
         }
-        self.look_through()
+    }
+
+    /// True if the batch is here up to its Sync and binds one statement.
+    fn binds_one(&self) -> bool {
+        let mut at = self.at;
+        let mut binds = 0;
+        while let Ok(Some(header)) = decode_header(self.input.get(at..).unwrap_or_default()) {
+            match header.tag {
+                tag::BIND => binds += 1,
+                tag::SYNC => return binds == 1,
+                tag::PARSE | tag::DESCRIBE | tag::EXECUTE | tag::CLOSE => {}
+                // What follows a Flush may be anything.
+                _ => return false,
+            }
+            at = at.saturating_add(header.frame_len());
+        }
+        false
     }
 
     /// A batch that opens with a Bind, as with a prepared statement: as a rule

@@ -6,11 +6,12 @@ use std::rc::Rc;
 
 use crate::backend::Backend;
 use crate::protocol::backend::TxStatus;
-use crate::route::{Route, Targets, Template};
+use crate::route::{Reason, Route, Targets, Template};
 use crate::sql::statement::Kind;
 use crate::types::{Access, ShardId};
 
 use super::feed::{Feed, refuse_route};
+use super::lazy::Lazy;
 use super::refusal::{NOT_SUPPORTED, Refused};
 use super::statements::Prepared;
 use super::{Tx, Want};
@@ -155,7 +156,11 @@ impl Feed<'_, '_> {
         };
         // DISCARD means the transaction that it stands in.
         let discards = template.statements().iter().any(|facts| facts.kind == Kind::Discard);
-        let outside = movable && !discards && lazy.is_some_and(|lazy| lazy.is_plain());
+        // Without a table or a relation of the catalog nothing shows of a
+        // transaction's snapshot, whatever its modes are.
+        let blind = route.reason == Reason::NoTable;
+        let beside = |lazy: &Lazy| lazy.is_plain() || (blind && lazy.has_only_begun());
+        let outside = movable && !discards && lazy.is_some_and(|lazy| beside(lazy));
         self.s.pending.set_outside(outside);
         let replica = template.replica_ok() && (lazy.is_none() || outside);
         let access = if replica { Access::Read } else { Access::Write };
