@@ -5,8 +5,8 @@
 
 use std::fs;
 
-use keyway::shardmap::{Adoption, Change, Key, KeyType, Map, Table, adopt, schema};
-use keyway::types::Epoch;
+use keyway::shardmap::{Adoption, Change, Key, KeyType, Map, Scratch, Table, adopt, schema};
+use keyway::types::{Epoch, Format, Oid};
 
 fn two_shards() -> (String, Map) {
     let text = fs::read_to_string("shardmaps/example-two-shards.toml").unwrap();
@@ -145,13 +145,17 @@ fn new_address_is_served_under_the_next_epoch() {
 
 #[test]
 fn keys_follow_the_rules_of_postgres() {
-    let int4 = |text| Key::from_text(KeyType::Int4, text);
-    assert_eq!(int4(" +42\n"), Ok(Key::Int(42)));
-    assert_eq!(int4("-0"), Ok(Key::Int(0)));
+    let key = |key_type, text| {
+        let mut scratch = Scratch::default();
+        Key::from_text(key_type, text, &mut scratch).map(|key| key.to_string())
+    };
+    let int4 = |text| key(KeyType::Int4, text);
+    assert_eq!(int4(" +42\n").as_deref(), Ok("42"));
+    assert_eq!(int4("-0").as_deref(), Ok("0"));
     for text in ["", "-", "4 2", "0x1F", "1_000", "1.0", "1e3", "2147483648", "٤"] {
         assert!(int4(text).is_err(), "{text}");
     }
-    let uuid = |text| Key::from_text(KeyType::Uuid, text);
+    let uuid = |text| key(KeyType::Uuid, text);
     let same = uuid("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11");
     assert!(same.is_ok());
     for text in [
@@ -171,7 +175,47 @@ fn keys_follow_the_rules_of_postgres() {
     ] {
         assert!(uuid(text).is_err(), "{text}");
     }
-    assert!(Key::from_text(KeyType::Text, "a\0").is_err());
-    assert_eq!(Key::from_text(KeyType::Text, "a "), Ok(Key::Text("a ")));
-    assert!(Key::from_text(KeyType::Varchar, "a ").is_err(), "varchar(n) may cut the space off");
+    assert!(key(KeyType::Text, "a\0").is_err());
+    assert_eq!(key(KeyType::Text, "a ").as_deref(), Ok("a "));
+    assert!(key(KeyType::Varchar, "a ").is_err(), "varchar(n) may cut the space off");
+    assert_eq!(key(KeyType::Char, "a  ").as_deref(), Ok("a"), "padding is no part of the value");
+    assert_eq!(key(KeyType::Numeric, "1.50e1").as_deref(), Ok("15"));
+    assert!(key(KeyType::Numeric, "NaN").is_err());
+    assert_eq!(key(KeyType::Date, "2024-02-29").as_deref(), Ok("2024-02-29"));
+    assert!(key(KeyType::Date, "29.02.2024").is_err(), "DateStyle decides what it means");
+    let time = "2024-02-29 23:30:00.25-01:00";
+    assert_eq!(key(KeyType::Timestamptz, time).as_deref(), Ok("2024-03-01 00:30:00.250000+00"));
+    assert!(key(KeyType::Timestamptz, "2024-02-29 23:30:00").is_err(), "TimeZone decides");
+    assert_eq!(key(KeyType::Bytea, "\\xDEad").as_deref(), Ok("\\xdead"));
+    assert!(key(KeyType::Bytea, "\\xD").is_err());
+    assert!(key(KeyType::Bytea, "a\\000").is_err());
+}
+
+#[test]
+fn parameters_are_read_by_their_own_type() {
+    let key = |key_type, format, oid, bytes: &[u8]| {
+        let mut scratch = Scratch::default();
+        Key::from_param(key_type, format, Oid::new(oid), bytes, &mut scratch)
+            .map(|key| key.map(|key| key.to_string()))
+    };
+    let binary = |key_type, oid, bytes| key(key_type, Format::Binary, oid, bytes);
+    let found = |text: &str| Ok(Some(text.to_owned()));
+    assert_eq!(binary(KeyType::Int8, 23, &[0, 0, 0, 42]), found("42"));
+    assert_eq!(binary(KeyType::Int4, 20, &[0, 0, 0, 1, 0, 0, 0, 0]), Ok(None), "equals no int4");
+    assert!(binary(KeyType::Int8, 23, &[0, 0, 0, 0, 0, 0, 0, 42]).is_err(), "wrong length");
+    assert!(binary(KeyType::Int8, 701, &[0; 8]).is_err(), "a float is compared otherwise");
+    // 42.50 and 42.00 as a server sends them.
+    let numeric = |fraction| [0, 2, 0, 0, 0, 0, 0, 2, 0, 42, fraction >> 8, fraction & 0xFF];
+    let (half, whole) = (numeric(5000_u16), numeric(0));
+    let bytes = |words: [u16; 12]| words.map(|word| u8::try_from(word).unwrap());
+    let (half, whole) = (bytes(half), bytes(whole));
+    assert_eq!(binary(KeyType::Int8, 1700, &half), Ok(None));
+    assert_eq!(binary(KeyType::Int8, 1700, &whole), found("42"));
+    assert_eq!(binary(KeyType::Numeric, 0, &half), found("425e-1"));
+    assert_eq!(binary(KeyType::Date, 0, &[0, 0, 0, 1]), found("2000-01-02"));
+    assert_eq!(binary(KeyType::Timestamptz, 1184, &[0; 8]), found("2000-01-01 00:00:00+00"));
+    assert!(binary(KeyType::Timestamptz, 1114, &[0; 8]).is_err(), "no time zone");
+    assert_eq!(binary(KeyType::Bytea, 17, b"ab"), found("\\x6162"));
+    assert_eq!(key(KeyType::Char, Format::Text, 1042, b"ab  "), found("ab"));
+    assert!(key(KeyType::Char, Format::Text, 25, b"ab  ").is_err(), "a text's spaces count");
 }

@@ -2,7 +2,7 @@
 //! map that prints back as itself and gives every key an owner that it has.
 #![no_main]
 
-use keyway::shardmap::{Key, KeyType, Map};
+use keyway::shardmap::{Key, KeyType, Map, Scratch};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
             for keyspace in map.keyspaces() {
                 for key in ["0", "-1", "9000", "00000000-0000-0000-0000-000000000001"] {
                     let key_type: KeyType = keyspace.key_type();
-                    if let Ok(key) = Key::from_text(key_type, key) {
+                    if let Ok(key) = Key::from_text(key_type, key, &mut Scratch::default()) {
                         assert!(map.shard(keyspace.owner(&key)).is_some(), "an owner of the map");
                     }
                 }

@@ -106,15 +106,6 @@ def type_word(name):
     return word, bool(name.typmods), bool(name.arrayBounds)
 
 
-# The grammar gives these types a length that nobody wrote.
-def written_modifiers(word, name):
-    mods = name.typmods or ()
-    if word in ("bpchar", "bit") and len(mods) == 1:
-        value = getattr(getattr(mods[0], "val", None), "ival", None)
-        return value != 1
-    return bool(mods)
-
-
 def value(node):
     """(text, minus, cast) of a constant or parameter."""
     if isinstance(node, ast.A_Const):
@@ -142,8 +133,8 @@ def value(node):
         return (inner[0], True, inner[2])
     if isinstance(node, ast.TypeCast):
         inner = value(node.arg)
-        word, _, array = type_word(node.typeName)
-        if inner is None or inner[2] or not word or written_modifiers(word, node.typeName):
+        word, modified, array = type_word(node.typeName)
+        if inner is None or inner[2] or not word or modified:
             return None
         return (inner[0], inner[1], "::" + word + ("[]" if array else ""))
     return None
@@ -223,9 +214,9 @@ def test(node):
         if v := value(node.rexpr):
             return f"{c} any {shown(v)}"
         if isinstance(node.rexpr, ast.TypeCast) and isinstance(node.rexpr.arg, ast.A_ArrayExpr):
-            word, _, array = type_word(node.rexpr.typeName)
+            word, modified, array = type_word(node.rexpr.typeName)
             values = [value(item) for item in node.rexpr.arg.elements or ()]
-            if word and array and all(v and not v[2] for v in values):
+            if word and array and not modified and all(v and not v[2] for v in values):
                 return f"{c} in {{{', '.join(shown(v) + '::' + word for v in values)}}}"
         return UNKNOWN
     if node.kind == A_Expr_Kind.AEXPR_BETWEEN:

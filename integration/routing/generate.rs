@@ -120,7 +120,7 @@ impl Maker<'_> {
             10 => {
                 return format!(
                     "select {one}.tenant_id, {one}.id, {one}.name from {from}{filter} group by 1, 2, 3 having {}",
-                    self.key_test(&[one.clone()])
+                    self.key_test(std::slice::from_ref(&one))
                 );
             }
             11 if names.len() == 1 => format!("{one}.*"),
@@ -335,20 +335,7 @@ impl Maker<'_> {
                     "insert into comments (tenant_id, id, name) values ({key}, 50, 'x'), ({other}, 51, 'y') on conflict (tenant_id, id) do update set tenant_id = excluded.tenant_id"
                 )
             }
-            6 => {
-                let inner = self.query(2, &[]);
-                let inserted = self.dice.pick(&["s.tenant_id", "s.tenant_id", "42"]);
-                let clause = self.dice.pick(&[
-                    "when matched then delete",
-                    "when matched then update set name = s.name",
-                    "when not matched by source then delete",
-                    "when matched and t.id = 1 then update set name = 'm'",
-                ]);
-                let test = self.key_test(&["t".to_owned(), "s".to_owned()]);
-                format!(
-                    "merge into {target} t using (select distinct on (tenant_id) * from ({inner}) q order by tenant_id, id, name) s on t.tenant_id = s.tenant_id and t.id = 1 and {test} {clause} when not matched then insert (tenant_id, id, name) values ({inserted}, coalesce(s.id, 0) + 200, s.name)"
-                )
-            }
+            6 => self.merge(target),
             _ => {
                 let inner = self.query(2, &[]);
                 let test = self.key_test(&names);
@@ -358,5 +345,20 @@ impl Maker<'_> {
                 )
             }
         }
+    }
+
+    fn merge(&mut self, target: &str) -> String {
+        let inner = self.query(2, &[]);
+        let inserted = self.dice.pick(&["s.tenant_id", "s.tenant_id", "42"]);
+        let clause = self.dice.pick(&[
+            "when matched then delete",
+            "when matched then update set name = s.name",
+            "when not matched by source then delete",
+            "when matched and t.id = 1 then update set name = 'm'",
+        ]);
+        let test = self.key_test(&["t".to_owned(), "s".to_owned()]);
+        format!(
+            "merge into {target} t using (select distinct on (tenant_id) * from ({inner}) q order by tenant_id, id, name) s on t.tenant_id = s.tenant_id and t.id = 1 and {test} {clause} when not matched then insert (tenant_id, id, name) values ({inserted}, coalesce(s.id, 0) + 200, s.name)"
+        )
     }
 }

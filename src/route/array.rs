@@ -7,7 +7,7 @@
 //! Source: PostgreSQL manual, "Array Input and Output Syntax"; the binary form
 //! as the server sends it.
 
-use crate::shardmap::{Key, KeyType};
+use crate::shardmap::Key;
 use crate::types::{Format, Oid};
 
 use super::error::RouteError;
@@ -31,10 +31,7 @@ pub(super) fn each(
             let text = literal
                 .and_then(|literal| literal.value(values.text))
                 .ok_or(RouteError::BadLiteral { what: "this constant" })?;
-            each_in_text(&text, &mut |element| {
-                then(locate::checked(source, element)?);
-                Ok(())
-            })
+            each_in_text(&text, &mut |element| locate::checked(source, element, then))
         }
         KeyPlace::Param { index, shared } => {
             let number = u32::from(index) + 1;
@@ -56,8 +53,7 @@ fn each_in_param(
 ) -> Result<(), RouteError> {
     let bytes = param.value.ok_or(RouteError::NullKey)?;
     let inferred = [Oid::new(0), UNKNOWN].contains(&param.oid);
-    let text_key = matches!(source.key_type, KeyType::Text | KeyType::Varchar);
-    if inferred && shared == Shared::Elsewhere && (text_key || param.format == Format::Binary) {
+    if inferred && shared == Shared::Elsewhere {
         return Err(RouteError::AmbiguousParam { number, oid: param.oid });
     }
     let element = match (element_of(param.oid), source.cast) {
@@ -66,27 +62,24 @@ fn each_in_param(
         (None, _) if inferred => Oid::new(0),
         (None, _) => return Err(RouteError::AmbiguousParam { number, oid: param.oid }),
     };
+    // A cast to integers rounds numerics.
+    if !inferred && source.cast.is_some_and(|CastTo(cast)| element != locate::oid_of(cast)) {
+        return Err(RouteError::AmbiguousParam { number, oid: param.oid });
+    }
     match param.format {
         Format::Text => {
             let text = std::str::from_utf8(bytes)
                 .map_err(|_| RouteError::BadLiteral { what: "an array that is not UTF-8" })?;
             each_in_text(text, &mut |one| {
-                let key = Key::from_param(source.key_type, Format::Text, element, one.as_bytes())?;
-                locate::fits_cast(source, key)?;
-                then(key);
-                Ok(())
+                locate::from_bytes(source, Format::Text, element, one.as_bytes(), then)
             })
         }
         Format::Binary => each_in_binary(bytes, &mut |oid, one| {
             // The array's own element type tells what the bytes are.
-            let declared = if element == Oid::new(0) { oid } else { element };
-            if declared != oid {
+            if ![Oid::new(0), oid].contains(&element) {
                 return Err(BAD_ARRAY);
             }
-            let key = Key::from_param(source.key_type, Format::Binary, oid, one)?;
-            locate::fits_cast(source, key)?;
-            then(key);
-            Ok(())
+            locate::from_bytes(source, Format::Binary, oid, one, then)
         }),
     }
 }
@@ -183,6 +176,11 @@ const fn element_of(array: Oid) -> Option<Oid> {
         1009 => 25,
         1015 => 1043,
         2951 => 2950,
+        1231 => 1700,
+        1014 => 1042,
+        1182 => 1082,
+        1185 => 1184,
+        1001 => 17,
         _ => return None,
     };
     Some(Oid::new(element))

@@ -1,7 +1,7 @@
 //! From a text to its template: what each statement is, which tables it uses,
 //! and whether one shard provably holds all rows it can touch.
 
-use crate::shardmap::{Key, Table};
+use crate::shardmap::{Key, Scratch, Table};
 use crate::sql::classify::{self, Classified};
 use crate::sql::functions::Nature;
 use crate::sql::literal::Literals;
@@ -307,7 +307,8 @@ fn hinted(own: Goal, hints: &Hints, world: &World<'_>) -> Result<Goal, RouteErro
             let keyspace = keyspace.ok_or_else(|| {
                 bad("the statement has no tables of one keyspace, which the key needs")
             })?;
-            Some(keyspace.owner(&Key::from_text(keyspace.key_type(), text)?))
+            let mut scratch = Scratch::default();
+            Some(keyspace.owner(&Key::from_text(keyspace.key_type(), text, &mut scratch)?))
         }
     };
     let shard = match (hints.shard, key_shard) {

@@ -1,6 +1,6 @@
 //! From a key's value to its shard: decode, hash, look up.
 
-use crate::shardmap::{Key, KeyType, Keyspace, Map};
+use crate::shardmap::{Decimal, Key, KeyError, KeyType, Keyspace, Map, Scratch};
 use crate::sql::literal::{Literal, LiteralKind, Literals};
 use crate::types::{Format, Oid, ShardId};
 
@@ -28,11 +28,12 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
     let mut others: Vec<ShardId> = Vec::new();
     let mut fallback = None;
     let mut same = true;
+    let mut scratch = Scratch::default();
     for source in &keyed.sources {
         let keyspace = map.keyspace(source.keyspace).ok_or(RouteError::SeveralShards)?;
         fallback = fallback.or(Some(keyspace));
         let hinted = match &keyed.hint {
-            Some(Hint::Key(text)) => Key::from_text(source.key_type, text).ok(),
+            Some(Hint::Key(text)) => Key::from_text(source.key_type, text, &mut scratch).ok(),
             Some(Hint::Shard) | None => None,
         };
         each_key(source, values, &mut |key| {
@@ -132,8 +133,9 @@ fn one_key(
                 .params
                 .and_then(|params| params.get(usize::from(index)))
                 .ok_or(RouteError::MissingParam { number })?;
-            then(param_key(source, param, shared, number)?);
-            Ok(())
+            let bytes = param.value.ok_or(RouteError::NullKey)?;
+            let oid = param_type(source, param, shared, number)?;
+            from_bytes(source, param.format, oid, bytes, then)
         }
     }
 }
@@ -144,11 +146,14 @@ fn with_literal(
     text: &[u8],
     then: &mut dyn FnMut(Key<'_>),
 ) -> Result<(), RouteError> {
-    let integer = matches!(source.key_type, KeyType::Int2 | KeyType::Int4 | KeyType::Int8);
+    let numbers = source.key_type.is_integer() || source.key_type == KeyType::Numeric;
+    let to_integer = source.cast.is_some_and(|CastTo(cast)| cast.is_integer());
     let what = match literal.kind {
-        LiteralKind::Integer if integer => "",
-        LiteralKind::Integer => "a number",
-        LiteralKind::Numeric => "a number that is not written as plain digits",
+        LiteralKind::Integer | LiteralKind::Numeric if !numbers => "a number",
+        LiteralKind::Integer => "",
+        // A cast would round it.
+        LiteralKind::Numeric if to_integer => "a number that is not written as plain digits",
+        LiteralKind::Numeric => "",
         LiteralKind::Plain | LiteralKind::Escape | LiteralKind::Dollar => match source.sign {
             Sign::Plain => "",
             Sign::Minus => "a negated string",
@@ -161,74 +166,132 @@ fn with_literal(
         return Err(RouteError::BadLiteral { what });
     }
     let value = literal.value(text).ok_or(RouteError::BadLiteral { what: "an escaped string" })?;
-    if source.sign == Sign::Minus {
-        // `- 42` is a value like any other; digits alone can't hold i64::MIN.
-        let mut signed = [b'-'; SIGNED_BYTES_MAX];
-        let digits = value.as_bytes();
-        let signed = signed
-            .get_mut(..=digits.len())
-            .ok_or(RouteError::BadLiteral { what: "a very long number" })?;
-        if let Some(place) = signed.get_mut(1..) {
-            place.copy_from_slice(digits);
+    match literal.kind {
+        LiteralKind::Integer | LiteralKind::Numeric => {
+            let number = Decimal::parse(&value).ok_or(RouteError::BadLiteral {
+                what: "a number that is not written as plain digits",
+            })?;
+            let number = if source.sign == Sign::Minus { number.negated() } else { number };
+            if let Some(CastTo(cast)) = source.cast
+                && Key::from_decimal(cast, number)?.is_none()
+            {
+                return Err(RouteError::BadKey(KeyError::OutOfRange(cast)));
+            }
+            found(source, Key::from_decimal(source.key_type, number)?, then)
         }
-        let signed =
-            std::str::from_utf8(signed).map_err(|_| RouteError::BadLiteral { what: "a number" })?;
-        then(checked(source, signed)?);
-        return Ok(());
+        _ => checked(source, &value, then),
     }
-    then(checked(source, &value)?);
-    Ok(())
 }
 
-/// A key in the range of the column and of the cast, if there is one.
-pub(super) fn checked<'a>(source: &KeySource, value: &'a str) -> Result<Key<'a>, RouteError> {
-    if let Some(CastTo(cast)) = source.cast {
-        Key::from_text(cast, value)?;
-    }
-    Ok(Key::from_text(source.key_type, value)?)
-}
-
-fn param_key<'a>(
+/// Runs `then` on the key that a string denotes, in the range of the column and
+/// of the cast, if there is one.
+pub(super) fn checked(
     source: &KeySource,
-    param: Param<'a>,
+    value: &str,
+    then: &mut dyn FnMut(Key<'_>),
+) -> Result<(), RouteError> {
+    let mut scratch = Scratch::default();
+    match source.cast {
+        None => {
+            let key = Key::from_text(source.key_type, value, &mut scratch)?;
+            found(source, Some(key), then)
+        }
+        // The cast makes a value of its own type first.
+        Some(CastTo(cast)) => {
+            let (format, oid) = (Format::Text, oid_of(cast));
+            let bytes = value.as_bytes();
+            let key = Key::from_param(source.key_type, format, oid, bytes, &mut scratch)?;
+            found(source, key, then)
+        }
+    }
+}
+
+/// Runs `then` on the key in a parameter's bytes.
+pub(super) fn from_bytes(
+    source: &KeySource,
+    format: Format,
+    oid: Oid,
+    bytes: &[u8],
+    then: &mut dyn FnMut(Key<'_>),
+) -> Result<(), RouteError> {
+    let mut scratch = Scratch::default();
+    let key = Key::from_param(source.key_type, format, oid, bytes, &mut scratch)?;
+    if let (Some(CastTo(cast)), Some(Key::Int(value))) = (source.cast, key)
+        && cast.is_integer()
+        && Key::from_decimal(cast, value.into())?.is_none()
+    {
+        return Err(RouteError::BadKey(KeyError::OutOfRange(cast)));
+    }
+    found(source, key, then)
+}
+
+/// Runs `then` on the key, if a value equals one; a row's key must also be what
+/// the column will hold.
+fn found(
+    source: &KeySource,
+    key: Option<Key<'_>>,
+    then: &mut dyn FnMut(Key<'_>),
+) -> Result<(), RouteError> {
+    let may_be_rounded = match key {
+        None => true,
+        Some(Key::Numeric(number)) => number.is_fractional(),
+        Some(Key::Time(micros)) => micros % 1_000_000 != 0,
+        Some(Key::Int(_) | Key::Text(_) | Key::Uuid(_) | Key::Date(_) | Key::Bytes(_)) => false,
+    };
+    match (source.role, key) {
+        (Role::Row, _) if may_be_rounded => Err(RouteError::BadKey(KeyError::Fraction)),
+        (_, Some(key)) => {
+            then(key);
+            Ok(())
+        }
+        (_, None) => Ok(()),
+    }
+}
+
+/// The type by which a parameter's bytes are to be read.
+fn param_type(
+    source: &KeySource,
+    param: Param<'_>,
     shared: Shared,
     number: u32,
-) -> Result<Key<'a>, RouteError> {
-    let bytes = param.value.ok_or(RouteError::NullKey)?;
+) -> Result<Oid, RouteError> {
     let declared = param.oid;
-    let text_key = matches!(source.key_type, KeyType::Text | KeyType::Varchar);
     let inferred = [Oid::new(0), UNKNOWN].contains(&declared);
-    if inferred && shared == Shared::Elsewhere {
-        // The server infers the type from the first use, which may be another
-        // column's: eight bytes could be a float, a text a padded character.
-        let uuid = source.key_type == KeyType::Uuid;
-        if text_key || (param.format == Format::Binary && !uuid) {
-            return Err(RouteError::AmbiguousParam { number, oid: declared });
-        }
+    // A float, which the other use may make of it, holds short integers exactly.
+    let long = param.value.is_some_and(|bytes| bytes.len() > SHORT_BYTES_MAX);
+    let ambiguous = source.is_ambiguous(param.format) || (long && source.key_type != KeyType::Uuid);
+    if inferred && shared == Shared::Elsewhere && ambiguous {
+        return Err(RouteError::AmbiguousParam { number, oid: declared });
     }
-    let oid = match source.cast {
+    match source.cast {
         // `$1::int8` makes the parameter an int8 unless it was declared.
-        Some(CastTo(cast)) if inferred => oid_of(cast),
-        _ => declared,
-    };
-    let key = Key::from_param(source.key_type, param.format, oid, bytes)?;
-    fits_cast(source, key)?;
-    Ok(key)
+        Some(CastTo(cast)) if inferred => Ok(oid_of(cast)),
+        // A cast to an integer rounds a numeric.
+        Some(CastTo(cast)) if declared == NUMERIC && cast.is_integer() => {
+            Err(RouteError::AmbiguousParam { number, oid: declared })
+        }
+        _ => Ok(declared),
+    }
 }
 
-/// Refuses an integer that the cast's type can't hold.
-pub(super) fn fits_cast(source: &KeySource, key: Key<'_>) -> Result<(), RouteError> {
-    if let (Some(CastTo(cast)), Key::Int(value)) = (source.cast, key) {
-        let fits = match cast {
-            KeyType::Int2 => i16::try_from(value).is_ok(),
-            KeyType::Int4 => i32::try_from(value).is_ok(),
-            KeyType::Int8 | KeyType::Text | KeyType::Varchar | KeyType::Uuid => true,
-        };
-        if !fits {
-            return Err(RouteError::BadKey(crate::shardmap::KeyError::OutOfRange(cast)));
+impl KeySource {
+    /// Whether a parameter whose type the server infers elsewhere could mean
+    /// another value: eight bytes could be a float, a text a padded character, a
+    /// date's text a timestamp's.
+    pub(super) const fn is_ambiguous(&self, format: Format) -> bool {
+        match self.key_type {
+            KeyType::Int2 | KeyType::Int4 | KeyType::Int8 | KeyType::Numeric => {
+                matches!(format, Format::Binary)
+            }
+            KeyType::Uuid => false,
+            KeyType::Text
+            | KeyType::Varchar
+            | KeyType::Char
+            | KeyType::Date
+            | KeyType::Timestamptz
+            | KeyType::Bytea => true,
         }
     }
-    Ok(())
 }
 
 pub(super) const fn oid_of(key_type: KeyType) -> Oid {
@@ -239,9 +302,15 @@ pub(super) const fn oid_of(key_type: KeyType) -> Oid {
         KeyType::Text => 25,
         KeyType::Varchar => 1043,
         KeyType::Uuid => 2950,
+        KeyType::Numeric => 1700,
+        KeyType::Char => 1042,
+        KeyType::Date => 1082,
+        KeyType::Timestamptz => 1184,
+        KeyType::Bytea => 17,
     })
 }
 
 pub(super) const UNKNOWN: Oid = Oid::new(705);
-/// A minus and more digits than any integer has.
-const SIGNED_BYTES_MAX: usize = 24;
+const NUMERIC: Oid = Oid::new(1700);
+/// Integers of so many characters are exact in every float type.
+const SHORT_BYTES_MAX: usize = 7;

@@ -89,8 +89,12 @@ impl<'a> Solver<'a> {
 
     fn count_in(&self, test: &Test, level: usize, uses: &mut [u16]) {
         match test {
+            // A list has one type for all of its values: only among each other do
+            // parameters get the column's.
             Test::Among(column, values) => {
-                if self.resolve(column, level).is_some_and(|spot| self.reaches_key(&spot, 0)) {
+                let params = values.len() == 1 || values.iter().all(is_bare_param);
+                let key = self.resolve(column, level);
+                if params && key.is_some_and(|spot| self.reaches_key(&spot, 0)) {
                     values.iter().for_each(|value| count(value, uses));
                 }
             }
@@ -508,6 +512,15 @@ fn is_qualified_by(relation: &crate::sql::shape::Relation, qualifier: &[Name]) -
         // `public.t.k` may name the `t` found by the search path.
         (None, RelationKind::Table { schema: None, name }, [_, second]) => name == second,
         _ => false,
+    }
+}
+
+fn is_bare_param(value: &Value) -> bool {
+    use crate::sql::shape::{Cast, Place};
+    match value.place {
+        Place::Param(_) => value.cast == Cast::None,
+        Place::Null => true,
+        Place::Literal(_) => false,
     }
 }
 

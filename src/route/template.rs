@@ -130,16 +130,26 @@ impl CastTo {
             "int2" => KeyType::Int2,
             "int4" => KeyType::Int4,
             "int8" => KeyType::Int8,
+            "numeric" => KeyType::Numeric,
             "text" | "varchar" => KeyType::Text,
+            "bpchar" => KeyType::Char,
             "uuid" => KeyType::Uuid,
+            "date" => KeyType::Date,
+            "timestamptz" => KeyType::Timestamptz,
+            "bytea" => KeyType::Bytea,
             _ => return None,
         };
-        let family = |key_type| match key_type {
-            KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => 0,
-            KeyType::Text | KeyType::Varchar => 1,
-            KeyType::Uuid => 2,
+        // A column of type `character` is compared with texts without its
+        // padding, but a text with a `character` value is not.
+        let alike = match key {
+            KeyType::Int2 | KeyType::Int4 | KeyType::Int8 | KeyType::Numeric => {
+                cast.is_integer() || cast == KeyType::Numeric
+            }
+            KeyType::Text | KeyType::Varchar => cast == KeyType::Text,
+            KeyType::Char => [KeyType::Char, KeyType::Text].contains(&cast),
+            KeyType::Uuid | KeyType::Date | KeyType::Timestamptz | KeyType::Bytea => cast == key,
         };
-        (family(cast) == family(key)).then_some(Self(cast))
+        alike.then_some(Self(cast))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::types::{Consistency, Epoch, NodeId, Role, ShardId};
 
 use super::file::{File, KeyspaceEntry, PrimaryEntry, ReplicaEntry, ShardEntry};
 use super::hash::Hash;
-use super::key::{Key, KeyType};
+use super::key::{Key, KeyType, Scratch};
 use super::keyspace::{Keyspace, KeyspaceId, Pins};
 use super::map::{DEFAULT_SCHEMA, Map, NODES_MAX, Placement, SHARDS_MAX};
 use super::name::{identifier, table_name};
@@ -379,14 +379,7 @@ impl<'a> Builder<'a> {
     }
 
     fn key_type(&mut self, found: &Spanned<String>) -> Option<KeyType> {
-        let known = [
-            KeyType::Int2,
-            KeyType::Int4,
-            KeyType::Int8,
-            KeyType::Text,
-            KeyType::Varchar,
-            KeyType::Uuid,
-        ];
+        let known = KeyType::ALL;
         let key_type = known.into_iter().find(|known| known.name() == found.get_ref());
         if key_type.is_none() {
             let names = known.map(KeyType::name).join(", ");
@@ -445,10 +438,9 @@ impl<'a> Builder<'a> {
         for (tenant, shard) in &entry.pins {
             let at = tenant.span().start;
             let Some(shard) = self.shard_named(shard) else { continue };
-            let twice = match Key::from_text(key_type, tenant.get_ref()) {
-                Ok(Key::Int(value)) => pins.ints.insert(value, shard).is_some(),
-                Ok(Key::Text(text)) => pins.texts.insert(text.into(), shard).is_some(),
-                Ok(Key::Uuid(bytes)) => pins.uuids.insert(bytes, shard).is_some(),
+            let mut scratch = Scratch::default();
+            let twice = match Key::from_text(key_type, tenant.get_ref(), &mut scratch) {
+                Ok(key) => pins.insert(&key, shard).is_some(),
                 Err(error) => {
                     self.refuse(at, format!("the pin {:?}: {error}", tenant.get_ref()));
                     false

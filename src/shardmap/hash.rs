@@ -12,6 +12,7 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::decimal::Decimal;
 use super::key::Key;
 
 /// How a keyspace turns a key into a slot; never changes once data exists.
@@ -67,6 +68,10 @@ fn extended(key: &Key<'_>, seed: u64) -> u64 {
         Key::Int(value) => hash_integer(*value, seed),
         Key::Text(text) => hash_bytes(text.as_bytes(), seed),
         Key::Uuid(bytes) => hash_bytes(bytes, seed),
+        Key::Numeric(number) => hash_numeric(*number, seed),
+        Key::Date(days) => hash_integer((*days).into(), seed),
+        Key::Time(micros) => hash_integer(*micros, seed),
+        Key::Bytes(bytes) => hash_bytes(bytes, seed),
     }
 }
 
@@ -76,13 +81,17 @@ fn partition(key: &Key<'_>) -> u64 {
     extended(key, PARTITION_SEED).wrapping_add(COMBINE)
 }
 
-/// XXH3 over eight big-endian bytes of an integer, a text's UTF-8, or a
-/// uuid's sixteen bytes: what the binary forms of int8, text and uuid are.
+/// XXH3 over the binary forms of int8, text, uuid, date, timestamptz and bytea,
+/// and over a numeric's shortest spelling.
 fn canonical(key: &Key<'_>) -> u64 {
     match key {
         Key::Int(value) => xxh3_64(&value.to_be_bytes()),
         Key::Text(text) => xxh3_64(text.as_bytes()),
         Key::Uuid(bytes) => xxh3_64(bytes),
+        Key::Numeric(number) => xxh3_64(number.to_string().as_bytes()),
+        Key::Date(days) => xxh3_64(&days.to_be_bytes()),
+        Key::Time(micros) => xxh3_64(&micros.to_be_bytes()),
+        Key::Bytes(bytes) => xxh3_64(bytes),
     }
 }
 
@@ -95,6 +104,17 @@ fn hash_integer(value: i64, seed: u64) -> u64 {
     let mut state = State::new(4, seed);
     state.a = state.a.wrapping_add(folded);
     state.finish()
+}
+
+/// The digits to the base 10,000, without zeros at either end, and their power;
+/// the sign doesn't count.
+fn hash_numeric(number: Decimal, seed: u64) -> u64 {
+    let (groups, power) = number.groups();
+    if groups.is_empty() {
+        return seed.wrapping_sub(1);
+    }
+    let bytes: Vec<u8> = groups.iter().rev().flat_map(|group| group.to_le_bytes()).collect();
+    hash_bytes(&bytes, seed) ^ i64::from(power).cast_unsigned()
 }
 
 /// lookup3 over bytes, read as little-endian words.

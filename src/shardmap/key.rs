@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{Format, Oid, SqlState};
 
+use super::calendar;
+use super::decimal::{DIGITS_MAX, Decimal};
+
 /// Type of a key column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -29,9 +32,50 @@ pub enum KeyType {
     Varchar,
     /// `uuid`.
     Uuid,
+    /// `numeric`.
+    Numeric,
+    /// `character(n)`; deterministic collation.
+    Char,
+    /// `date`.
+    Date,
+    /// `timestamp with time zone`.
+    Timestamptz,
+    /// `bytea`.
+    Bytea,
 }
 
 impl KeyType {
+    /// All of them.
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Int2,
+        Self::Int4,
+        Self::Int8,
+        Self::Text,
+        Self::Varchar,
+        Self::Uuid,
+        Self::Numeric,
+        Self::Char,
+        Self::Date,
+        Self::Timestamptz,
+        Self::Bytea,
+    ];
+
+    /// Whether values are ordered alike by every server, so that ranges of them
+    /// mean the same everywhere.
+    pub const fn is_ordered(self) -> bool {
+        match self {
+            Self::Int2 | Self::Int4 | Self::Int8 | Self::Uuid | Self::Date | Self::Timestamptz => {
+                true
+            }
+            Self::Text | Self::Varchar | Self::Numeric | Self::Char | Self::Bytea => false,
+        }
+    }
+
+    /// Whether it is an integer of any width.
+    pub const fn is_integer(self) -> bool {
+        self.integer_width().is_some()
+    }
+
     /// The word that the map file uses, which is also the type's name in SQL.
     pub const fn name(self) -> &'static str {
         match self {
@@ -41,6 +85,11 @@ impl KeyType {
             Self::Text => "text",
             Self::Varchar => "varchar",
             Self::Uuid => "uuid",
+            Self::Numeric => "numeric",
+            Self::Char => "char",
+            Self::Date => "date",
+            Self::Timestamptz => "timestamptz",
+            Self::Bytea => "bytea",
         }
     }
 
@@ -50,7 +99,14 @@ impl KeyType {
             Self::Int2 => Some(2),
             Self::Int4 => Some(4),
             Self::Int8 => Some(8),
-            Self::Text | Self::Varchar | Self::Uuid => None,
+            Self::Text
+            | Self::Varchar
+            | Self::Uuid
+            | Self::Numeric
+            | Self::Char
+            | Self::Date
+            | Self::Timestamptz
+            | Self::Bytea => None,
         }
     }
 
@@ -61,9 +117,15 @@ impl KeyType {
             return true;
         }
         match self {
-            Self::Int2 | Self::Int4 | Self::Int8 => [INT2, INT4, INT8].contains(&oid),
+            Self::Int2 | Self::Int4 | Self::Int8 | Self::Numeric => {
+                [INT2, INT4, INT8, NUMERIC].contains(&oid)
+            }
             Self::Text | Self::Varchar => [TEXT, VARCHAR, NAME].contains(&oid),
             Self::Uuid => oid == UUID,
+            Self::Char => [BPCHAR, TEXT, VARCHAR].contains(&oid),
+            Self::Date => oid == DATE,
+            Self::Timestamptz => oid == TIMESTAMPTZ,
+            Self::Bytea => oid == BYTEA,
         }
     }
 }
@@ -83,75 +145,145 @@ pub enum Key<'a> {
     Text(&'a str),
     /// A uuid.
     Uuid([u8; 16]),
+    /// A number of any scale.
+    Numeric(Decimal),
+    /// A date, in days from 2000-01-01.
+    Date(i32),
+    /// A point in time, in microseconds from 2000-01-01 00:00 UTC.
+    Time(i64),
+    /// Bytes.
+    Bytes(&'a [u8]),
 }
 
+/// Where the bytes of a key go that its text only spells.
+#[derive(Debug, Default)]
+pub struct Scratch(Vec<u8>);
+
 impl<'a> Key<'a> {
-    /// The key that `text` denotes in a column of type `key_type`.
+    /// The key that `text` denotes in a column of type `key_type`; `scratch` is
+    /// only used for bytes.
     ///
     /// # Errors
-    /// What Postgres would not accept, what only some versions accept, and
-    /// what lies outside the type's range. The statement can't be routed.
-    pub fn from_text(key_type: KeyType, text: &'a str) -> Result<Self, KeyError> {
+    /// What Postgres would not accept, what only some versions or settings
+    /// accept, and what lies outside the type's range. The statement can't be
+    /// routed.
+    pub fn from_text(
+        key_type: KeyType,
+        text: &'a str,
+        scratch: &'a mut Scratch,
+    ) -> Result<Self, KeyError> {
         match key_type {
             KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => {
                 in_range(key_type, parse_integer(key_type, text)?)
             }
             KeyType::Text | KeyType::Varchar => checked_text(key_type, text),
+            KeyType::Char => checked_text(key_type, text.trim_end_matches(' ')),
             KeyType::Uuid => parse_uuid(text).map(Self::Uuid),
+            KeyType::Numeric => Decimal::parse(text).map(Self::Numeric).ok_or(KeyError::NotNumeric),
+            KeyType::Date => calendar::parse_date(text).map(Self::Date).ok_or(KeyError::NotDate),
+            KeyType::Timestamptz => {
+                calendar::parse_time(text).map(Self::Time).ok_or(KeyError::NotTime)
+            }
+            KeyType::Bytea => parse_bytes(text, &mut scratch.0).map(Self::Bytes),
         }
     }
 
-    /// The key whose binary form, as a parameter of type `oid`, is `bytes`.
+    /// The key that equals the number `text`, which stands in the statement
+    /// without quotes; `None` if no value of the column's type equals it.
     ///
-    /// An `oid` of zero or `unknown` means the column's own type.
+    /// # Errors
+    /// The type is not a number's, or the number is too long.
+    pub fn from_number(key_type: KeyType, text: &str) -> Result<Option<Self>, KeyError> {
+        let number = Decimal::parse(text).ok_or(KeyError::NotNumeric)?;
+        Self::from_decimal(key_type, number)
+    }
+
+    /// As [`Key::from_number`], for a number that was read.
+    ///
+    /// # Errors
+    /// The type is not a number's.
+    pub fn from_decimal(key_type: KeyType, number: Decimal) -> Result<Option<Self>, KeyError> {
+        match key_type {
+            KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => {
+                Ok(number.to_integer().and_then(|value| in_range(key_type, value).ok()))
+            }
+            KeyType::Numeric => Ok(Some(Self::Numeric(number))),
+            KeyType::Text
+            | KeyType::Varchar
+            | KeyType::Uuid
+            | KeyType::Char
+            | KeyType::Date
+            | KeyType::Timestamptz
+            | KeyType::Bytea => Err(KeyError::NotNumeric),
+        }
+    }
+
+    /// The key in a bound parameter: `bytes` in `format`, declared as `oid`;
+    /// `None` if no value of the column's type equals it. An `oid` of zero or
+    /// `unknown` means the column's own type.
     ///
     /// # Errors
     /// A parameter type that does not compare with the column by the column's
-    /// equality, a wrong length, a value outside the column's range, text that
-    /// is not UTF-8 or holds a NUL. The statement can't be routed.
-    pub fn from_binary(key_type: KeyType, oid: Oid, bytes: &'a [u8]) -> Result<Self, KeyError> {
-        if !key_type.accepts(oid) {
-            return Err(KeyError::ParameterType { key_type, oid });
-        }
-        match key_type {
-            KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => {
-                let value = integer_from(key_type, oid, bytes)?;
-                in_range(key_type, value)
-            }
-            KeyType::Text | KeyType::Varchar => {
-                let text = std::str::from_utf8(bytes).map_err(|_| KeyError::NotUtf8)?;
-                fits_name(oid, text)?;
-                checked_text(key_type, text)
-            }
-            KeyType::Uuid => {
-                bytes.try_into().map(Self::Uuid).map_err(|_| KeyError::Length { len: bytes.len() })
-            }
-        }
-    }
-
-    /// The key in a bound parameter: `bytes` in `format`, declared as `oid`.
-    ///
-    /// # Errors
-    /// As [`Key::from_text`] and [`Key::from_binary`].
+    /// equality, a wrong length, a value that the parameter's type can't hold,
+    /// text that is not UTF-8 or holds a NUL. The statement can't be routed.
     pub fn from_param(
         key_type: KeyType,
         format: Format,
         oid: Oid,
         bytes: &'a [u8],
-    ) -> Result<Self, KeyError> {
-        match format {
-            Format::Binary => Self::from_binary(key_type, oid, bytes),
-            Format::Text if key_type.accepts(oid) => {
-                let text = std::str::from_utf8(bytes).map_err(|_| KeyError::NotUtf8)?;
-                fits_name(oid, text)?;
-                let key = Self::from_text(key_type, text)?;
-                if let (Self::Int(value), Some(declared)) = (key, integer_type(oid)) {
-                    // The server reads the text as the declared type first.
-                    in_range(declared, value)?;
+        scratch: &'a mut Scratch,
+    ) -> Result<Option<Self>, KeyError> {
+        if !key_type.accepts(oid) {
+            return Err(KeyError::ParameterType { key_type, oid });
+        }
+        if let Some(declared) = number_type(oid) {
+            let number = match format {
+                Format::Text => declared_number(declared, utf8(bytes)?)?,
+                Format::Binary if declared == KeyType::Numeric => {
+                    Decimal::from_binary(bytes).ok_or(KeyError::NotNumeric)?
                 }
-                Ok(key)
+                Format::Binary => integer_from(declared, bytes)?.into(),
+            };
+            return Self::from_decimal(key_type, number);
+        }
+        match format {
+            Format::Text => {
+                let text = utf8(bytes)?;
+                fits_type(key_type, oid, text)?;
+                Self::from_text(key_type, text, scratch).map(Some)
             }
-            Format::Text => Err(KeyError::ParameterType { key_type, oid }),
+            Format::Binary => Self::from_binary(key_type, oid, bytes).map(Some),
+        }
+    }
+
+    fn from_binary(key_type: KeyType, oid: Oid, bytes: &'a [u8]) -> Result<Self, KeyError> {
+        let wrong = KeyError::Length { len: bytes.len() };
+        match key_type {
+            KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => {
+                in_range(key_type, integer_of_any_width(bytes)?)
+            }
+            KeyType::Text | KeyType::Varchar => {
+                let text = utf8(bytes)?;
+                fits_type(key_type, oid, text)?;
+                checked_text(key_type, text)
+            }
+            KeyType::Char => {
+                let text = utf8(bytes)?;
+                fits_type(key_type, oid, text)?;
+                checked_text(key_type, text.trim_end_matches(' '))
+            }
+            KeyType::Uuid => bytes.try_into().map(Self::Uuid).map_err(|_| wrong),
+            KeyType::Numeric => {
+                Decimal::from_binary(bytes).map(Self::Numeric).ok_or(KeyError::NotNumeric)
+            }
+            KeyType::Date => {
+                bytes.try_into().map(|days| Self::Date(i32::from_be_bytes(days))).map_err(|_| wrong)
+            }
+            KeyType::Timestamptz => bytes
+                .try_into()
+                .map(|micros| Self::Time(i64::from_be_bytes(micros)))
+                .map_err(|_| wrong),
+            KeyType::Bytea => Ok(Self::Bytes(bytes)),
         }
     }
 }
@@ -170,6 +302,13 @@ impl fmt::Display for Key<'_> {
                 }
                 Ok(())
             }
+            Self::Numeric(number) => number.fmt(f),
+            Self::Date(days) => calendar::write_date(f, (*days).into()),
+            Self::Time(micros) => calendar::write_time(f, *micros),
+            Self::Bytes(bytes) => {
+                f.write_str("\\x")?;
+                bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
         }
     }
 }
@@ -185,6 +324,16 @@ pub enum KeyError {
     OutOfRange(KeyType),
     /// Not a uuid in a spelling that Postgres reads.
     NotUuid,
+    /// Not a number, or one of too many digits.
+    NotNumeric,
+    /// Not a date in ISO 8601.
+    NotDate,
+    /// Not a point in time in ISO 8601 with an offset.
+    NotTime,
+    /// Not bytes in hexadecimal, or in plain text without backslashes.
+    NotBytes,
+    /// A number with a fraction, which storing may round.
+    Fraction,
     /// A NUL in a text.
     Nul,
     /// Bytes that are not UTF-8.
@@ -214,11 +363,16 @@ impl KeyError {
     /// The state a client sees.
     pub const fn sqlstate(&self) -> SqlState {
         match self {
-            Self::NotInteger(_) | Self::NotUuid => SqlState::new("22P02"),
+            Self::NotInteger(_) | Self::NotUuid | Self::NotNumeric | Self::NotBytes => {
+                SqlState::new("22P02")
+            }
             Self::OutOfRange(_) => SqlState::new("22003"),
             Self::Nul | Self::NotUtf8 => SqlState::new("22021"),
             Self::Length { .. } => SqlState::new("22P03"),
             Self::VersionDependent(_)
+            | Self::NotDate
+            | Self::NotTime
+            | Self::Fraction
             | Self::TrailingSpace
             | Self::NameTooLong { .. }
             | Self::ParameterType { .. } => SqlState::new("0A000"),
@@ -236,6 +390,13 @@ impl KeyError {
             ),
             Self::ParameterType { key_type, .. } => {
                 Some(format!("bind the parameter as {key_type}, or leave its type unspecified"))
+            }
+            Self::NotDate => Some("write it as YYYY-MM-DD".to_owned()),
+            Self::NotTime => Some("write it as YYYY-MM-DD HH:MM:SS+00".to_owned()),
+            Self::NotBytes => Some("write it as '\\x' and hexadecimal digits".to_owned()),
+            Self::Fraction => Some("write the key without digits after the point".to_owned()),
+            Self::NotNumeric => {
+                Some(format!("write a plain number of at most {DIGITS_MAX} digits"))
             }
             Self::NotInteger(_)
             | Self::OutOfRange(_)
@@ -260,11 +421,24 @@ impl fmt::Display for KeyError {
                 write!(f, "the sharding key is out of range for type {key_type}")
             }
             Self::NotUuid => f.write_str("the sharding key is not a valid uuid"),
+            Self::NotNumeric => {
+                f.write_str("the sharding key is not a number that can be read here")
+            }
+            Self::NotDate => {
+                f.write_str("the sharding key is not a date that every setting reads alike")
+            }
+            Self::NotTime => f.write_str(
+                "the sharding key is not a point in time that every setting reads alike",
+            ),
+            Self::NotBytes => f.write_str("the sharding key is not bytes that can be read here"),
+            Self::Fraction => {
+                f.write_str("the sharding key has a fraction, which the column may round")
+            }
             Self::Nul => f.write_str("the sharding key holds a NUL"),
             Self::NotUtf8 => f.write_str("the sharding key is not valid UTF-8"),
-            Self::TrailingSpace => f.write_str(
-                "the sharding key ends in a space, which a column of type varchar(n) may cut off",
-            ),
+            Self::TrailingSpace => {
+                f.write_str("the sharding key ends in a space, which its column may cut off")
+            }
             Self::NameTooLong { len } => write!(
                 f,
                 "the sharding key is a name of {len} bytes, more than the {NAME_BYTES_MAX} that are kept"
@@ -338,7 +512,15 @@ fn in_range<'a>(key_type: KeyType, value: i64) -> Result<Key<'a>, KeyError> {
     let fits = match key_type {
         KeyType::Int2 => i16::try_from(value).is_ok(),
         KeyType::Int4 => i32::try_from(value).is_ok(),
-        KeyType::Int8 | KeyType::Text | KeyType::Varchar | KeyType::Uuid => true,
+        KeyType::Int8
+        | KeyType::Text
+        | KeyType::Varchar
+        | KeyType::Uuid
+        | KeyType::Numeric
+        | KeyType::Char
+        | KeyType::Date
+        | KeyType::Timestamptz
+        | KeyType::Bytea => true,
     };
     if fits { Ok(Key::Int(value)) } else { Err(KeyError::OutOfRange(key_type)) }
 }
@@ -353,12 +535,48 @@ fn checked_text(key_type: KeyType, text: &str) -> Result<Key<'_>, KeyError> {
     Ok(Key::Text(text))
 }
 
-/// A `name` parameter keeps its first 63 bytes only.
-fn fits_name(oid: Oid, text: &str) -> Result<(), KeyError> {
+/// What a declared type would do to a text before it meets the column.
+fn fits_type(key_type: KeyType, oid: Oid, text: &str) -> Result<(), KeyError> {
+    // A `name` keeps its first 63 bytes only.
     if oid == NAME && text.len() > NAME_BYTES_MAX {
         return Err(KeyError::NameTooLong { len: text.len() });
     }
+    // A `character` column loses its padding when a text is compared with it.
+    if key_type == KeyType::Char && [TEXT, VARCHAR].contains(&oid) && text.ends_with(' ') {
+        return Err(KeyError::TrailingSpace);
+    }
     Ok(())
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, KeyError> {
+    std::str::from_utf8(bytes).map_err(|_| KeyError::NotUtf8)
+}
+
+/// The number that `text` is as a value of the declared type.
+fn declared_number(declared: KeyType, text: &str) -> Result<Decimal, KeyError> {
+    if declared == KeyType::Numeric {
+        return Decimal::parse(text).ok_or(KeyError::NotNumeric);
+    }
+    let value = parse_integer(declared, text)?;
+    in_range(declared, value)?;
+    Ok(value.into())
+}
+
+/// `\x…`, or plain text without a backslash.
+fn parse_bytes<'a>(text: &str, bytes: &'a mut Vec<u8>) -> Result<&'a [u8], KeyError> {
+    bytes.clear();
+    match text.strip_prefix("\\x") {
+        Some(digits) => {
+            for pair in digits.as_bytes().chunks(2) {
+                let [high, low] = pair else { return Err(KeyError::NotBytes) };
+                let digit = |digit| hex_digit(digit).map_err(|_| KeyError::NotBytes);
+                bytes.push((digit(*high)? << 4) | digit(*low)?);
+            }
+        }
+        None if text.contains('\\') => return Err(KeyError::NotBytes),
+        None => bytes.extend_from_slice(text.as_bytes()),
+    }
+    Ok(bytes)
 }
 
 /// 32 digits in groups of four that hyphens may part, perhaps in braces.
@@ -388,39 +606,49 @@ const fn hex_digit(digit: u8) -> Result<u8, KeyError> {
     }
 }
 
-/// A big-endian integer of the parameter's width, or of the column's where
-/// the parameter's type is left to the server.
-fn integer_from(key_type: KeyType, oid: Oid, bytes: &[u8]) -> Result<i64, KeyError> {
-    let declared = integer_type(oid).unwrap_or(key_type);
-    let wrong = KeyError::Length { len: bytes.len() };
+/// A big-endian integer of the declared width.
+fn integer_from(declared: KeyType, bytes: &[u8]) -> Result<i64, KeyError> {
     if declared.integer_width() != Some(bytes.len()) {
-        return Err(wrong);
+        return Err(KeyError::Length { len: bytes.len() });
     }
+    integer_of_any_width(bytes)
+}
+
+/// A big-endian integer. The server infers the type of a parameter from what it
+/// is compared with; if that is this column alone or other integers, its width
+/// tells it.
+fn integer_of_any_width(bytes: &[u8]) -> Result<i64, KeyError> {
     match *bytes {
         [a, b] => Ok(i16::from_be_bytes([a, b]).into()),
         [a, b, c, d] => Ok(i32::from_be_bytes([a, b, c, d]).into()),
         [a, b, c, d, e, f, g, h] => Ok(i64::from_be_bytes([a, b, c, d, e, f, g, h])),
-        _ => Err(wrong),
+        _ => Err(KeyError::Length { len: bytes.len() }),
     }
 }
 
-fn integer_type(oid: Oid) -> Option<KeyType> {
+fn number_type(oid: Oid) -> Option<KeyType> {
     match oid {
         INT2 => Some(KeyType::Int2),
         INT4 => Some(KeyType::Int4),
         INT8 => Some(KeyType::Int8),
+        NUMERIC => Some(KeyType::Numeric),
         _ => None,
     }
 }
 
 const UNSPECIFIED: Oid = Oid::new(0);
+const BYTEA: Oid = Oid::new(17);
 const NAME: Oid = Oid::new(19);
 const INT8: Oid = Oid::new(20);
 const INT2: Oid = Oid::new(21);
 const INT4: Oid = Oid::new(23);
 const TEXT: Oid = Oid::new(25);
 const UNKNOWN: Oid = Oid::new(705);
+const BPCHAR: Oid = Oid::new(1042);
 const VARCHAR: Oid = Oid::new(1043);
+const DATE: Oid = Oid::new(1082);
+const TIMESTAMPTZ: Oid = Oid::new(1184);
+const NUMERIC: Oid = Oid::new(1700);
 const UUID: Oid = Oid::new(2950);
 /// Longer names are cut by the server.
 const NAME_BYTES_MAX: usize = 63;

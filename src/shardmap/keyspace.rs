@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::types::{ShardId, SlotId};
 
+use super::decimal::Decimal;
 use super::hash::Hash;
 use super::key::{Key, KeyType};
 
@@ -41,9 +42,26 @@ pub struct Keyspace {
 /// Tenants placed by name rather than by slot, by the kind of their key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pins {
+    /// Integers, dates and points in time.
     pub(crate) ints: BTreeMap<i64, ShardId>,
     pub(crate) texts: BTreeMap<Box<str>, ShardId>,
     pub(crate) uuids: BTreeMap<[u8; 16], ShardId>,
+    pub(crate) numbers: BTreeMap<Decimal, ShardId>,
+    pub(crate) bytes: BTreeMap<Box<[u8]>, ShardId>,
+}
+
+impl Pins {
+    /// Pins `key`; the shard that it was pinned to before.
+    pub(crate) fn insert(&mut self, key: &Key<'_>, shard: ShardId) -> Option<ShardId> {
+        match key {
+            Key::Int(value) | Key::Time(value) => self.ints.insert(*value, shard),
+            Key::Date(days) => self.ints.insert((*days).into(), shard),
+            Key::Text(text) => self.texts.insert((*text).into(), shard),
+            Key::Uuid(bytes) => self.uuids.insert(*bytes, shard),
+            Key::Numeric(number) => self.numbers.insert(*number, shard),
+            Key::Bytes(bytes) => self.bytes.insert((*bytes).into(), shard),
+        }
+    }
 }
 
 impl Keyspace {
@@ -98,18 +116,29 @@ impl Keyspace {
     /// The shard to which the tenant `key` is pinned.
     pub fn pin_of(&self, key: &Key<'_>) -> Option<ShardId> {
         match key {
-            Key::Int(value) => self.pins.ints.get(value).copied(),
+            Key::Int(value) | Key::Time(value) => self.pins.ints.get(value).copied(),
+            Key::Date(days) => self.pins.ints.get(&i64::from(*days)).copied(),
             Key::Text(text) => self.pins.texts.get(*text).copied(),
             Key::Uuid(bytes) => self.pins.uuids.get(bytes).copied(),
+            Key::Numeric(number) => self.pins.numbers.get(number).copied(),
+            Key::Bytes(bytes) => self.pins.bytes.get(*bytes).copied(),
         }
     }
 
     /// All pins, in the order of their keys.
     pub fn pins(&self) -> impl Iterator<Item = (Key<'_>, ShardId)> {
-        let ints = self.pins.ints.iter().map(|(value, shard)| (Key::Int(*value), *shard));
+        let integer = |value| match self.key_type {
+            KeyType::Date => Key::Date(i32::try_from(value).unwrap_or_default()),
+            KeyType::Timestamptz => Key::Time(value),
+            _ => Key::Int(value),
+        };
+        let ints = self.pins.ints.iter().map(move |(value, shard)| (integer(*value), *shard));
         let texts = self.pins.texts.iter().map(|(text, shard)| (Key::Text(text), *shard));
         let uuids = self.pins.uuids.iter().map(|(bytes, shard)| (Key::Uuid(*bytes), *shard));
-        ints.chain(texts).chain(uuids)
+        let numbers =
+            self.pins.numbers.iter().map(|(number, shard)| (Key::Numeric(*number), *shard));
+        let bytes = self.pins.bytes.iter().map(|(bytes, shard)| (Key::Bytes(bytes), *shard));
+        ints.chain(texts).chain(uuids).chain(numbers).chain(bytes)
     }
 
     /// The shards that hold rows of this keyspace, each once, ascending.

@@ -6,6 +6,8 @@
 //! health, or SQL. `docs/shard-map.md` describes the format.
 
 mod build;
+mod calendar;
+mod decimal;
 mod diff;
 mod file;
 mod hash;
@@ -18,9 +20,10 @@ mod parse;
 mod print;
 mod slots;
 
+pub use self::decimal::Decimal;
 pub use self::diff::{Adoption, Change, adopt};
 pub use self::hash::Hash;
-pub use self::key::{Key, KeyError, KeyType};
+pub use self::key::{Key, KeyError, KeyType, Scratch};
 pub use self::keyspace::{Keyspace, KeyspaceId};
 pub use self::map::{Map, NODES_MAX, SHARDS_MAX, Table};
 pub use self::node::{Credentials, Endpoint, Node, SecretRef, Shard, Tls, TlsMode};

@@ -48,8 +48,10 @@ impl Reader<'_> {
             "bit" => {
                 self.at += 1;
                 let varying = self.eat_word("varying");
-                let modified = self.modifiers()?;
-                return Ok(plain(if varying { "varbit" } else { "bit" }, modified));
+                let written = self.modifiers()?;
+                let word = if varying { "varbit" } else { "bit" };
+                // Without a length, `bit` is `bit(1)`.
+                return Ok(plain(word, written || !varying));
             }
             "character" | "char" | "national" | "nchar" => return self.character(),
             "timestamp" | "time" => {
@@ -83,8 +85,10 @@ impl Reader<'_> {
         if !self.eat_any(&["character", "char", "nchar"]) {
             return Err(self.unexpected());
         }
-        let word = if self.eat_word("varying") { "varchar" } else { "bpchar" };
-        let modified = self.modifiers()?;
+        let varying = self.eat_word("varying");
+        let written = self.modifiers()?;
+        // Without a length, `character` is `character(1)`.
+        let (word, modified) = if varying { ("varchar", written) } else { ("bpchar", true) };
         Ok(TypeName { word: word.into(), modified, array: false })
     }
 
