@@ -1,9 +1,9 @@
 //! Statement text: how Postgres reads it, and what each statement is.
 //!
 //! `scan` has the lexical rules and makes the normal form that plans are cached
-//! by; `classify` tells kinds and effects by leading keywords; `parse` turns the
-//! normal form into the tables and equalities that routing decides on. Nothing
-//! here knows the map or a shard.
+//! by; `classify` tells kinds and effects by leading keywords; `parse` reads a
+//! statement into a `tree`, of which `shape` keeps the tables and conditions that
+//! routing decides on. Nothing here knows the map or a shard.
 
 pub(crate) mod classify;
 pub(crate) mod functions;
