@@ -111,9 +111,43 @@ fn unknown_keys_are_refused_with_the_nearest_name() {
 #[test]
 fn keyspaces_of_later_versions_are_refused_in_so_many_words() {
     let (text, _) = two_shards();
-    for later in ["hash = \"range\"", "hash = \"list\"", "schema_per_tenant = true"] {
-        let found = problems(&text.replace("slots = 4096", later));
-        assert!(found[0].contains("not supported yet"), "{found:?}");
+    let found = problems(&text.replace("slots = 4096", "schema_per_tenant = true"));
+    assert!(found[0].contains("not supported yet"), "{found:?}");
+}
+
+#[test]
+fn bounds_and_lists_cut_keys_into_slots() {
+    let path = "tests/golden/route/maps/ranges.toml";
+    let map = Map::parse(&fs::read_to_string(path).unwrap(), path).unwrap();
+    assert_eq!(Map::parse(&map.to_toml(), "printed").as_ref(), Ok(&map), "{}", map.to_toml());
+    let slot = |keyspace: usize, text: &str| {
+        let keyspace = &map.keyspaces()[keyspace];
+        let mut scratch = Scratch::default();
+        let key = Key::from_text(keyspace.key_type(), text, &mut scratch).unwrap();
+        keyspace.slot_of(&key).number()
+    };
+    assert_eq!(
+        ["-5", "99", "100", "199", "200", "9000"].map(|key| slot(0, key)),
+        [0, 0, 1, 1, 2, 2]
+    );
+    assert_eq!(["2023-12-31", "2024-01-01"].map(|key| slot(1, key)), [0, 1]);
+    assert_eq!(["de", "at", "fr", "us"].map(|key| slot(2, key)), [0, 0, 1, 2]);
+}
+
+#[test]
+fn bounds_and_lists_that_mean_nothing_are_refused() {
+    let (text, _) = two_shards();
+    for (wrong, reason) in [
+        ("hash = \"range\"", "bounds is missing"),
+        ("hash = \"list\"", "values is missing"),
+        ("bounds = [\"1\"]", "bounds has no effect"),
+        ("hash = \"range\"\nbounds = [\"2\", \"2\"]", "not above the one before"),
+        ("hash = \"range\"\nbounds = [\"x\"]", "not a valid int8"),
+        ("hash = \"list\"\nvalues = [[\"1\"], [\"1\"]]", "listed twice"),
+        ("hash = \"range\"\nslots = 2\nbounds = [\"1\"]", "slots has no effect"),
+    ] {
+        let found = problems(&text.replace("slots = 4096", wrong));
+        assert!(found.iter().any(|one| one.contains(reason)), "{wrong}: {found:?}");
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use keyway::shardmap::{Key, Map};
+use keyway::shardmap::{Key, Map, Scratch};
 
 use crate::client::Client;
 use crate::world::{KEY_TYPES, hash_of, world};
@@ -65,7 +65,9 @@ fn compare(key_type: &str, values: &[String], sql: &str, hash: &str, slots: [u32
     let said = Client::connect(&world().cluster.primary(2).url).run(sql);
     assert_eq!(said.lines().count(), values.len() + 1, "one line for each value, and a count");
     for (value, line) in values.iter().zip(said.lines()) {
-        let key = Key::from_text(map.keyspaces()[0].key_type(), value).unwrap();
+        let mut scratch = Scratch::default();
+        let key_type = map.keyspaces()[0].key_type();
+        let key = Key::from_text(key_type, value, &mut scratch).unwrap();
         let ours: Vec<String> =
             map.keyspaces().iter().map(|k| k.slot_of(&key).number().to_string()).collect();
         assert_eq!(ours.join("|"), line, "{hash} of {value:?} as {key_type}");

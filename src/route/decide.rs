@@ -88,9 +88,12 @@ pub(crate) fn decide(
 
 fn key_params(plan: &Plan) -> Box<[u16]> {
     let Plan::Keyed(keyed) = plan else { return Box::default() };
+    let ends = keyed.intervals.iter().flat_map(|one| [&one.low, &one.high]);
+    let bounds = ends.flatten().map(|bound| &bound.source);
     let mut params: Vec<u16> = keyed
         .sources
         .iter()
+        .chain(bounds)
         .filter_map(|source| match source.place {
             KeyPlace::Param { index, .. } => Some(index),
             KeyPlace::Literal(_) | KeyPlace::Null => None,
@@ -142,13 +145,7 @@ fn combine(
     for goal in goals {
         match goal {
             Goal::Refused(error) => return Err(error),
-            Goal::Keyed(Keyed { open: Some(open), .. }) => return Err(open.why),
-            Goal::Keyed(Keyed { hint: Some(_), .. }) => {
-                return Err(RouteError::unsupported(
-                    "a statement with a routing hint among others",
-                    "send it by itself",
-                ));
-            }
+            Goal::Keyed(one) if !one.is_simple() => return Err(alone_only(one)),
             Goal::Keyed(Keyed { sources: more, single, .. }) => {
                 keyed = true;
                 sources.extend(more);
@@ -196,6 +193,16 @@ fn combine(
         }
         _ => Plan::Fixed { targets, reason },
     })
+}
+
+/// Why a statement can't be one of several.
+fn alone_only(keyed: Keyed) -> RouteError {
+    let construct = match (keyed.open, keyed.hint) {
+        (Some(open), _) => return open.why,
+        (None, Some(_)) => "a statement with a routing hint among others",
+        (None, None) => "a range of keys among other statements",
+    };
+    RouteError::unsupported(construct, "send it by itself")
 }
 
 /// The plan of statements of which some go to every shard in turn.
@@ -325,7 +332,10 @@ fn hinted(own: Goal, hints: &Hints, world: &World<'_>) -> Result<Goal, RouteErro
             }
             let hint = hints.key.clone().map_or(Hint::Shard, Hint::Key);
             let (single, hint) = (Some(shard), Some(hint));
-            Ok(Goal::Keyed(Keyed { sources, single, open: None, spread: Spread::OneShard, hint }))
+            let (open, spread) = (None, Spread::OneShard);
+            // What intervals leave open, the hint says.
+            let intervals = Box::default();
+            Ok(Goal::Keyed(Keyed { sources, intervals, single, open, spread, hint }))
         }
         Goal::Fixed(Targets::Shard(other), _) if other != shard => {
             Err(bad("the statement itself names another key or shard"))
@@ -401,14 +411,14 @@ fn query(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, Ro
 
 /// The goal of a statement whose tables are placed.
 fn settle(placed: Placed, one: &Classified) -> Result<Goal, RouteError> {
-    let Placed { sources, single, reference, system, open } = placed;
+    let Placed { sources, intervals, single, reference, system, open } = placed;
     let read = one.facts.access == Access::Read;
     if let Some(table) = &reference
         && one.locks
     {
         return Err(RouteError::ReferenceWrite { table: table.clone() });
     }
-    let keyed = !sources.is_empty() || open.is_some();
+    let keyed = !sources.is_empty() || !intervals.is_empty() || open.is_some();
     if system && (keyed || !single.is_empty()) {
         return Err(RouteError::unsupported(
             "a system catalog beside a table of the map",
@@ -423,8 +433,9 @@ fn settle(placed: Placed, one: &Classified) -> Result<Goal, RouteError> {
     if keyed {
         let many = read && one.facts.kind == Kind::Select;
         let spread = if many { Spread::ManyShards } else { Spread::OneShard };
-        let (sources, single, hint) = (sources.into(), first, None);
-        return Ok(Goal::Keyed(Keyed { sources, single, open, spread, hint }));
+        let (sources, intervals, single) = (sources.into(), intervals.into(), first);
+        let hint = None;
+        return Ok(Goal::Keyed(Keyed { sources, intervals, single, open, spread, hint }));
     }
     Ok(match (first, reference, system) {
         (Some(shard), _, _) => Goal::Fixed(Targets::Shard(shard), Reason::SingleShard),

@@ -1,13 +1,13 @@
 //! From a key's value to its shard: decode, hash, look up.
 
-use crate::shardmap::{Decimal, Key, KeyError, KeyType, Keyspace, Map, Scratch};
+use crate::shardmap::{Decimal, Key, KeyError, KeyType, Keyspace, Map, Rank, Scratch};
 use crate::sql::literal::{Literal, LiteralKind, Literals};
 use crate::types::{Format, Oid, ShardId};
 
 use super::error::RouteError;
 use super::template::{
-    CastTo, Extent, Hint, KeyPlace, KeySource, Keyed, Param, Params, Reason, Role, Route, Several,
-    Shared, Sign, Spread, Targets,
+    Bound, CastTo, Ends, Extent, Hint, Interval, KeyPlace, KeySource, Keyed, Param, Params, Reason,
+    Role, Route, Several, Shared, Sign, Spread, Targets,
 };
 
 /// Where the values of one execution stand.
@@ -46,6 +46,17 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
             }
         })?;
     }
+    for interval in &keyed.intervals {
+        let keyspace = map.keyspace(interval.keyspace).ok_or(RouteError::SeveralShards)?;
+        fallback = fallback.or(Some(keyspace));
+        for owner in owners_between(interval, values, keyspace)? {
+            match found {
+                None => found = Some(owner),
+                Some(first) if first != owner && !others.contains(&owner) => others.push(owner),
+                Some(_) => {}
+            }
+        }
+    }
     if keyed.hint.is_some() && (!same || !others.is_empty()) {
         let reason = "the statement itself names another key or shard".into();
         return Err(RouteError::BadHint { reason });
@@ -76,6 +87,36 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
     }
     let targets = Targets::Several(Box::new(Several { shards: others.into(), why }));
     Ok(Route { targets, reason: Reason::Spread })
+}
+
+/// The shards of the keys in `interval`; none if an end is NULL.
+fn owners_between(
+    interval: &Interval,
+    values: Values<'_>,
+    keyspace: &Keyspace,
+) -> Result<Vec<ShardId>, RouteError> {
+    let (low, high) = match (rank(&interval.low, values), rank(&interval.high, values)) {
+        (Err(RouteError::NullKey), _) | (_, Err(RouteError::NullKey)) => return Ok(Vec::new()),
+        (low, high) => (low?, high?),
+    };
+    // Between whole numbers nothing lies.
+    let strict = |bound: &Option<Bound>| bound.as_ref().is_some_and(|b| b.ends == Ends::Before);
+    let stepped = |rank, step| match rank {
+        Some(Rank::Number(value)) => i64::checked_add(value, step).map(Rank::Number).or(rank),
+        Some(Rank::Uuid(_)) | None => rank,
+    };
+    let low = if strict(&interval.low) { stepped(low, 1) } else { low };
+    let high = if strict(&interval.high) { stepped(high, -1) } else { high };
+    Ok(keyspace.owners_between(low, high))
+}
+
+/// The rank of an interval's end; `None` where there is no end, or the value lies
+/// between or beyond all keys.
+fn rank(bound: &Option<Bound>, values: Values<'_>) -> Result<Option<Rank>, RouteError> {
+    let Some(bound) = bound else { return Ok(None) };
+    let mut found = None;
+    one_key(&bound.source, values, &mut |key| found = Rank::of(&key))?;
+    Ok(found)
 }
 
 /// The one shard, or one that has the tables if no row can matter.

@@ -4,17 +4,21 @@ use std::collections::BTreeSet;
 
 use crate::shardmap::{KeyType, KeyspaceId, Map, Table};
 use crate::sql::shape::{self, Assigned, Cast, Column, Insert, RelationKind, Rows, Shape, Target};
+use crate::sql::tree::Comparison;
 use crate::types::ShardId;
 
 use super::error::RouteError;
 use super::planner::World;
 use super::solve::{self, Member, Solver, Spot};
-use super::template::{CastTo, Extent, KeyPlace, KeySource, Role, Shared, Sign};
+use super::template::{
+    Bound, CastTo, Ends, Extent, Interval, KeyPlace, KeySource, Role, Shared, Sign,
+};
 
 /// The places of all tables of a statement.
 #[derive(Debug, Default)]
 pub(crate) struct Placed {
     pub(crate) sources: Vec<KeySource>,
+    pub(crate) intervals: Vec<Interval>,
     pub(crate) single: BTreeSet<ShardId>,
     pub(crate) reference: Option<Box<str>>,
     pub(crate) system: bool,
@@ -93,6 +97,9 @@ pub(super) struct Sharded<'a> {
     pub(super) column: &'a str,
     /// The keys of its rows that matter; `None` if they may be any.
     pub(super) members: Option<Vec<KeySource>>,
+    /// Where the keyspace is by range, what its keys lie between.
+    pub(super) interval: Option<Interval>,
+    pub(super) ranged: bool,
 }
 
 impl Sharded<'_> {
@@ -122,6 +129,29 @@ impl Sharded<'_> {
         let sign = if value.minus { Sign::Minus } else { Sign::Plain };
         let (keyspace, key_type, role) = (self.keyspace, self.key_type, Role::Filter);
         Some(KeySource { keyspace, key_type, place, sign, cast, role, extent })
+    }
+
+    /// Takes `comparison` with `value` as an end of the keys' interval; whether
+    /// it is new.
+    pub(super) fn narrow(&mut self, comparison: Comparison, value: &shape::Value) -> bool {
+        if !self.ranged {
+            return false;
+        }
+        let Some(source) = self.made(value, Extent::One) else { return false };
+        let keyspace = self.keyspace;
+        let interval = self.interval.get_or_insert(Interval { keyspace, low: None, high: None });
+        let (end, ends) = match comparison {
+            Comparison::Greater => (&mut interval.low, Ends::Before),
+            Comparison::GreaterOrEqual => (&mut interval.low, Ends::With),
+            Comparison::Less => (&mut interval.high, Ends::Before),
+            Comparison::LessOrEqual => (&mut interval.high, Ends::With),
+            Comparison::Equal => return false,
+        };
+        if end.is_some() {
+            return false;
+        }
+        *end = Some(Bound { source, ends });
+        true
     }
 
     fn missing(&self) -> RouteError {
@@ -160,9 +190,10 @@ pub(crate) fn place(
     let mut keyspaces = BTreeSet::new();
     let mut why = None;
     for one in &mut solver.sharded {
-        match one.members.take() {
-            Some(members) => placed.sources.extend(members),
-            None => {
+        match (one.members.take(), one.interval.take()) {
+            (Some(members), _) => placed.sources.extend(members),
+            (None, Some(interval)) => placed.intervals.push(interval),
+            (None, None) => {
                 why.get_or_insert_with(|| one.missing());
                 keyspaces.insert(one.keyspace);
                 shards.extend(world.map.keyspace(one.keyspace).iter().flat_map(|k| k.shards()));
@@ -174,7 +205,9 @@ pub(crate) fn place(
         keyspaces: keyspaces.into_iter().collect(),
         why,
     });
-    for source in &mut placed.sources {
+    let ends = placed.intervals.iter_mut().flat_map(|one| [&mut one.low, &mut one.high]);
+    let bounds = ends.flatten().map(|bound| &mut bound.source);
+    for source in placed.sources.iter_mut().chain(bounds) {
         if let KeyPlace::Param { index, shared } = &mut source.place {
             let at = usize::from(*index);
             let only = uses.get(at).copied().unwrap_or(0) <= key_uses.get(at).copied().unwrap_or(0);
@@ -218,12 +251,9 @@ fn relations<'a>(
                     placed.single.insert(shard);
                 }
                 Named::Listed(Table::Sharded { keyspace, column }) => {
-                    let key_type = world
-                        .map
-                        .keyspace(keyspace)
-                        .map(|keyspace| keyspace.key_type())
-                        .ok_or(RouteError::SeveralShards)?;
-                    let members = None;
+                    let found = world.map.keyspace(keyspace).ok_or(RouteError::SeveralShards)?;
+                    let (key_type, ranged) = (found.key_type(), found.is_ranged());
+                    let (members, interval) = (None, None);
                     sharded.push(Sharded {
                         level,
                         relation,
@@ -232,6 +262,8 @@ fn relations<'a>(
                         key_type,
                         column,
                         members,
+                        interval,
+                        ranged,
                     });
                 }
             }
@@ -299,6 +331,7 @@ fn insert_keys(
         }
     }
     solver.solve();
+    solver.solve_intervals();
     for (insert, at, position) in late {
         let rows = match &insert.rows {
             Rows::Query(output) => solver.row_members(*output, position),
@@ -320,6 +353,7 @@ fn insert_keys(
     }
     // What the rows tell may settle the subqueries of RETURNING.
     solver.solve();
+    solver.solve_intervals();
     Ok(found)
 }
 

@@ -78,6 +78,65 @@ impl<'a> Solver<'a> {
         }
     }
 
+    /// Finds what the keys of tables by range lie between, where no values are
+    /// known; passes it on through equalities.
+    pub(super) fn solve_intervals(&mut self) {
+        let shape = self.shape;
+        let mut changed = self.sharded.iter().any(|one| one.ranged && one.members.is_none());
+        while changed {
+            changed = false;
+            for (level, content) in shape.levels.iter().enumerate() {
+                for condition in &content.conditions {
+                    for at in 0..self.sharded.len() {
+                        let spot = Spot::Key(at);
+                        if self.is_open(&spot)
+                            && self.is_restricted(&spot, level, condition.restricts)
+                        {
+                            changed |= self.narrow(&condition.test, &spot, at, level);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Narrows the interval of the key at `at` by `test`.
+    fn narrow(&mut self, test: &Test, spot: &Spot, at: usize, level: usize) -> bool {
+        match test {
+            Test::All(list) => {
+                list.iter().fold(false, |done, one| self.narrow(one, spot, at, level) | done)
+            }
+            Test::Compare(column, comparison, value)
+                if self.resolve(column, level).as_ref() == Some(spot) =>
+            {
+                self.sharded.get_mut(at).is_some_and(|one| one.narrow(*comparison, value))
+            }
+            Test::Equal(left, right) => {
+                let sides = [self.resolve(left, level), self.resolve(right, level)];
+                let other = match &sides {
+                    [Some(one), Some(Spot::Key(other))] if one == spot => *other,
+                    [Some(Spot::Key(other)), Some(one)] if one == spot => *other,
+                    _ => return false,
+                };
+                let Some(interval) = self.sharded.get(other).and_then(|one| one.interval.clone())
+                else {
+                    return false;
+                };
+                let Some(one) = self.sharded.get_mut(at) else { return false };
+                if one.interval.is_some() || one.keyspace != interval.keyspace {
+                    return false;
+                }
+                one.interval = Some(interval);
+                true
+            }
+            Test::Compare(..)
+            | Test::Among(..)
+            | Test::AmongArray(..)
+            | Test::Any(_)
+            | Test::Unknown => false,
+        }
+    }
+
     /// How often each parameter stands opposite a key.
     pub(super) fn count_uses(&self, uses: &mut [u16]) {
         for (level, content) in self.shape.levels.iter().enumerate() {

@@ -47,6 +47,8 @@ pub(crate) enum Plan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Keyed {
     pub(crate) sources: Box<[KeySource]>,
+    /// Rows with keys between these matter too.
+    pub(crate) intervals: Box<[Interval]>,
     /// The shard of tables that are on one shard.
     pub(crate) single: Option<ShardId>,
     /// Tables of which any row may matter; only of a read.
@@ -55,6 +57,28 @@ pub(crate) struct Keyed {
     pub(crate) spread: Spread,
     /// What a comment says; `single` is its shard then.
     pub(crate) hint: Option<Hint>,
+}
+
+/// Keys between two values of a keyspace by range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Interval {
+    pub(crate) keyspace: KeyspaceId,
+    pub(crate) low: Option<Bound>,
+    pub(crate) high: Option<Bound>,
+}
+
+/// An end of an interval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bound {
+    pub(crate) source: KeySource,
+    pub(crate) ends: Ends,
+}
+
+/// Whether the value itself belongs to the interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ends {
+    With,
+    Before,
 }
 
 /// A routing hint that decides.
@@ -66,17 +90,26 @@ pub(crate) enum Hint {
 }
 
 impl Keyed {
+    /// Whether only the values of `sources` and `single` decide.
+    pub(crate) fn is_simple(&self) -> bool {
+        self.intervals.is_empty() && self.open.is_none() && self.hint.is_none()
+    }
+
     /// The keyspace of all its tables, if they have the same.
     pub(crate) fn keyspace(&self) -> Option<KeyspaceId> {
         let open = self.open.iter().flat_map(|open| open.keyspaces.iter().copied());
-        let mut all = self.sources.iter().map(|source| source.keyspace).chain(open);
+        let intervals = self.intervals.iter().map(|interval| interval.keyspace);
+        let mut all =
+            self.sources.iter().map(|source| source.keyspace).chain(open).chain(intervals);
         let first = all.next()?;
         all.all(|one| one == first).then_some(first)
     }
 
     /// All of `sources` must lie on one shard, on `single` if that is given.
     pub(crate) fn one_shard(sources: Vec<KeySource>, single: Option<ShardId>) -> Self {
-        Self { sources: sources.into(), single, open: None, spread: Spread::OneShard, hint: None }
+        let (intervals, open, hint) = (Box::default(), None, None);
+        let spread = Spread::OneShard;
+        Self { sources: sources.into(), intervals, single, open, spread, hint }
     }
 }
 

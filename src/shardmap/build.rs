@@ -11,7 +11,7 @@ use crate::types::{Consistency, Epoch, NodeId, Role, ShardId};
 use super::file::{File, KeyspaceEntry, PrimaryEntry, ReplicaEntry, ShardEntry};
 use super::hash::Hash;
 use super::key::{Key, KeyType, Scratch};
-use super::keyspace::{Keyspace, KeyspaceId, Pins};
+use super::keyspace::{Cut, Keys, Keyspace, KeyspaceId, Pins, Rank};
 use super::map::{DEFAULT_SCHEMA, Map, NODES_MAX, Placement, SHARDS_MAX};
 use super::name::{identifier, table_name};
 use super::node::{Credentials, Endpoint, Node, SecretRef, Shard, Tls, TlsMode};
@@ -355,7 +355,18 @@ impl<'a> Builder<'a> {
         }
         let key_type = self.key_type(&entry.key_type);
         let hash = self.hash(entry.hash.as_ref());
-        let slots = hash.and_then(|hash| self.slot_count(hash, at, entry));
+        let cut = match (hash, key_type) {
+            (Some(hash), Some(key_type)) => self.cut(hash, key_type, at, entry),
+            (None, _) | (_, None) => None,
+        };
+        let slots = match &cut {
+            None => None,
+            Some(Cut::Hashed) => hash.and_then(|hash| self.slot_count(hash, at, entry)),
+            Some(Cut::Bounds(bounds)) => u32::try_from(bounds.len() + 1).ok(),
+            Some(Cut::Lists(_)) => {
+                entry.values.as_ref().and_then(|v| u32::try_from(v.get_ref().len() + 1).ok())
+            }
+        };
         let pins = key_type.map(|key_type| self.pins(key_type, entry));
         let owners = slots.and_then(|slots| {
             let mut claims = Vec::new();
@@ -375,7 +386,100 @@ impl<'a> Builder<'a> {
                 .map_err(|mut problems| self.problems.append(&mut problems))
                 .ok()
         });
-        Some(Keyspace { id, name, key_type: key_type?, hash: hash?, owners: owners?, pins: pins? })
+        let (key_type, hash, owners) = (key_type?, hash?, owners?);
+        Some(Keyspace { id, name, key_type, hash, owners, pins: pins?, cut: cut? })
+    }
+
+    /// How keys become slots without a hash.
+    fn cut(
+        &mut self,
+        hash: Hash,
+        key_type: KeyType,
+        at: usize,
+        entry: &KeyspaceEntry,
+    ) -> Option<Cut> {
+        let wants = |name: &str| format!("{name} is missing: hash = \"{}\" needs it", hash.name());
+        let wrong = |name: &str| format!("{name} has no effect with hash = \"{}\"", hash.name());
+        let fields = [
+            ("bounds", entry.bounds.as_ref().map(|found| found.span().start), hash == Hash::Range),
+            ("values", entry.values.as_ref().map(|found| found.span().start), hash == Hash::List),
+        ];
+        for (name, place, wanted) in fields {
+            match (place, wanted) {
+                (None, true) => {
+                    self.refuse(at, wants(name));
+                    return None;
+                }
+                (Some(place), false) => self.refuse(place, wrong(name)),
+                (Some(_), true) | (None, false) => {}
+            }
+        }
+        match (hash, &entry.bounds, &entry.values) {
+            (Hash::Range, Some(bounds), _) => self.bounds(key_type, bounds),
+            (Hash::List, _, Some(values)) => self.lists(key_type, values.get_ref()),
+            _ => Some(Cut::Hashed),
+        }
+        .filter(|_| {
+            let slots = entry.slots.as_ref().filter(|_| matches!(hash, Hash::Range | Hash::List));
+            if let Some(slots) = slots {
+                self.refuse(slots.span().start, wrong("slots"));
+            }
+            slots.is_none()
+        })
+    }
+
+    fn bounds(&mut self, key_type: KeyType, found: &Spanned<Vec<Spanned<String>>>) -> Option<Cut> {
+        if !key_type.is_ordered() {
+            let reason = format!("keys of type {key_type} have no order that all servers share");
+            self.refuse(found.span().start, reason);
+            return None;
+        }
+        if found.get_ref().len() >= usize::try_from(slots::SLOTS_MAX).unwrap_or(usize::MAX) {
+            self.refuse(found.span().start, format!("more than {} slots", slots::SLOTS_MAX));
+            return None;
+        }
+        let mut bounds: Vec<Rank> = Vec::new();
+        for text in found.get_ref() {
+            let mut scratch = Scratch::default();
+            let key = Key::from_text(key_type, text.get_ref(), &mut scratch);
+            match key.map(|key| Rank::of(&key)) {
+                Err(error) => {
+                    self.refuse(text.span().start, format!("{:?}: {error}", text.get_ref()));
+                    return None;
+                }
+                Ok(Some(rank)) if bounds.last().is_none_or(|last| *last < rank) => {
+                    bounds.push(rank)
+                }
+                Ok(_) => {
+                    let reason =
+                        format!("the bound {:?} is not above the one before", text.get_ref());
+                    self.refuse(text.span().start, reason);
+                    return None;
+                }
+            }
+        }
+        Some(Cut::Bounds(bounds.into()))
+    }
+
+    fn lists(&mut self, key_type: KeyType, found: &[Vec<Spanned<String>>]) -> Option<Cut> {
+        let mut keys = Keys::default();
+        let mut good = true;
+        for (slot, list) in (0_u32..).zip(found) {
+            for text in list {
+                let mut scratch = Scratch::default();
+                let problem = match Key::from_text(key_type, text.get_ref(), &mut scratch) {
+                    Err(error) => Some(format!("{:?}: {error}", text.get_ref())),
+                    Ok(key) => keys
+                        .insert(&key, slot)
+                        .map(|_| format!("the key {:?} is listed twice", text.get_ref())),
+                };
+                if let Some(problem) = problem {
+                    self.refuse(text.span().start, problem);
+                    good = false;
+                }
+            }
+        }
+        good.then_some(Cut::Lists(keys))
     }
 
     fn key_type(&mut self, found: &Spanned<String>) -> Option<KeyType> {
@@ -391,15 +495,11 @@ impl<'a> Builder<'a> {
 
     fn hash(&mut self, found: Option<&Spanned<String>>) -> Option<Hash> {
         let Some(found) = found else { return Some(Hash::default()) };
-        let known = [Hash::Postgres, Hash::Partition, Hash::Xxh3];
+        let known = [Hash::Postgres, Hash::Partition, Hash::Xxh3, Hash::Range, Hash::List];
         let hash = known.into_iter().find(|known| known.name() == found.get_ref());
         if hash.is_none() {
-            let reason = match found.get_ref().as_str() {
-                name @ ("range" | "list") => format!(
-                    "keyspaces by {name} are not supported yet: one of postgres, partition, xxh3"
-                ),
-                name => format!("{name} is no hash: one of postgres, partition, xxh3"),
-            };
+            let names = known.map(Hash::name).join(", ");
+            let reason = format!("{} is no hash: one of {names}", found.get_ref());
             self.refuse(found.span().start, reason);
         }
         hash

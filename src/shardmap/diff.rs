@@ -156,8 +156,12 @@ impl Map {
     }
 
     fn diff_keyspace(&self, map: &Self, old: &Keyspace, new: &Keyspace, changes: &mut Vec<Change>) {
-        if (old.key_type, old.hash, old.slots()) != (new.key_type, new.hash, new.slots()) {
-            let text = format!("keyspace {} changes its type, hash or number of slots", old.name);
+        let kind = |one: &Keyspace| (one.key_type, one.hash, one.slots());
+        if kind(old) != kind(new) || old.cut != new.cut {
+            let text = format!(
+                "keyspace {} changes its type, hash, number of slots, bounds or values",
+                old.name
+            );
             changes.push(Change::Other(text));
             return;
         }

@@ -149,6 +149,14 @@ pub(crate) struct KeyspaceEntry {
     /// `postgres`; needed for `partition`.
     #[schemars(with = "Option<u32>", range(min = 1, max = 65536))]
     pub(crate) slots: Option<Spanned<i64>>,
+    /// With `hash = "range"`: the first key of each slot but the first,
+    /// ascending.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub(crate) bounds: Option<Spanned<Vec<Spanned<String>>>>,
+    /// With `hash = "list"`: the keys of each slot but the last, which has all
+    /// others.
+    #[schemars(with = "Option<Vec<Vec<String>>>")]
+    pub(crate) values: Option<Spanned<Vec<Vec<Spanned<String>>>>>,
     /// Slots of each shard, by the shard's name: single ones ("7") and ranges
     /// ("0-2047"), both ends included. Every slot has exactly one owner. May
     /// be absent with one shard.

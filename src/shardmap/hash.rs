@@ -31,6 +31,11 @@ pub enum Hash {
     /// XXH3 (64 bits, seed 0) over the key's canonical bytes, modulo `slots`.
     /// No database can compute it.
     Xxh3,
+    /// No hash: `bounds` cut the keys, in their order, into slots.
+    Range,
+    /// No hash: `values` lists the keys of each slot; the last slot has all
+    /// others.
+    List,
 }
 
 impl Hash {
@@ -48,6 +53,8 @@ impl Hash {
             Self::Postgres => extended(key, 0) & (slots - 1),
             Self::Partition => partition(key) % slots,
             Self::Xxh3 => canonical(key) % slots,
+            // The keyspace knows.
+            Self::Range | Self::List => 0,
         };
         low(slot)
     }
@@ -58,6 +65,8 @@ impl Hash {
             Self::Postgres => "postgres",
             Self::Partition => "partition",
             Self::Xxh3 => "xxh3",
+            Self::Range => "range",
+            Self::List => "list",
         }
     }
 }

@@ -37,30 +37,104 @@ pub struct Keyspace {
     /// Owner of each slot; never empty.
     pub(crate) owners: Box<[ShardId]>,
     pub(crate) pins: Pins,
+    pub(crate) cut: Cut,
 }
 
-/// Tenants placed by name rather than by slot, by the kind of their key.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Pins {
-    /// Integers, dates and points in time.
-    pub(crate) ints: BTreeMap<i64, ShardId>,
-    pub(crate) texts: BTreeMap<Box<str>, ShardId>,
-    pub(crate) uuids: BTreeMap<[u8; 16], ShardId>,
-    pub(crate) numbers: BTreeMap<Decimal, ShardId>,
-    pub(crate) bytes: BTreeMap<Box<[u8]>, ShardId>,
+/// Which slot a key has, where no hash says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The hash says it.
+    Hashed,
+    /// The first key of each slot but the first, ascending.
+    Bounds(Box<[Rank]>),
+    /// The slots of the keys that are listed.
+    Lists(Keys<u32>),
 }
 
-impl Pins {
-    /// Pins `key`; the shard that it was pinned to before.
-    pub(crate) fn insert(&mut self, key: &Key<'_>, shard: ShardId) -> Option<ShardId> {
+/// A key's place in its type's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// Of an integer, a date or a point in time.
+    Number(i64),
+    /// Of a uuid.
+    Uuid([u8; 16]),
+}
+
+impl Rank {
+    /// The key's rank; `None` if its type has no order that all servers share.
+    pub fn of(key: &Key<'_>) -> Option<Self> {
         match key {
-            Key::Int(value) | Key::Time(value) => self.ints.insert(*value, shard),
-            Key::Date(days) => self.ints.insert((*days).into(), shard),
-            Key::Text(text) => self.texts.insert((*text).into(), shard),
-            Key::Uuid(bytes) => self.uuids.insert(*bytes, shard),
-            Key::Numeric(number) => self.numbers.insert(*number, shard),
-            Key::Bytes(bytes) => self.bytes.insert((*bytes).into(), shard),
+            Key::Int(value) | Key::Time(value) => Some(Self::Number(*value)),
+            Key::Date(days) => Some(Self::Number((*days).into())),
+            Key::Uuid(bytes) => Some(Self::Uuid(*bytes)),
+            Key::Text(_) | Key::Numeric(_) | Key::Bytes(_) => None,
         }
+    }
+}
+
+/// Tenants placed by name rather than by slot.
+pub(crate) type Pins = Keys<ShardId>;
+
+/// What is known of single keys, by the kind of the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Keys<T> {
+    /// Integers, dates and points in time.
+    ints: BTreeMap<i64, T>,
+    texts: BTreeMap<Box<str>, T>,
+    uuids: BTreeMap<[u8; 16], T>,
+    numbers: BTreeMap<Decimal, T>,
+    bytes: BTreeMap<Box<[u8]>, T>,
+}
+
+impl<T> Default for Keys<T> {
+    fn default() -> Self {
+        Self {
+            ints: BTreeMap::new(),
+            texts: BTreeMap::new(),
+            uuids: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            bytes: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T: Copy> Keys<T> {
+    /// Enters `key`; what was there before.
+    pub(crate) fn insert(&mut self, key: &Key<'_>, what: T) -> Option<T> {
+        match key {
+            Key::Int(value) | Key::Time(value) => self.ints.insert(*value, what),
+            Key::Date(days) => self.ints.insert((*days).into(), what),
+            Key::Text(text) => self.texts.insert((*text).into(), what),
+            Key::Uuid(bytes) => self.uuids.insert(*bytes, what),
+            Key::Numeric(number) => self.numbers.insert(*number, what),
+            Key::Bytes(bytes) => self.bytes.insert((*bytes).into(), what),
+        }
+    }
+
+    fn get(&self, key: &Key<'_>) -> Option<T> {
+        match key {
+            Key::Int(value) | Key::Time(value) => self.ints.get(value).copied(),
+            Key::Date(days) => self.ints.get(&i64::from(*days)).copied(),
+            Key::Text(text) => self.texts.get(*text).copied(),
+            Key::Uuid(bytes) => self.uuids.get(bytes).copied(),
+            Key::Numeric(number) => self.numbers.get(number).copied(),
+            Key::Bytes(bytes) => self.bytes.get(*bytes).copied(),
+        }
+    }
+
+    /// All of them, in the order of their keys, which are of type `key_type`.
+    fn iter(&self, key_type: KeyType) -> impl Iterator<Item = (Key<'_>, T)> {
+        let integer = move |value| match key_type {
+            KeyType::Date => Key::Date(i32::try_from(value).unwrap_or_default()),
+            KeyType::Timestamptz => Key::Time(value),
+            _ => Key::Int(value),
+        };
+        let ints = self.ints.iter().map(move |(value, what)| (integer(*value), *what));
+        let texts = self.texts.iter().map(|(text, what)| (Key::Text(text), *what));
+        let uuids = self.uuids.iter().map(|(bytes, what)| (Key::Uuid(*bytes), *what));
+        let numbers = self.numbers.iter().map(|(number, what)| (Key::Numeric(*number), *what));
+        let bytes = self.bytes.iter().map(|(bytes, what)| (Key::Bytes(bytes), *what));
+        ints.chain(texts).chain(uuids).chain(numbers).chain(bytes)
     }
 }
 
@@ -93,7 +167,72 @@ impl Keyspace {
     /// The slot of `key`, whether or not the tenant is pinned elsewhere.
     /// Allocates nothing.
     pub fn slot_of(&self, key: &Key<'_>) -> SlotId {
-        SlotId::new(self.hash.slot(key, self.slots()))
+        match &self.cut {
+            Cut::Hashed => SlotId::new(self.hash.slot(key, self.slots())),
+            Cut::Bounds(bounds) => {
+                let rank = Rank::of(key);
+                let slot = bounds.partition_point(|bound| Some(*bound) <= rank);
+                SlotId::new(u32::try_from(slot).unwrap_or_default())
+            }
+            Cut::Lists(lists) => {
+                SlotId::new(lists.get(key).unwrap_or(self.slots().saturating_sub(1)))
+            }
+        }
+    }
+
+    /// Whether keys between two keys lie on few shards.
+    pub const fn is_ranged(&self) -> bool {
+        matches!(self.cut, Cut::Bounds(_))
+    }
+
+    /// The shards of all keys of `ranks`, both ends included; those of every key
+    /// if the keyspace isn't cut by bounds.
+    pub fn owners_between(&self, low: Option<Rank>, high: Option<Rank>) -> Vec<ShardId> {
+        let Cut::Bounds(bounds) = &self.cut else { return self.shards() };
+        if let (Some(low), Some(high)) = (low, high)
+            && low > high
+        {
+            return Vec::new();
+        }
+        let slot = |rank| bounds.partition_point(|bound| *bound <= rank);
+        let first = low.map_or(0, slot);
+        let last = high.map_or(bounds.len(), slot);
+        let mut shards: Vec<ShardId> = self.owners.get(first..=last).unwrap_or_default().to_vec();
+        let pinned = self.pins().filter(|(key, _)| {
+            let rank = Rank::of(key);
+            low.is_none_or(|low| rank >= Some(low)) && high.is_none_or(|high| rank <= Some(high))
+        });
+        shards.extend(pinned.map(|(_, shard)| shard));
+        shards.sort_unstable();
+        shards.dedup();
+        shards
+    }
+
+    /// The first key of each slot but the first, for a keyspace by range.
+    pub(crate) fn bounds(&self) -> Vec<Key<'_>> {
+        let Cut::Bounds(bounds) = &self.cut else { return Vec::new() };
+        let key = |rank: &Rank| match (rank, self.key_type) {
+            (Rank::Uuid(bytes), _) => Key::Uuid(*bytes),
+            (Rank::Number(value), KeyType::Date) => {
+                Key::Date(i32::try_from(*value).unwrap_or_default())
+            }
+            (Rank::Number(value), KeyType::Timestamptz) => Key::Time(*value),
+            (Rank::Number(value), _) => Key::Int(*value),
+        };
+        bounds.iter().map(key).collect()
+    }
+
+    /// The keys of each slot but the last, for a keyspace by list.
+    pub(crate) fn lists(&self) -> Vec<Vec<Key<'_>>> {
+        let Cut::Lists(keys) = &self.cut else { return Vec::new() };
+        let count = self.owners.len().saturating_sub(1);
+        let mut lists: Vec<Vec<Key<'_>>> = (0..count).map(|_| Vec::new()).collect();
+        for (key, slot) in keys.iter(self.key_type) {
+            if let Some(list) = usize::try_from(slot).ok().and_then(|slot| lists.get_mut(slot)) {
+                list.push(key);
+            }
+        }
+        lists
     }
 
     /// The shard that owns `slot`; `None` past the last slot.
@@ -115,30 +254,12 @@ impl Keyspace {
 
     /// The shard to which the tenant `key` is pinned.
     pub fn pin_of(&self, key: &Key<'_>) -> Option<ShardId> {
-        match key {
-            Key::Int(value) | Key::Time(value) => self.pins.ints.get(value).copied(),
-            Key::Date(days) => self.pins.ints.get(&i64::from(*days)).copied(),
-            Key::Text(text) => self.pins.texts.get(*text).copied(),
-            Key::Uuid(bytes) => self.pins.uuids.get(bytes).copied(),
-            Key::Numeric(number) => self.pins.numbers.get(number).copied(),
-            Key::Bytes(bytes) => self.pins.bytes.get(*bytes).copied(),
-        }
+        self.pins.get(key)
     }
 
     /// All pins, in the order of their keys.
     pub fn pins(&self) -> impl Iterator<Item = (Key<'_>, ShardId)> {
-        let integer = |value| match self.key_type {
-            KeyType::Date => Key::Date(i32::try_from(value).unwrap_or_default()),
-            KeyType::Timestamptz => Key::Time(value),
-            _ => Key::Int(value),
-        };
-        let ints = self.pins.ints.iter().map(move |(value, shard)| (integer(*value), *shard));
-        let texts = self.pins.texts.iter().map(|(text, shard)| (Key::Text(text), *shard));
-        let uuids = self.pins.uuids.iter().map(|(bytes, shard)| (Key::Uuid(*bytes), *shard));
-        let numbers =
-            self.pins.numbers.iter().map(|(number, shard)| (Key::Numeric(*number), *shard));
-        let bytes = self.pins.bytes.iter().map(|(bytes, shard)| (Key::Bytes(bytes), *shard));
-        ints.chain(texts).chain(uuids).chain(numbers).chain(bytes)
+        self.pins.iter(self.key_type)
     }
 
     /// The shards that hold rows of this keyspace, each once, ascending.

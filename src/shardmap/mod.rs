@@ -24,7 +24,7 @@ pub use self::decimal::Decimal;
 pub use self::diff::{Adoption, Change, adopt};
 pub use self::hash::Hash;
 pub use self::key::{Key, KeyError, KeyType, Scratch};
-pub use self::keyspace::{Keyspace, KeyspaceId};
+pub use self::keyspace::{Keyspace, KeyspaceId, Rank};
 pub use self::map::{Map, NODES_MAX, SHARDS_MAX, Table};
 pub use self::node::{Credentials, Endpoint, Node, SecretRef, Shard, Tls, TlsMode};
 pub use self::parse::{FILE_BYTES_MAX, PROBLEMS_MAX, schema};

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 
 use crate::types::{Role, ShardId};
 
+use super::hash::Hash;
+use super::key::Key;
 use super::keyspace::Keyspace;
 use super::map::{Map, Table};
 use super::name::spelled;
@@ -79,7 +81,22 @@ impl Map {
         let _ = writeln!(out, "\n[[keyspace]]\nname = {}", quoted(keyspace.name()));
         let _ = writeln!(out, "type = \"{}\"", keyspace.key_type());
         let _ = writeln!(out, "hash = \"{}\"", keyspace.hash().name());
-        let _ = writeln!(out, "slots = {}", keyspace.slots());
+        let list = |keys: &[Key<'_>]| {
+            let keys: Vec<String> = keys.iter().map(|key| quoted(&key.to_string())).collect();
+            format!("[{}]", keys.join(", "))
+        };
+        match keyspace.hash() {
+            Hash::Postgres | Hash::Partition | Hash::Xxh3 => {
+                let _ = writeln!(out, "slots = {}", keyspace.slots());
+            }
+            Hash::Range => {
+                let _ = writeln!(out, "bounds = {}", list(&keyspace.bounds()));
+            }
+            Hash::List => {
+                let lists: Vec<String> = keyspace.lists().iter().map(|keys| list(keys)).collect();
+                let _ = writeln!(out, "values = [{}]", lists.join(", "));
+            }
+        }
         let _ = writeln!(out, "[keyspace.ranges]");
         for (shard, ranges) in ranges_by_shard(keyspace) {
             let ranges: Vec<String> = ranges.iter().map(|range| quoted(range)).collect();
