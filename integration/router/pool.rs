@@ -133,7 +133,7 @@ fn budget_of_a_node_holds_over_databases_too() {
         }
         stop.store(true, Ordering::Relaxed);
     });
-    assert!((4..=5).contains(&most), "the server saw {most} connections");
+    assert!((2..=5).contains(&most), "the server saw {most} connections");
 }
 
 #[test]
@@ -432,7 +432,7 @@ fn terminate(cluster: &Cluster, mark: &str) {
 /// The map's other options are as [`options`] has them.
 #[test]
 fn pools_are_kept_apart_by_user() {
-    let options = options(cluster(), "pool.size_max = 1\npool.checkout_timeout = \"300ms\"");
+    let options = options(cluster(), "pool.size_max = 1\npool.checkout_timeout = \"3s\"");
     let router = Router::start(cluster(), &options);
     let mut first = Wire::open(router.port(), "t1");
     first.query("BEGIN; SELECT 1").unwrap();

@@ -489,9 +489,10 @@ impl Thread {
     }
 }
 
-/// How long a client of a pool without any connection waits at most before
-/// another pool gives one up.
-const FAIR_WAIT: Millis = Millis::new(50);
+/// How long a client of a pool without any connection waits before another
+/// pool gives one up: where there are more pools than connections, a turn must
+/// be worth its login.
+const FAIR_WAIT: Millis = Millis::new(200);
 /// Attempts that fail in a row before clients are told at once.
 const FAILURES_OF_DEAD: u32 = 3;
 /// Capacity that a free connection's buffers keep, in bytes.
