@@ -173,10 +173,8 @@ impl Driver {
         let relayed = match conn.machine.relay(input, &mut self.out, &mut events) {
             Ok(relayed) => relayed,
             Err(fault) => {
-                tracing::error!(
-                    client = self.entry.id, statement = self.units, %fault,
-                    "backend and client part"
-                );
+                let (client, statement) = (self.entry.id, self.units);
+                tracing::error!(client, statement, %fault, "backend and client part");
                 drop(events);
                 drop(scratch);
                 self.on_backend_lost(shard);
