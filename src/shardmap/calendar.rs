@@ -95,11 +95,12 @@ const fn days_before(year: i32) -> i32 {
 
 /// A date as ISO 8601 writes it.
 pub(super) fn write_date(f: &mut fmt::Formatter<'_>, days: i64) -> fmt::Result {
-    let guess = i32::try_from(2000 + days.div_euclid(366)).unwrap_or(i32::MAX);
-    if !(1..=9999).contains(&guess) {
+    if !(i64::from(days_before(1))..i64::from(days_before(10_000))).contains(&days) {
         return write!(f, "{days} days from 2000-01-01");
     }
-    let mut year = guess - 1;
+    // Not after the year that is looked for.
+    let least = 2000 + days.div_euclid(if days < 0 { 365 } else { 366 });
+    let mut year = i32::try_from(least).unwrap_or(1).max(1);
     while i64::from(days_before(year + 1)) <= days {
         year += 1;
     }
