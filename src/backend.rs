@@ -271,29 +271,37 @@ impl Backend {
 
     /// Notes that `expect` answers what was just sent. While the server skips
     /// to Sync only a Sync is answered.
+    #[inline]
     pub fn push(&mut self, expect: Expect) {
         if self.skipping {
-            match expect {
-                Expect::Sync | Expect::OwnQuery(OwnPurpose::Describe) => {}
-                Expect::Query(_)
-                | Expect::OwnQuery(_)
-                | Expect::Parse(_)
-                | Expect::ParseUnnamed
-                | Expect::OwnParse(_)
-                | Expect::Bind(_)
-                | Expect::Describe
-                | Expect::Execute(_)
-                | Expect::Close
-                | Expect::OwnClose(_)
-                | Expect::OwnReply(_)
-                | Expect::OwnPrepare(_)
-                | Expect::FunctionCall
-                | Expect::Say(_)
-                | Expect::SayNamed(_)
-                | Expect::Refuse(_) => {
-                    self.forget(&expect);
-                    return;
-                }
+            self.push_while_skipping(expect);
+        } else {
+            self.queue.push_back(expect);
+        }
+    }
+
+    #[cold]
+    fn push_while_skipping(&mut self, expect: Expect) {
+        match expect {
+            Expect::Sync | Expect::OwnQuery(OwnPurpose::Describe) => {}
+            Expect::Query(_)
+            | Expect::OwnQuery(_)
+            | Expect::Parse(_)
+            | Expect::ParseUnnamed
+            | Expect::OwnParse(_)
+            | Expect::Bind(_)
+            | Expect::Describe
+            | Expect::Execute(_)
+            | Expect::Close
+            | Expect::OwnClose(_)
+            | Expect::OwnReply(_)
+            | Expect::OwnPrepare(_)
+            | Expect::FunctionCall
+            | Expect::Say(_)
+            | Expect::SayNamed(_)
+            | Expect::Refuse(_) => {
+                self.forget(&expect);
+                return;
             }
         }
         self.queue.push_back(expect);

@@ -127,6 +127,9 @@ impl Feed<'_, '_> {
         self.look_at_named(&bind, Opens::Batch)
     }
 
+    /// Apart from the way above, which is the hot one and needs none of this
+    /// memory.
+    #[inline(never)]
     fn look_through(&mut self) -> Ahead {
         let input = self.input;
         let mut at = self.at;
