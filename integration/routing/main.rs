@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 mod generate;
+mod scan;
 #[path = "../support/mod.rs"]
 mod support;
 

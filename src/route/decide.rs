@@ -401,6 +401,12 @@ fn query(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, Ro
             ParseError::Unread(reason) => RouteError::Unread { reason },
             ParseError::Construct(construct) => RouteError::Unsupported { construct, hint: "" },
         })?;
+    if world.search_path.hides_catalog() {
+        return Err(RouteError::unsupported(
+            "a search path with a schema before pg_catalog",
+            "leave pg_catalog out of the search path",
+        ));
+    }
     let calls = match one.nature {
         Nature::Neutral | Nature::Bound => Calls::Harmless,
         Nature::Primary | Nature::Unknown => Calls::Unknown,

@@ -99,6 +99,12 @@ impl SearchPath {
         Some(Self::new(schemas.iter().map(String::as_str)))
     }
 
+    /// Whether names of the server's own types and operators may mean others: a
+    /// schema stands before `pg_catalog`.
+    pub(crate) fn hides_catalog(&self) -> bool {
+        self.schemas.iter().skip(1).any(|schema| **schema == *"pg_catalog")
+    }
+
     /// The schemas, first one first.
     pub fn schemas(&self) -> impl Iterator<Item = &str> {
         self.schemas.iter().map(AsRef::as_ref)
@@ -324,5 +330,13 @@ mod tests {
         assert_eq!(path("a b"), None);
         assert_eq!(path("a,"), None);
         assert_eq!(path("\"a"), None);
+    }
+
+    #[test]
+    fn schema_before_the_catalog_hides_it() {
+        let hides = |value| SearchPath::parse(value, "ann").unwrap().hides_catalog();
+        assert!(hides("a, pg_catalog"));
+        assert!(!hides("pg_catalog, a"));
+        assert!(!hides("a, b"));
     }
 }

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use super::classify;
+use super::lex::TokenKind;
 use super::literal::LiteralKind;
 use super::parse;
 use super::shape::{self, Cast, Column, Place, RelationKind, Target, Test, Value};
@@ -28,6 +29,37 @@ pub struct Reading {
 pub fn read(text: &[u8]) -> Result<Vec<Reading>, super::scan::ScanError> {
     let list = token::tokens(text)?;
     Ok(token::statements(text, &list).iter().map(reading).collect())
+}
+
+/// One token in words: a name as the catalog spells it, a constant's value if its
+/// spelling tells it, anything else as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// A keyword or name.
+    Name(String),
+    /// A constant.
+    Constant(Option<String>),
+    /// An operator.
+    Operator(String),
+    /// A parameter or a mark.
+    Mark(String),
+}
+
+/// The tokens of a text.
+///
+/// # Errors
+/// The text has no tokens.
+pub fn words(text: &[u8]) -> Result<Vec<Word>, super::scan::ScanError> {
+    let list = token::tokens(text)?;
+    let t = Tokens { text, list: &list };
+    let shown = |i| String::from_utf8_lossy(t.bytes(i)).into_owned();
+    let word = |i| match (t.kind(i), t.name(i), t.literal(i)) {
+        (_, Some(name), _) => Word::Name(name.into()),
+        (_, _, Some(literal)) => Word::Constant(literal.value(text).map(Into::into)),
+        (Some(token::Kind::Plain(TokenKind::Operator)), ..) => Word::Operator(shown(i)),
+        (_, None, None) => Word::Mark(shown(i)),
+    };
+    Ok((0..t.len()).map(word).collect())
 }
 
 fn reading(t: &Tokens<'_>) -> Reading {
