@@ -26,6 +26,7 @@ mod params;
 mod participants;
 mod pools;
 mod report;
+mod scatter;
 mod share;
 pub mod snapshot;
 mod thread;

@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 pub mod document;
 pub mod engine;
+pub mod gather;
 pub mod health;
 pub mod local;
 pub mod net;

@@ -13,12 +13,14 @@ mod locate;
 mod place;
 mod planner;
 mod router_words;
+mod scatter;
 mod solve;
 mod template;
 
 pub use self::error::RouteError;
 pub use self::explain::{ExplainedKey, Explanation, Refusal, explain, explain_in};
 pub use self::planner::{Planner, PlannerCounts, PlannerLimits, SearchPath, World};
+pub use self::scatter::{Count, OrderKey, Scatter};
 pub use self::template::{
     Needs, Param, Params, Reason, Route, RouterCommand, Several, Targets, Template,
 };

@@ -22,12 +22,14 @@ mod place;
 mod prepare;
 mod refusal;
 mod restore;
+mod scatter;
 mod simple;
 mod statements;
 mod values;
 
 pub use events::{EventEnv, Lost, Writes};
 pub use refusal::Refused;
+pub use scatter::Gathering;
 pub use statements::StatementRegistry;
 
 use std::collections::{HashMap, VecDeque};
@@ -108,6 +110,9 @@ pub enum Step {
     Checkout(Want),
     /// Nothing from the client is taken until the backend has answered.
     Await,
+    /// All backends of a read over several shards are there: call
+    /// [`Session::gather_ask`] for each, then [`Session::gather`].
+    Gather,
     /// The client says goodbye, or can't be understood any more: what stands
     /// in `to_client` is its last message.
     Close,
@@ -154,6 +159,8 @@ enum Phase {
     /// The client's next message means one thing or another, depending on
     /// replies that are owed: a Flush is sent, and it waits for them.
     Settle,
+    /// A read over several shards is under way.
+    Gather,
     /// The client sends COPY data of a simple query.
     CopySimple,
     /// The client sends COPY data within an extended batch.
@@ -256,6 +263,10 @@ pub struct Session {
     outside: bool,
     /// A statement on its way through all shards.
     everywhere: Option<place::Everywhere>,
+    /// A read over several shards: its backends are collected, or it runs.
+    scatter: Option<Box<scatter::ScatterRead>>,
+    /// A portal of such a read, described and not executed yet.
+    described: Option<Box<[u8]>>,
     /// The map of the running transaction.
     tx_map: Option<(Arc<Map>, u64)>,
     /// Where a name without a schema is looked up.
@@ -314,6 +325,8 @@ impl Session {
             pending: place::Pending::default(),
             outside: false,
             everywhere: None,
+            scatter: None,
+            described: None,
             tx_map: None,
             search_path: SearchPath::default(),
             user: user.into(),
@@ -338,7 +351,7 @@ impl Session {
     /// True if a unit is sent and the client must wait.
     pub const fn is_awaiting(&self) -> bool {
         match self.phase {
-            Phase::Await | Phase::Settle | Phase::Own => true,
+            Phase::Await | Phase::Settle | Phase::Own | Phase::Gather => true,
             Phase::Idle
             | Phase::Batch
             | Phase::Skip
@@ -363,6 +376,8 @@ impl Session {
     pub const fn is_batch_open(&self) -> bool {
         match self.phase {
             Phase::Batch | Phase::SkipBound | Phase::CopyBatch | Phase::Settle => self.unit_open,
+            // Some of its backends may have been asked and not bound.
+            Phase::Gather => true,
             Phase::Idle | Phase::Skip | Phase::Own | Phase::Await | Phase::CopySimple => false,
         }
     }

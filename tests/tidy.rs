@@ -22,7 +22,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("route", &["types", "sql", "shardmap", "cluster"]),
     ("auth", &["types", "protocol"]),
     ("backend", &["types", "protocol", "auth"]),
-    ("session", &["types", "protocol", "auth", "sql", "shardmap", "cluster", "route", "backend"]),
+    ("gather", &["types", "protocol"]),
+    (
+        "session",
+        &["types", "protocol", "auth", "sql", "shardmap", "cluster", "route", "backend", "gather"],
+    ),
     ("health", &["types", "cluster"]),
     ("pool", &["types", "backend", "cluster"]),
     // 3 IO shell
@@ -31,7 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "engine",
         &[
             "types", "protocol", "sql", "shardmap", "cluster", "config", "route", "auth",
-            "backend", "session", "health", "pool", "net",
+            "backend", "session", "gather", "health", "pool", "net",
         ],
     ),
     ("store", &["types", "document", "shardmap"]),
@@ -64,7 +68,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Layers 0 to 2: no sockets, files, clocks, randomness, globals or `async`.
 const PURE: &[&str] = &[
     "types", "document", "protocol", "sql", "shardmap", "cluster", "config", "route", "auth",
-    "backend", "session", "health", "pool",
+    "backend", "gather", "session", "health", "pool",
 ];
 
 const IMPURE_TOKENS: &[&str] = &[

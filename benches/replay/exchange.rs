@@ -145,7 +145,7 @@ impl Replay {
             consumed += taken;
             match step {
                 Step::Checkout(want) => self.check_out(want),
-                Step::Read | Step::Await | Step::Close => {
+                Step::Read | Step::Await | Step::Gather | Step::Close => {
                     assert_eq!(consumed, asked.len(), "the whole message is taken");
                     return direct;
                 }

@@ -91,6 +91,8 @@ pub enum OwnPurpose {
     Prepare,
     /// A bare BEGIN, which can't fail; the unit follows at once.
     Begin,
+    /// The end of a transaction that the router opened for a read of its own.
+    End,
     /// A statement that goes to all shards in turn.
     Everywhere {
         /// Notices of the first shard reach the client, the others repeat them.

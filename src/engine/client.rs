@@ -30,6 +30,8 @@ pub(super) struct ClientEntry {
     /// Cancel requests under way for what runs; the backend stays with the
     /// client until they are through, so that they hit nobody else.
     pub(super) cancels: Cell<u32>,
+    /// Reads over several shards that have ended.
+    pub(super) gathered: Cell<u64>,
     /// Backends that wait for that.
     #[allow(clippy::vec_box, reason = "pools hand boxes around; they are not moved in memory")]
     pub(super) limbo: RefCell<Vec<Box<Conn>>>,
@@ -103,6 +105,7 @@ impl ClientEntry {
             deadline_ms: Cell::new(0),
             running: RefCell::default(),
             cancels: Cell::new(0),
+            gathered: Cell::new(0),
             limbo: RefCell::new(Vec::new()),
             late_cancels: RefCell::default(),
             state: Cell::new(State::Idle),

@@ -439,6 +439,7 @@ impl Driver {
     /// The client is gone: its backends are made fit for others.
     fn part(&mut self) {
         self.entry.statements.set(self.session.statements_seen());
+        self.entry.gathered.set(self.entry.gathered.get() + 1);
         if let Some(waiting) = self.waiting.take() {
             waiting.leave(&self.thread);
         }

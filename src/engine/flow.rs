@@ -45,6 +45,10 @@ impl Driver {
                     self.close();
                     return input.len();
                 }
+                Step::Gather => {
+                    self.ask_participants(cx);
+                    return at;
+                }
                 Step::Read | Step::Await => {
                     self.release_unused();
                     return at;
@@ -133,6 +137,9 @@ impl Driver {
 
     /// Reads from the backend, if the client can take what it says.
     pub(super) fn read_backend(&mut self, cx: &mut Context<'_>, turn: &mut usize) -> Moved {
+        if self.session.is_gathering() {
+            return self.read_gathered(cx, turn);
+        }
         if !self.out.is_empty() || self.unflushed || *turn >= READ_BYTES {
             return Moved::Nothing;
         }
@@ -231,7 +238,10 @@ impl Driver {
         }
         match after {
             After::Keep => {}
-            After::Release => self.detach(shard),
+            After::Release => {
+                self.detach(shard);
+                self.release_unused();
+            }
             After::Replay => {
                 let mut bytes = std::mem::take(&mut conn.replay);
                 bytes.extend_from_slice(&self.inbuf);
@@ -242,7 +252,7 @@ impl Driver {
         self.entry.holds.set(self.session.holds());
     }
 
-    fn count_events(&self, events: &[Event]) {
+    pub(super) fn count_events(&self, events: &[Event]) {
         let stats = &self.thread.stats;
         for event in events {
             if let Event::Error { state: Some(state), .. } = event {
@@ -332,20 +342,22 @@ impl Driver {
         }
     }
 
-    /// A backend that was checked out for a unit which then was refused.
-    fn release_unused(&mut self) {
-        let Some(conn) = &self.held.current else { return };
-        if conn.out.is_empty() && self.session.may_release(&conn.machine) {
+    /// Backends of a unit that is over, or was refused.
+    pub(super) fn release_unused(&mut self) {
+        while let Some(conn) = &self.held.current {
+            if !conn.out.is_empty() || !self.session.may_release(&conn.machine) {
+                return;
+            }
             self.detach(conn.shard);
         }
     }
 
-    fn on_backend_lost(&mut self, shard: ShardId) {
+    pub(super) fn on_backend_lost(&mut self, shard: ShardId) {
         let Some(conn) = self.held.take(shard) else { return };
         self.entry.running.borrow_mut().remove(&conn);
         self.session.leave(shard);
         let told = self.closing;
-        match self.session.on_lost(&conn.machine, conn.writes) {
+        match self.session.on_lost(shard, &conn.machine, conn.writes) {
             _ if told => {}
             Lost::Quiet => {}
             Lost::Say(bytes) => self.out.extend_from_slice(&bytes),

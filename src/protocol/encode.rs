@@ -17,9 +17,10 @@ pub use backend::{
     parse_complete, portal_suspended, ready_for_query, row_description,
 };
 pub use frontend::{
-    bind, bind_body_renamed, bind_prefix_renamed, bind_renamed, cancel_request, close, copy_data,
-    copy_done, copy_fail, describe, execute, flush, gss_request, parse, parse_raw, parse_renamed,
-    password, query, sasl_initial, sasl_response, ssl_request, startup, sync, terminate,
+    bind, bind_body_renamed, bind_prefix_renamed, bind_renamed, bind_unnamed, cancel_request,
+    close, copy_data, copy_done, copy_fail, describe, execute, flush, gss_request, parse,
+    parse_raw, parse_renamed, password, query, sasl_initial, sasl_response, ssl_request, startup,
+    sync, terminate,
 };
 
 use super::error::EncodeError;

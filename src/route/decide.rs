@@ -16,7 +16,10 @@ use super::hints::{self, Hints};
 use super::place::{self, Calls, Named, Placed};
 use super::planner::World;
 use super::router_words;
-use super::template::{Hint, KeyPlace, Keyed, OwnText, Plan, Reason, Spread, Targets, Template};
+use super::scatter;
+use super::template::{
+    Hint, KeyPlace, KeySource, Keyed, OwnText, Plan, Reason, Spread, Targets, Template,
+};
 
 /// What a plan was made against, besides the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -332,10 +335,11 @@ fn hinted(own: Goal, hints: &Hints, world: &World<'_>) -> Result<Goal, RouteErro
             }
             let hint = hints.key.clone().map_or(Hint::Shard, Hint::Key);
             let (single, hint) = (Some(shard), Some(hint));
+            let across = Err(RouteError::SeveralShards);
             let (open, spread) = (None, Spread::OneShard);
             // What intervals leave open, the hint says.
             let intervals = Box::default();
-            Ok(Goal::Keyed(Keyed { sources, intervals, single, open, spread, hint }))
+            Ok(Goal::Keyed(Keyed { sources, intervals, single, open, spread, hint, across }))
         }
         Goal::Fixed(Targets::Shard(other), _) if other != shard => {
             Err(bad("the statement itself names another key or shard"))
@@ -412,7 +416,18 @@ fn query(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, Ro
         Nature::Primary | Nature::Unknown => Calls::Unknown,
     };
     let placed = place::place(&shape, world, &param_uses(t), calls)?;
-    settle(placed, one)
+    let may_spread = placed.open.is_some()
+        || placed.sources.iter().any(KeySource::is_list)
+        || placed.sources.len() > 1
+        || !placed.intervals.is_empty();
+    let mut goal = settle(placed, one)?;
+    if let Goal::Keyed(Keyed { open, spread: Spread::ManyShards, across, .. }) = &mut goal
+        && may_spread
+    {
+        let why = open.as_ref().map_or(RouteError::SeveralShards, |open| open.why.clone());
+        *across = scatter::prove(t, &shape, world, why);
+    }
+    Ok(goal)
 }
 
 /// The goal of a statement whose tables are placed.
@@ -439,9 +454,10 @@ fn settle(placed: Placed, one: &Classified) -> Result<Goal, RouteError> {
     if keyed {
         let many = read && one.facts.kind == Kind::Select;
         let spread = if many { Spread::ManyShards } else { Spread::OneShard };
+        let across = Err(RouteError::SeveralShards);
         let (sources, intervals, single) = (sources.into(), intervals.into(), first);
         let hint = None;
-        return Ok(Goal::Keyed(Keyed { sources, intervals, single, open, spread, hint }));
+        return Ok(Goal::Keyed(Keyed { sources, intervals, single, open, spread, hint, across }));
     }
     Ok(match (first, reference, system) {
         (Some(shard), _, _) => Goal::Fixed(Targets::Shard(shard), Reason::SingleShard),

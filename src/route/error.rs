@@ -21,6 +21,13 @@ pub enum RouteError {
         /// The way out.
         hint: &'static str,
     },
+    /// A construct that can't be answered from several shards.
+    AcrossShards {
+        /// The construct.
+        construct: Box<str>,
+        /// The way out.
+        hint: &'static str,
+    },
     /// No reader here understands the statement.
     Unread {
         /// The parser's complaint.
@@ -105,6 +112,7 @@ impl RouteError {
             Self::NullKey => SqlState::new("23502"),
             Self::MissingParam { .. } => SqlState::new("08P01"),
             Self::Unsupported { .. }
+            | Self::AcrossShards { .. }
             | Self::Unread { .. }
             | Self::MissingKey { .. }
             | Self::UnknownTable { .. }
@@ -124,7 +132,9 @@ impl RouteError {
         match self {
             Self::Scan(_) => None,
             Self::BadKey(error) => error.hint(),
-            Self::Unsupported { hint, .. } => (!hint.is_empty()).then(|| (*hint).to_owned()),
+            Self::Unsupported { hint, .. } | Self::AcrossShards { hint, .. } => {
+                (!hint.is_empty()).then(|| (*hint).to_owned())
+            }
             Self::Unread { .. } => Some("write the statement in a simpler form".to_owned()),
             Self::MissingKey { column, .. } => {
                 Some(format!("add a condition {column} = … with a constant or a parameter"))
@@ -176,6 +186,9 @@ impl fmt::Display for RouteError {
             Self::BadKey(error) => error.fmt(f),
             Self::Unsupported { construct, .. } => {
                 write!(f, "{construct} is not supported on a sharded database")
+            }
+            Self::AcrossShards { construct, .. } => {
+                write!(f, "{construct} is not supported in a read over several shards")
             }
             Self::Unread { reason } => write!(f, "the statement could not be read: {reason}"),
             Self::MissingKey { table, column } => {

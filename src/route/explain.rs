@@ -102,11 +102,9 @@ pub fn explain_in(world: &World<'_>, text: &[u8], params: Option<&dyn Params>) -
         Ok(route) => {
             let values = Values { text, literals: scanner.literals(), params };
             match route.targets {
-                // As long as one shard must do, the client sees this error.
-                Targets::Several(several) => Explanation {
-                    shards: names(&several.shards, world.map),
-                    ..refused(&several.why)
-                },
+                Targets::Several(ref several) if let Err(error) = template.scatter(text) => {
+                    Explanation { shards: names(&several.shards, world.map), ..refused(&error) }
+                }
                 _ => routed(&template, &route, values, world.map),
             }
         }
@@ -151,7 +149,10 @@ fn routed(template: &Template, route: &Route, values: Values<'_>, map: &Map) -> 
             "all shards in turn".to_owned(),
             map.shards().iter().map(|shard| shard.name.clone()).collect(),
         ),
-        Targets::Several(several) => ("several shards".to_owned(), names(&several.shards, map)),
+        Targets::Several(several) => {
+            let shards = names(&several.shards, map);
+            (format!("shards {}, at once", shards.join(", ")), shards)
+        }
         Targets::Router(_) => ("the router itself".to_owned(), Vec::new()),
     };
     Explanation {

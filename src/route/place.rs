@@ -228,7 +228,7 @@ pub(crate) fn place(
 }
 
 /// Every relation's place; the sharded ones are returned to be solved.
-fn relations<'a>(
+pub(super) fn relations<'a>(
     shape: &'a Shape,
     world: &World<'a>,
     placed: &mut Placed,

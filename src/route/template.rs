@@ -11,6 +11,7 @@ use crate::types::{Access, Epoch, Format, Oid, ShardId};
 use super::error::RouteError;
 use super::locate;
 use super::place::Open;
+use super::scatter::{self, Scatter};
 
 /// The cached plan of a text; belongs to one epoch of the map.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub(crate) struct Keyed {
     pub(crate) spread: Spread,
     /// What a comment says; `single` is its shard then.
     pub(crate) hint: Option<Hint>,
+    /// Whether rows of several shards are proven to make the answer.
+    pub(crate) across: Result<(), RouteError>,
 }
 
 /// Keys between two values of a keyspace by range.
@@ -107,9 +110,10 @@ impl Keyed {
 
     /// All of `sources` must lie on one shard, on `single` if that is given.
     pub(crate) fn one_shard(sources: Vec<KeySource>, single: Option<ShardId>) -> Self {
+        let across = Err(RouteError::SeveralShards);
         let (intervals, open, hint) = (Box::default(), None, None);
         let spread = Spread::OneShard;
-        Self { sources: sources.into(), intervals, single, open, spread, hint }
+        Self { sources: sources.into(), intervals, single, open, spread, hint, across }
     }
 }
 
@@ -131,6 +135,13 @@ pub(crate) struct KeySource {
     pub(crate) cast: Option<CastTo>,
     pub(crate) role: Role,
     pub(crate) extent: Extent,
+}
+
+impl KeySource {
+    /// Whether it stands for any number of keys.
+    pub(crate) fn is_list(&self) -> bool {
+        self.extent == Extent::Array
+    }
 }
 
 /// What a value is for.
@@ -396,6 +407,19 @@ impl Template {
     /// with functions known not to write or depend on the session.
     pub const fn replica_ok(&self) -> bool {
         self.replica_ok
+    }
+
+    /// What the shards are sent where the targets are several, and how their
+    /// rows become one result. `text` is as for [`Template::locate`].
+    ///
+    /// # Errors
+    /// Rows of several shards don't make the answer.
+    pub fn scatter(&self, text: &[u8]) -> Result<Scatter, RouteError> {
+        let Plan::Keyed(keyed) = &self.plan else { return Err(RouteError::SeveralShards) };
+        match &keyed.across {
+            Err(error) => Err(error.clone()),
+            Ok(()) => scatter::spread(self.own.as_ref().map_or(text, |own| &own.text)),
+        }
     }
 
     /// Zero-based indexes of the parameters that [`Template::locate`] reads.

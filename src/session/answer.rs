@@ -426,8 +426,10 @@ impl Feed<'_, '_> {
         let route = template
             .locate(statement, self.env.planner.literals(), None, self.map())
             .map_err(|error| super::feed::refuse_route(&error))?;
-        if let Targets::Several(several) = &route.targets {
-            return Err(super::feed::refuse_route(&several.why));
+        if matches!(route.targets, Targets::Several(_))
+            && let Err(error) = template.scatter(statement)
+        {
+            return Err(super::feed::refuse_route(&error));
         }
         let keys = {
             let map = self.shared_map();
@@ -460,7 +462,8 @@ impl Feed<'_, '_> {
                 format!("all shards in turn: {}", all.join(", "))
             }
             Targets::Several(several) => {
-                several.shards.iter().map(|shard| name(*shard)).collect::<Vec<_>>().join(", ")
+                let shards = several.shards.iter().map(|shard| name(*shard));
+                format!("{}, at once", shards.collect::<Vec<_>>().join(", "))
             }
             Targets::Router(_) => "the router itself".to_owned(),
         };

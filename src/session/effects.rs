@@ -60,6 +60,8 @@ pub(super) struct PortalEffects {
     pub(super) spoken: Option<&'static str>,
     /// The router answers it; this is its text.
     pub(super) local: Option<Rc<super::answer::LocalStatement>>,
+    /// Its rows are on several shards.
+    pub(super) scatter: Option<Rc<super::scatter::ScatterPortal>>,
 }
 
 /// What a statement asks of the session before it is sent.

@@ -268,6 +268,7 @@ impl Session {
             | Phase::Skip
             | Phase::SkipBound
             | Phase::Own
+            | Phase::Gather
             | Phase::Await => {}
         }
     }
@@ -283,7 +284,7 @@ impl Session {
                 }
             }
             OwnPurpose::Prepare => self.pending.refuse_frame(frame),
-            OwnPurpose::Prelude | OwnPurpose::Begin | OwnPurpose::Describe => {
+            OwnPurpose::Prelude | OwnPurpose::Begin | OwnPurpose::Describe | OwnPurpose::End => {
                 // Half of it may have been done.
                 env.backend.mark_dirty();
                 self.pending.refuse_frame(frame);
@@ -293,7 +294,7 @@ impl Session {
 
     fn on_own_done(&mut self, purpose: OwnPurpose, tag: Option<Box<[u8]>>, env: &mut EventEnv<'_>) {
         match purpose {
-            OwnPurpose::Begin => return,
+            OwnPurpose::Begin | OwnPurpose::End => return,
             OwnPurpose::Describe => {
                 self.settle_names(env.backend);
                 self.unit_open = false;
@@ -391,7 +392,11 @@ impl Session {
 
     /// A participant's connection broke. `told`: it said why (a FATAL has
     /// been forwarded), so nothing is added.
-    pub fn on_lost(&mut self, backend: &Backend, writes: Writes) -> Lost {
+    pub fn on_lost(&mut self, shard: ShardId, backend: &Backend, writes: Writes) -> Lost {
+        if self.is_gathering() {
+            self.gather_lost(shard);
+            return Lost::Quiet;
+        }
         let was_transaction = backend.status() != TxStatus::Idle;
         let running = self.is_awaiting() || self.unit_open;
         // After a COMMIT, whatever became of it, no transaction is open.
@@ -450,6 +455,8 @@ impl Session {
         self.renamed.clear();
         self.pending = super::place::Pending::default();
         self.everywhere = None;
+        self.scatter = None;
+        self.described = None;
         self.outside = false;
         self.failed = false;
         self.copy_pending = false;

@@ -13,7 +13,7 @@ use crate::backend::{Expect, NAME_LEN, OwnPurpose, Report, SentAs, StatementId, 
 use crate::protocol::encode;
 use crate::protocol::frontend::{Bind, Close, Describe, Execute, Parse, Target};
 use crate::protocol::tag::frontend as tag;
-use crate::route::{Params, Template};
+use crate::route::{Param, Params, Targets, Template};
 use crate::sql::statement::{Kind, TxEffect};
 
 use super::answer::LocalStatement;
@@ -36,10 +36,21 @@ impl Feed<'_, '_> {
         // Of this message, or of none: it must not outlive the feed after it.
         let found = self.s.pending.take_found();
         if let Some(frame) = self.s.pending.take_refused() {
+            if self.s.scatter.take().is_some() {
+                return self.refuse_scatter(frame);
+            }
             return self.refuse_in_batch(frame);
         }
         if self.s.everywhere.is_some() {
             return self.continue_everywhere(kind, body, end);
+        }
+        if self.s.scatter.is_some() {
+            return self.go_on_scattering(end);
+        }
+        if !self.s.portals.is_empty()
+            && let Some(step) = self.on_scatter_message(kind, body, end)
+        {
+            return step;
         }
         if self.env.backend.is_none() {
             match self.look_ahead() {
@@ -285,7 +296,7 @@ impl Feed<'_, '_> {
             return self.refuse_message(&refused, end);
         }
         if self.env.backend.is_none() {
-            // Goes everywhere: its Execute will.
+            // Goes to many shards: its Execute will.
             self.consume(end);
             self.say(BIND_COMPLETE);
             return None;
@@ -366,7 +377,14 @@ impl Feed<'_, '_> {
         }
         let route =
             self.locate_bound(named, template, &BoundParams::new(bind, self.types_of(named)))?;
-        if route.targets == crate::route::Targets::AllInTurn {
+        if let Targets::Several(several) = route.targets {
+            let scatter = self.scatter_portal(bind, named, template, several.shards)?;
+            let scatter = Some(Rc::new(scatter));
+            let portal = PortalEffects { scatter, ..PortalEffects::default() };
+            self.s.portals.insert(bind.portal().into(), portal);
+            return Ok(());
+        }
+        if route.targets == Targets::AllInTurn {
             if self.env.backend.is_some() {
                 return Err(Refused::new(
                     NOT_SUPPORTED,
@@ -382,7 +400,7 @@ impl Feed<'_, '_> {
             match self.place(template, &route) {
                 Place::Here => {}
                 Place::Refuse(refused) => return Err(refused),
-                Place::Need(_) => {
+                Place::Several(_) | Place::Need(_) => {
                     return Err(Refused::new(
                         NOT_SUPPORTED,
                         "statement found no shard in its batch",
@@ -428,6 +446,13 @@ impl Feed<'_, '_> {
         located.map_err(|error| refuse_route(&error))
     }
 
+    /// Whether the statement goes to all shards in turn.
+    fn goes_everywhere(&self, named: &Named, template: &Template) -> bool {
+        let none: Vec<Param<'_>> = Vec::new();
+        let route = self.locate_bound(named, template, &none);
+        route.is_ok_and(|route| route.targets == Targets::AllInTurn)
+    }
+
     fn on_describe(&mut self, body: &[u8], end: usize) -> Option<Step> {
         let Ok(describe) = Describe::decode(body) else { return self.malformed("Describe") };
         if describe.kind == Target::Portal {
@@ -455,6 +480,14 @@ impl Feed<'_, '_> {
             frame.extend_from_slice(&self.describe_local(&local));
             self.say(&frame);
             return None;
+        }
+        if self.env.backend.is_none() && !self.goes_everywhere(&named, &template) {
+            let refused = Refused::new(
+                NOT_SUPPORTED,
+                "describing a read over several shards in the batch that executes it is not supported yet",
+            )
+            .hint("describe the portal instead, or send a Sync after Describe");
+            return self.refuse_message(&refused, end);
         }
         if self.env.backend.is_none() {
             self.consume(end);
@@ -568,7 +601,8 @@ impl Feed<'_, '_> {
             }
             return None;
         }
-        let local = self.s.portals.remove(close.name).is_some_and(|p| p.local.is_some());
+        let removed = self.s.portals.remove(close.name);
+        let local = removed.is_some_and(|p| p.local.is_some() || p.scatter.is_some());
         if local || self.env.backend.is_none() {
             self.consume(end);
             self.say(CLOSE_COMPLETE);
@@ -678,7 +712,7 @@ impl Feed<'_, '_> {
         self.refuse_message(&refused, end)
     }
 
-    fn refuse_message(&mut self, refused: &Refused, end: usize) -> Option<Step> {
+    pub(super) fn refuse_message(&mut self, refused: &Refused, end: usize) -> Option<Step> {
         self.consume(end);
         let frame = self.refusal_frame(refused);
         self.refuse_in_batch(frame)

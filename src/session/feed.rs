@@ -88,7 +88,12 @@ impl Feed<'_, '_> {
         match self.s.phase {
             Phase::CopySimple | Phase::CopyBatch => return self.on_copy_message(kind, end),
             Phase::Skip | Phase::SkipBound => return self.on_skipped(kind, body, end),
-            Phase::Idle | Phase::Batch | Phase::Await | Phase::Own | Phase::Settle => {}
+            Phase::Idle
+            | Phase::Batch
+            | Phase::Await
+            | Phase::Own
+            | Phase::Gather
+            | Phase::Settle => {}
         }
         if let Some(step) = self.settle_first(kind) {
             return Some(step);

@@ -264,12 +264,13 @@ impl Feed<'_, '_> {
 
     fn ahead_of(&mut self, template: &Template, route: Option<Route>) -> Ahead {
         let Some(route) = route else { return Ahead::Local };
-        if route.targets == Targets::AllInTurn || self.refuse_in_failed().is_some() {
+        let many = matches!(route.targets, Targets::AllInTurn | Targets::Several(_));
+        if many || self.refuse_in_failed().is_some() {
             return Ahead::Local;
         }
         match self.place(template, &route) {
             Place::Need(want) => Ahead::Need(want),
-            Place::Here | Place::Refuse(_) => Ahead::Local,
+            Place::Here | Place::Several(_) | Place::Refuse(_) => Ahead::Local,
         }
     }
 
@@ -290,7 +291,7 @@ impl Feed<'_, '_> {
             let route = one.template.locate(one.parse.query, literals, Some(&params), self.map());
             return match route.map(|route| self.place(&one.template, &route)) {
                 Ok(Place::Need(want)) => Ahead::Need(want),
-                Ok(Place::Here | Place::Refuse(_)) | Err(_) => Ahead::More,
+                Ok(Place::Here | Place::Several(_) | Place::Refuse(_)) | Err(_) => Ahead::More,
             };
         }
         let Ok(Some(named)) = self.named(bind.statement()) else { return Ahead::More };
@@ -302,7 +303,7 @@ impl Feed<'_, '_> {
         let route = self.locate_bound(&named, &template, &params);
         match route.map(|route| self.place(&template, &route)) {
             Ok(Place::Need(want)) => Ahead::Need(want),
-            Ok(Place::Here | Place::Refuse(_)) | Err(_) => Ahead::More,
+            Ok(Place::Here | Place::Several(_) | Place::Refuse(_)) | Err(_) => Ahead::More,
         }
     }
 
@@ -312,10 +313,15 @@ impl Feed<'_, '_> {
         let mut shard = self.map().home();
         for one in parsed.iter() {
             let literals = self.literals_of(one);
-            if let Ok(route) = one.template.locate(one.parse.query, literals, None, self.map())
-                && let Targets::Shard(only) = route.targets
-            {
-                shard = only;
+            let route = one.template.locate(one.parse.query, literals, None, self.map());
+            if let Ok(route) = route {
+                match &route.targets {
+                    Targets::Shard(only) => shard = *only,
+                    Targets::Several(several) => {
+                        shard = several.shards.first().copied().unwrap_or(shard);
+                    }
+                    _ => {}
+                }
             }
         }
         self.s.pending.set_outside(matches!(self.s.tx, Tx::Lazy(_)));

@@ -10,7 +10,7 @@ use crate::route::{Reason, Route, Targets, Template};
 use crate::sql::statement::Kind;
 use crate::types::{Access, ShardId};
 
-use super::feed::{Feed, refuse_route};
+use super::feed::Feed;
 use super::lazy::Lazy;
 use super::refusal::{NOT_SUPPORTED, Refused};
 use super::statements::Prepared;
@@ -114,6 +114,8 @@ pub(super) enum Place {
     Here,
     /// On a backend that it does not hold yet.
     Need(Want),
+    /// On several shards at once.
+    Several(Box<[ShardId]>),
     /// Nowhere.
     Refuse(Refused),
 }
@@ -128,7 +130,7 @@ impl Feed<'_, '_> {
             Targets::Shard(shard) => (*shard, false),
             Targets::Home => (home, false),
             Targets::HomeOutside | Targets::AnyShard => (home, true),
-            Targets::Several(several) => return Place::Refuse(refuse_route(&several.why)),
+            Targets::Several(several) => return Place::Several(several.shards.clone()),
             Targets::AllInTurn | Targets::Router(_) => {
                 return Place::Refuse(
                     Refused::new(

@@ -54,6 +54,9 @@ impl Feed<'_, '_> {
             match self.place_prepared(&rewritten.prepared, text, &facts.effect) {
                 Ok(Place::Here) => {}
                 Ok(Place::Need(want)) => return Some(self.ask(want, Some(template))),
+                Ok(Place::Several(_)) => {
+                    return self.refuse_simple(&super::scatter::not_executed(), end);
+                }
                 Ok(Place::Refuse(refused)) | Err(refused) => {
                     return self.refuse_simple(&refused, end);
                 }

@@ -34,11 +34,15 @@ impl Feed<'_, '_> {
             return self.refuse_simple(&refused, end);
         };
         if let Some(frame) = self.s.pending.take_refused() {
+            self.s.scatter = None;
             self.consume(end);
             return self.refuse_query(frame);
         }
         if self.s.everywhere.is_some() {
             return self.go_everywhere(text, Some(end));
+        }
+        if self.s.scatter.is_some() {
+            return self.go_on_scattering(end);
         }
         let placed = self.s.pending.is_placed();
         let template = match self.s.pending.take_template() {
@@ -73,6 +77,9 @@ impl Feed<'_, '_> {
             match self.locate_and_place(text, &template) {
                 Ok(Place::Here) => {}
                 Ok(Place::Need(want)) => return Some(self.ask(want, Some(template))),
+                Ok(Place::Several(shards)) => {
+                    return self.scatter_query(text, template, &shards, end);
+                }
                 Ok(Place::Refuse(refused)) | Err(refused) => {
                     return self.refuse_simple(&refused, end);
                 }
@@ -169,6 +176,9 @@ impl Feed<'_, '_> {
             match self.place_effective(text, &template) {
                 Ok(Place::Here) => {}
                 Ok(Place::Need(want)) => return Some(self.ask(want, Some(template))),
+                Ok(Place::Several(_)) => {
+                    return self.refuse_simple(&super::scatter::not_alone(), end);
+                }
                 Ok(Place::Refuse(refused)) | Err(refused) => {
                     return self.refuse_simple(&refused, end);
                 }

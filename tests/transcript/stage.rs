@@ -180,6 +180,7 @@ impl Stage {
                     writeln!(self.out, "  close").unwrap();
                     return;
                 }
+                Step::Gather => unreachable!("integration/scatter has reads of several shards"),
                 Step::Read | Step::Await => {
                     let client = self.clients.get(&self.who).unwrap();
                     let unused =
@@ -242,7 +243,7 @@ impl Stage {
         let client = self.clients.get_mut(&self.who).unwrap();
         let (backend, shard) = client.conn.take().expect("a backend is held");
         client.session.leave(shard);
-        let (said, closes) = match client.session.on_lost(&backend, Writes::Possible) {
+        let (said, closes) = match client.session.on_lost(shard, &backend, Writes::Possible) {
             Lost::Quiet => (Vec::new(), false),
             Lost::Say(bytes) => (bytes, false),
             Lost::Close(bytes) => (bytes, true),

@@ -146,6 +146,20 @@ pub fn bind_body_renamed(
     Ok(())
 }
 
+/// Bind of the unnamed statement to the unnamed portal, with `values` (formats
+/// and parameters) and `results` (result formats) as they stand in the message.
+///
+/// # Errors
+/// A message that becomes too long.
+pub fn bind_unnamed(out: &mut Vec<u8>, values: &[u8], results: &[u8]) -> Result<(), EncodeError> {
+    message(out, tag::BIND, |w| {
+        w.raw(&[0, 0]);
+        w.raw(values);
+        w.raw(results);
+        Ok(())
+    })
+}
+
 /// The beginning of a Bind whose body has `body_len` bytes, of which `prefix`
 /// was read, for another statement. The rest of the body must follow as it is.
 ///

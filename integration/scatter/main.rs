@@ -1,0 +1,41 @@
+//! Reads over several shards against real servers: what the router answers is
+//! what one Postgres with all the rows answers, or it refuses.
+//!
+//! One cluster of three shards, and on its first server a second database that
+//! holds all the rows; the same rows went through the router.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test: a panic fails it, and it reports"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod answers;
+mod both;
+mod generated;
+mod protocol;
+mod statements;
+
+use both::Both;
+
+#[test]
+fn statements_by_hand_are_answered_as_one_server_answers_them() {
+    let both = Both::shared();
+    both.run(answers::hand_written(both));
+}
+
+#[test]
+fn generated_reads_are_equal_or_refused() {
+    let both = Both::shared();
+    both.run(answers::generated(both));
+}
+
+#[test]
+fn portals_limits_and_transactions() {
+    let both = Both::shared();
+    both.run(protocol::all(both));
+}
