@@ -137,7 +137,7 @@ impl Driver {
             }
             moved = moved.or(self.held.write(cx));
             moved = moved.or(self.poll_waiting(cx));
-            match self.read_backend(cx, &mut turn) {
+            match self.read_backends(cx, &mut turn) {
                 Moved::Something => moved = Moved::Something,
                 Moved::Nothing => {}
             }

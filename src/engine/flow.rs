@@ -135,11 +135,17 @@ impl Driver {
         let _moved = conn.write(cx);
     }
 
-    /// Reads from the backend, if the client can take what it says.
-    pub(super) fn read_backend(&mut self, cx: &mut Context<'_>, turn: &mut usize) -> Moved {
+    /// Reads from the backends that have something to say to the client.
+    pub(super) fn read_backends(&mut self, cx: &mut Context<'_>, turn: &mut usize) -> Moved {
         if self.session.is_gathering() {
-            return self.read_gathered(cx, turn);
+            self.read_gathered(cx, turn)
+        } else {
+            self.read_backend(cx, turn)
         }
+    }
+
+    /// Reads from the backend, if the client can take what it says.
+    fn read_backend(&mut self, cx: &mut Context<'_>, turn: &mut usize) -> Moved {
         if !self.out.is_empty() || self.unflushed || *turn >= READ_BYTES {
             return Moved::Nothing;
         }
@@ -156,13 +162,8 @@ impl Driver {
         }
         let space = scratch.get_mut(kept..kept + READ_BYTES).unwrap_or_default();
         let read = match conn.stream.poll_read(cx, space) {
-            Poll::Ready(Ok(0)) => {
-                drop(scratch);
-                self.on_backend_lost(shard);
-                return Moved::Something;
-            }
-            Poll::Ready(Ok(read)) => read,
-            Poll::Ready(Err(_)) => {
+            Poll::Ready(Ok(read)) if read > 0 => read,
+            Poll::Ready(_) => {
                 drop(scratch);
                 self.on_backend_lost(shard);
                 return Moved::Something;

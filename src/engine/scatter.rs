@@ -81,6 +81,7 @@ impl Driver {
             Poll::Ready(_) => return Looked::Lost(conn.shard),
             Poll::Pending => return Looked::Nothing,
         };
+        conn.watched = false;
         *turn += read;
         let mut events: Vec<Event> = Vec::new();
         let mut said = Vec::new();
