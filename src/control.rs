@@ -5,6 +5,7 @@
 //! statement. What they find they pass on through the callbacks that the
 //! program gives them; they decide nothing that a pure module could.
 
+pub mod catalog;
 pub mod files;
 pub mod maps;
 pub mod monitor;

@@ -6,6 +6,7 @@ pub mod admin;
 pub mod app;
 pub mod auth;
 pub mod backend;
+pub mod catalog;
 pub mod cluster;
 pub mod config;
 pub mod control;

@@ -16,16 +16,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("protocol", &["types"]),
     ("sql", &["types"]),
     ("shardmap", &["types", "document"]),
+    ("catalog", &["types"]),
     ("cluster", &["types"]),
     ("config", &["types", "document"]),
     // 2 decisions
-    ("route", &["types", "sql", "shardmap", "cluster"]),
+    ("route", &["types", "sql", "shardmap", "catalog", "cluster"]),
     ("auth", &["types", "protocol"]),
     ("backend", &["types", "protocol", "auth"]),
     ("gather", &["types", "protocol"]),
     (
         "session",
-        &["types", "protocol", "auth", "sql", "shardmap", "cluster", "route", "backend", "gather"],
+        &["types", "protocol", "auth", "sql", "shardmap", "catalog", "cluster", "route", "backend", "gather"],
     ),
     ("health", &["types", "cluster"]),
     ("pool", &["types", "backend", "cluster"]),
@@ -34,7 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "engine",
         &[
-            "types", "protocol", "sql", "shardmap", "cluster", "config", "route", "auth",
+            "types", "protocol", "sql", "shardmap", "catalog", "cluster", "config", "route", "auth",
             "backend", "session", "gather", "health", "pool", "net",
         ],
     ),
@@ -42,15 +43,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "control",
         &[
-            "types", "document", "protocol", "sql", "shardmap", "cluster", "config", "health",
-            "net", "engine", "store",
+            "types", "document", "protocol", "sql", "shardmap", "catalog", "cluster", "config",
+            "health", "net", "engine", "store",
         ],
     ),
     (
         "admin",
         &[
-            "types", "document", "protocol", "sql", "shardmap", "cluster", "config", "route",
-            "auth", "health", "pool", "net", "engine", "store", "control",
+            "types", "document", "protocol", "sql", "shardmap", "catalog", "cluster", "config",
+            "route", "auth", "health", "pool", "net", "engine", "store", "control",
         ],
     ),
     // 4 the program
@@ -58,16 +59,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "types", "document", "protocol", "sql", "shardmap", "cluster", "config", "route",
-            "auth", "backend", "session", "health", "pool", "net", "engine", "store", "control",
-            "admin", "local",
+            "types", "document", "protocol", "sql", "shardmap", "catalog", "cluster", "config",
+            "route", "auth", "backend", "session", "health", "pool", "net", "engine", "store",
+            "control", "admin", "local",
         ],
     ),
 ];
 
 /// Layers 0 to 2: no sockets, files, clocks, randomness, globals or `async`.
 const PURE: &[&str] = &[
-    "types", "document", "protocol", "sql", "shardmap", "cluster", "config", "route", "auth",
+    "types", "document", "protocol", "sql", "shardmap", "catalog", "cluster", "config", "route", "auth",
     "backend", "gather", "session", "health", "pool",
 ];
 

@@ -40,6 +40,16 @@ pub struct Target {
     pub tls_required: bool,
 }
 
+impl Target {
+    /// Whether the map says that it is a shard's primary.
+    pub const fn is_primary(&self) -> bool {
+        match self.member.role {
+            Role::Primary => true,
+            Role::Replica => false,
+        }
+    }
+}
+
 /// How often and how patiently nodes are asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Rhythm {

@@ -29,7 +29,7 @@ impl Sampler {
         limit: Duration,
     ) -> Result<(Self, Geometry), SampleError> {
         let attempt = async {
-            let (client, driver) = open(target).await?;
+            let (client, driver) = open(target, "keyway monitor").await?;
             let mut sampler = Self { client, driver, system: None, connection: number };
             let geometry = sampler.constants().await?;
             Ok((sampler, geometry))
@@ -84,14 +84,18 @@ impl Drop for Sampler {
     }
 }
 
-async fn open(target: &Target) -> Result<(Client, JoinHandle<()>), SampleError> {
+/// Logs in at `target` as `application`.
+pub(super) async fn open(
+    target: &Target,
+    application: &str,
+) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
     let mut config = Config::new();
     config
         .host(&target.host)
         .port(target.port)
         .dbname(&target.dbname)
         .user(&target.user)
-        .application_name("keyway monitor");
+        .application_name(application);
     if let Some(password) = &target.password {
         config.password(password.expose());
     }
