@@ -12,4 +12,6 @@ pub mod metrics;
 pub mod source;
 pub mod task;
 
-pub use source::{Action, DatabaseView, Inputs, Outcome, Refusal, Reloaded, SettingRow, Source};
+pub use source::{
+    Action, CatalogView, DatabaseView, Inputs, Outcome, Refusal, Reloaded, SettingRow, Source,
+};

@@ -5,20 +5,27 @@
 //! into a shard. What can't be proven to lie on one shard is an error.
 
 mod array;
+mod asides;
 mod decide;
 mod error;
 mod explain;
 mod hints;
+mod keycheck;
 mod locate;
 mod place;
 mod planner;
+mod resolve;
 mod router_words;
 mod scatter;
 mod solve;
+mod splice;
+mod stays;
 mod template;
+mod volatility;
 
 pub use self::error::RouteError;
 pub use self::explain::{ExplainedKey, Explanation, Refusal, explain, explain_in};
+pub use self::keycheck::key_faults;
 pub use self::planner::{Planner, PlannerCounts, PlannerLimits, SearchPath, World};
 pub use self::scatter::{Count, OrderKey, Scatter};
 pub use self::template::{

@@ -38,6 +38,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::backend::{Backend, SettingsInterner, SettingsSet, StatementId};
+use crate::catalog::Catalog;
 use crate::protocol::backend::ErrorFields;
 use crate::protocol::frame::HEADER_LEN;
 use crate::route::{Planner, SearchPath};
@@ -61,6 +62,10 @@ pub struct Env<'e> {
     pub map: &'e Arc<Map>,
     /// Grows with every map that the thread has had.
     pub map_serial: u64,
+    /// What the shards' schemas hold, as far as it is known.
+    pub catalog: &'e Catalog,
+    /// Grows with every catalog that the thread has had.
+    pub catalog_serial: u64,
     /// The configured level of reads.
     pub consistency: Consistency,
     /// Says which node a read of a shard at a level would use, and why; only
@@ -167,6 +172,15 @@ enum Phase {
     CopyBatch,
 }
 
+/// Where a session's search path comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PathOf {
+    /// The client's own setting.
+    Client,
+    /// The catalog with this serial; zero before any.
+    Catalog(u64),
+}
+
 /// Whose transaction it is.
 #[derive(Debug)]
 enum Tx {
@@ -271,6 +285,8 @@ pub struct Session {
     tx_map: Option<(Arc<Map>, u64)>,
     /// Where a name without a schema is looked up.
     search_path: SearchPath,
+    /// Who says so.
+    path_of: PathOf,
     user: Box<str>,
     /// Settings hide some of the client's statements from the router (not
     /// UTF-8, or old string syntax); only an unsharded database serves them.
@@ -329,6 +345,7 @@ impl Session {
             described: None,
             tx_map: None,
             search_path: SearchPath::default(),
+            path_of: PathOf::Catalog(0),
             user: user.into(),
             hidden: Hidden::default(),
             copy_pending: false,

@@ -17,7 +17,7 @@ fn warm_plan_and_locate_allocate_nothing() {
     let path = "tests/golden/route/maps/two.toml";
     let map = Map::parse(&std::fs::read_to_string(path).unwrap(), path).unwrap();
     let search_path = SearchPath::default();
-    let world = World { map: &map, search_path: &search_path };
+    let world = World::of_map(&map, &search_path);
     let mut planner = Planner::new(7, PlannerLimits::default());
     let params =
         [Param { value: Some(&[0, 0, 0, 42]), format: Format::Binary, oid: Oid::new(23) }].to_vec();

@@ -14,7 +14,8 @@ use keyway::admin::http::Readiness;
 use keyway::admin::source::{Intake, Waiting};
 use keyway::admin::task::answer;
 use keyway::admin::{
-    Action, DatabaseView, Inputs, Outcome, Refusal, Reloaded, SettingRow, Source, metrics,
+    Action, CatalogView, DatabaseView, Inputs, Outcome, Refusal, Reloaded, SettingRow, Source,
+    metrics,
 };
 use keyway::cluster::{Cluster, Health, Member, NodeState, Replay};
 use keyway::config::Config;
@@ -81,6 +82,17 @@ impl Source for Sample {
     }
 }
 
+/// One shard's catalog, and trouble with the other's.
+fn known() -> CatalogView {
+    let text = r#"{"format": 1, "catalogs": [{"shards": [1], "catalog": {"schemas": {"public":
+        {"relations": {"t": {"kind": "table"}, "v": {"kind": "sequence"}}}}}}]}"#;
+    CatalogView {
+        catalog: keyway::catalog::parse(text).unwrap(),
+        failures: [(keyway::types::ShardId::new(2), "no answer within 5000 ms".to_owned())].into(),
+        warnings: vec!["table public.t is only on s1".to_owned()],
+    }
+}
+
 fn inputs() -> Inputs {
     let app = Arc::new(Map::parse(MAP, "map").unwrap());
     let plain = Map::unsharded("plain", Endpoint::new("db9", 5432), Vec::new());
@@ -97,11 +109,13 @@ fn inputs() -> Inputs {
                 cluster: Arc::new(cluster(&app)),
                 map: app,
                 kept_back: Some("slots 0-3 of tenants move from s1 to s2".to_owned()),
+                catalog: known(),
             },
             DatabaseView {
                 cluster: Arc::new(Cluster::unknown(members(&plain))),
                 map: Arc::new(plain),
                 kept_back: None,
+                catalog: CatalogView::default(),
             },
         ],
         settings: SettingRow::of(&settings),
@@ -331,6 +345,7 @@ fn a_label_cannot_be_ended_by_its_value() {
         cluster: Arc::new(Cluster::unknown(members(&odd))),
         map: Arc::new(odd),
         kept_back: None,
+        catalog: CatalogView::default(),
     }];
     let page = metrics::page(inputs);
     assert!(page.contains(r#"keyway_map_epoch{database="a\"b\\c\nd"} 1"#), "{page}");

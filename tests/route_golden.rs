@@ -1,5 +1,9 @@
 //! Golden cases of routing: map, SQL and parameters → targets, access, reason,
 //! or the refusal. `UPDATE_GOLDEN=1` rewrites the outputs.
+//!
+//! A case of the form `map: NAME`, `catalog: NAME` or `path: SCHEMAS` sets what
+//! the cases after it are planned against; a map takes the others back.
+//! `catalogs/NAME.json` is what `keyway catalog` says of `catalogs/NAME.sql`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail by panicking")]
 
@@ -7,7 +11,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use keyway::route::{Explanation, Param, explain};
+use keyway::catalog::{self, Catalog};
+use keyway::route::{Explanation, Param, SearchPath, World, explain_in};
 use keyway::shardmap::Map;
 use keyway::types::{Format, Oid};
 
@@ -21,18 +26,37 @@ fn routes_are_as_recorded() {
     for path in files.iter().filter(|path| path.extension().is_some_and(|e| e == "txt")) {
         let text = fs::read_to_string(path).unwrap();
         let mut map = None;
+        let mut catalog: Option<Catalog> = None;
+        let mut path_text = DEFAULT_PATH.to_owned();
         let mut out = String::new();
         for case in text.split("\n\n").filter(|case| !case.trim().is_empty()) {
             if let Some(name) = case.trim().strip_prefix("map: ") {
                 map = Some(load(name));
+                catalog = None;
+                DEFAULT_PATH.clone_into(&mut path_text);
                 writeln!(out, "map: {name}\n").unwrap();
+                continue;
+            }
+            if let Some(name) = case.trim().strip_prefix("catalog: ") {
+                let file = format!("tests/golden/route/catalogs/{name}.json");
+                let text = fs::read_to_string(&file).unwrap();
+                catalog = Some(catalog::parse(&text).unwrap_or_else(|e| panic!("{file}: {e}")));
+                writeln!(out, "catalog: {name}\n").unwrap();
+                continue;
+            }
+            if let Some(value) = case.trim().strip_prefix("path: ") {
+                value.clone_into(&mut path_text);
+                writeln!(out, "path: {value}\n").unwrap();
                 continue;
             }
             let (input, expected) = case.split_once("\n----").unwrap_or((case, ""));
             let (title, sql): (Vec<_>, Vec<_>) =
                 input.trim_matches('\n').lines().partition(|line| line.starts_with("# "));
             let sql = sql.join("\n");
-            let actual = shown(&run(map.as_ref().expect("a map first"), &sql));
+            let search_path = SearchPath::parse(&path_text, "ann").unwrap();
+            let mut world = World::of_map(map.as_ref().expect("a map first"), &search_path);
+            world.catalog = catalog.as_ref();
+            let actual = shown(&run(&world, &sql), world.catalog.is_some());
             cases += 1;
             if actual.trim() != expected.trim() {
                 writeln!(
@@ -57,6 +81,8 @@ fn routes_are_as_recorded() {
     assert!(cases >= 150, "only {cases} cases");
 }
 
+const DEFAULT_PATH: &str = "\"$user\", public";
+
 fn load(name: &str) -> Map {
     if name == "unsharded" {
         let endpoint = keyway::shardmap::Endpoint::new("db.example.com", 5432);
@@ -68,7 +94,7 @@ fn load(name: &str) -> Map {
 
 /// Lines `$n value`, `$n:oid value`, `$n null` or `$n:oid x'hex'` before the SQL
 /// are the parameters, in order.
-fn run(map: &Map, input: &str) -> Explanation {
+fn run(world: &World<'_>, input: &str) -> Explanation {
     let mut values: Vec<(Option<Vec<u8>>, Format, u32)> = Vec::new();
     let mut sql = Vec::new();
     for line in input.lines() {
@@ -94,7 +120,7 @@ fn run(map: &Map, input: &str) -> Explanation {
             oid: Oid::new(*oid),
         })
         .collect();
-    explain(map, sql.join("\n").as_bytes(), (!params.is_empty()).then_some(&params))
+    explain_in(world, sql.join("\n").as_bytes(), (!params.is_empty()).then_some(&params))
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -104,7 +130,7 @@ fn bytes(hex: &str) -> Vec<u8> {
         .collect()
 }
 
-fn shown(e: &Explanation) -> String {
+fn shown(e: &Explanation, with_catalog: bool) -> String {
     if let Some(refusal) = &e.refusal {
         let hint = refusal.hint.as_ref().map_or(String::new(), |hint| format!(" | {hint}"));
         let reads = if e.shards.is_empty() {
@@ -118,5 +144,7 @@ fn shown(e: &Explanation) -> String {
         e.keys.iter().map(|key| format!("{}={} ({})", key.place, key.value, key.shard)).collect();
     let keys = if keys.is_empty() { String::new() } else { format!(" | {}", keys.join(", ")) };
     let replica = if e.replica_ok { ", replica ok" } else { "" };
-    format!("{} | {}{replica} | {}{keys}", e.targets, e.access, e.reason)
+    let stays = if with_catalog && e.access == "write" && e.writes_stay { ", stays" } else { "" };
+    let sent = e.sent.as_ref().map_or(String::new(), |sent| format!(" | sent: {sent}"));
+    format!("{} | {}{replica}{stays} | {}{keys}{sent}", e.targets, e.access, e.reason)
 }

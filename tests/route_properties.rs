@@ -116,7 +116,7 @@ proptest! {
         let plain = Map::unsharded("app", Endpoint::new("db", 5432), Vec::new());
         let search_path = SearchPath::default();
         for map in [&sharded, &plain] {
-            let world = World { map, search_path: &search_path };
+            let world = World::of_map(map, &search_path);
             let mut warm = Planner::new(1, PlannerLimits::default());
             let first = pieces.join(" ");
             let second = first.replace("42", other);
@@ -135,7 +135,7 @@ proptest! {
     fn keyed_statements_go_to_the_owner(key in any::<i64>(), quoted in any::<bool>()) {
         let map = map();
         let search_path = SearchPath::default();
-        let world = World { map: &map, search_path: &search_path };
+        let world = World::of_map(&map, &search_path);
         let mut planner = Planner::new(1, PlannerLimits::default());
         let value = if quoted { format!("'{key}'") } else { key.to_string() };
         let mut seen = Vec::new();

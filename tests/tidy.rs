@@ -26,7 +26,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("gather", &["types", "protocol"]),
     (
         "session",
-        &["types", "protocol", "auth", "sql", "shardmap", "catalog", "cluster", "route", "backend", "gather"],
+        &[
+            "types", "protocol", "auth", "sql", "shardmap", "catalog", "cluster", "route",
+            "backend", "gather",
+        ],
     ),
     ("health", &["types", "cluster"]),
     ("pool", &["types", "backend", "cluster"]),
@@ -35,8 +38,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "engine",
         &[
-            "types", "protocol", "sql", "shardmap", "catalog", "cluster", "config", "route", "auth",
-            "backend", "session", "gather", "health", "pool", "net",
+            "types", "protocol", "sql", "shardmap", "catalog", "cluster", "config", "route",
+            "auth", "backend", "session", "gather", "health", "pool", "net",
         ],
     ),
     ("store", &["types", "document", "shardmap"]),
@@ -68,8 +71,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// Layers 0 to 2: no sockets, files, clocks, randomness, globals or `async`.
 const PURE: &[&str] = &[
-    "types", "document", "protocol", "sql", "shardmap", "catalog", "cluster", "config", "route", "auth",
-    "backend", "gather", "session", "health", "pool",
+    "types", "document", "protocol", "sql", "shardmap", "catalog", "cluster", "config", "route",
+    "auth", "backend", "gather", "session", "health", "pool",
 ];
 
 const IMPURE_TOKENS: &[&str] = &[

@@ -179,12 +179,15 @@ impl Replay {
     }
 
     fn feed(&mut self, input: &[u8]) -> (Step, usize, Range<usize>) {
+        let catalog = keyway::catalog::Catalog::default();
         let mut env = Env {
             planner: &mut self.planner,
             interner: &mut self.interner,
             registry: &mut self.registry,
             map: &self.map,
             map_serial: 1,
+            catalog: &catalog,
+            catalog_serial: 1,
             consistency: Consistency::Primary,
             choose: &|_, _| String::new(),
             backend: self.held.as_mut().map(|(backend, shard)| (&mut **backend, *shard)),

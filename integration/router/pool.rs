@@ -151,7 +151,7 @@ fn idle_connections_close_down_to_the_minimum() {
     wait_for("idle ones to close", || pool_column(&router, "t1", 7) == 2);
     wait_for("the server to see it", || connections(&cluster) == 3);
     // One is lost: the minimum is restored although nobody asks.
-    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = \
+    let sql = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE backend_type = \
                'client backend' AND application_name = '' AND pid <> pg_backend_pid() LIMIT 1";
     cluster.superuser_sql(1, sql);
     clients[0].query("SELECT 1").unwrap();

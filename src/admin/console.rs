@@ -86,6 +86,7 @@ pub fn show(topic: Topic, inputs: &Inputs) -> ConsoleReply {
         Topic::Databases => databases::databases(inputs),
         Topic::Nodes => databases::nodes(inputs),
         Topic::Map => databases::maps(inputs),
+        Topic::Catalog => databases::catalogs(inputs),
         Topic::Stats => stats(inputs),
         Topic::Config => config(inputs),
         Topic::Version => version(),

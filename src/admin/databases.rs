@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::console::{Cell, Grid};
 use super::source::{DatabaseView, Inputs};
+use crate::catalog::ShardCatalog;
 use crate::shardmap::{Keyspace, Map};
 use crate::types::{NodeId, Role, ShardId};
 
@@ -101,6 +102,40 @@ pub(super) fn maps(inputs: &Inputs) -> Grid {
                 owned(map, shard.id).into(),
                 file(view),
             ]);
+        }
+    }
+    grid
+}
+
+pub(super) fn catalogs(inputs: &Inputs) -> Grid {
+    let mut grid =
+        Grid::new(&["database", "shard", "fingerprint", "#relations", "#functions", "state"]);
+    for view in &inputs.databases {
+        let known = &view.catalog;
+        for shard in view.map.shards() {
+            let content = known.catalog.shard(shard.id);
+            let functions = |content: &ShardCatalog| {
+                content.schemas().map(|(_, schema)| schema.functions.len()).sum::<usize>()
+            };
+            let state = match (known.failures.get(&shard.id), content) {
+                (None, Some(_)) => "in force".to_owned(),
+                (None, None) => "not read yet".to_owned(),
+                (Some(reason), Some(_)) => format!("in force, but can't be read now: {reason}"),
+                (Some(reason), None) => format!("can't be read: {reason}"),
+            };
+            grid.row([
+                view.name().into(),
+                shard.name.as_str().into(),
+                known.catalog.fingerprint_of(shard.id).map(|print| print.to_string()).into(),
+                content.map(|content| count(content.relations().count())).into(),
+                content.map(|content| count(functions(content))).into(),
+                state.into(),
+            ]);
+        }
+        for warning in &known.warnings {
+            let state = format!("warning: {warning}");
+            let none = [Cell::Null, Cell::Null, Cell::Null, Cell::Null];
+            grid.row([view.name().into()].into_iter().chain(none).chain([state.into()]));
         }
     }
     grid

@@ -1,16 +1,18 @@
 //! What the console and the HTTP pages are made from, and what they may ask
 //! the program to do.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::catalog::Catalog;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::engine::console::ConsoleReply;
 use crate::engine::snapshot::EngineSnapshot;
 use crate::shardmap::{Map, Node};
-use crate::types::{Epoch, Moment, NodeId, SqlState};
+use crate::types::{Epoch, Moment, NodeId, ShardId, SqlState};
 
 /// Everything that can be shown, at one instant.
 #[derive(Clone, Debug)]
@@ -46,6 +48,19 @@ pub struct DatabaseView {
     pub cluster: Arc<Cluster>,
     /// Why the operator's file is not what is served, if it isn't.
     pub kept_back: Option<String>,
+    /// What is known of its shards' schemas.
+    pub catalog: CatalogView,
+}
+
+/// What is known of the schemas of a database's shards.
+#[derive(Clone, Debug, Default)]
+pub struct CatalogView {
+    /// The catalogs in force.
+    pub catalog: Catalog,
+    /// Why a shard can't be asked now.
+    pub failures: BTreeMap<ShardId, String>,
+    /// What does not fit the map, or differs between shards.
+    pub warnings: Vec<String>,
 }
 
 impl DatabaseView {

@@ -29,6 +29,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Say where a statement would go, and why. Offline: reads the map, asks no database.
     Route(RouteArgs),
+    /// Write down what the shards' schemas hold, for routing offline.
+    Catalog(CatalogArgs),
     /// Check shard maps and configuration files.
     Check(CheckArgs),
     /// Run real PostgreSQL servers on this machine, for development and tests.
@@ -69,7 +71,8 @@ pub struct RouteArgs {
     /// Shard map to route by.
     #[arg(long, value_name = "FILE")]
     pub map: PathBuf,
-    /// Snapshot of the shards' schemas. Not supported yet: routes are planned from the map alone.
+    /// What the shards' schemas hold, as `keyway catalog` wrote it; without it routes are planned
+    /// from the map alone.
     #[arg(long, value_name = "FILE")]
     pub catalog: Option<PathBuf>,
     /// Print one JSON object instead of text.
@@ -81,6 +84,18 @@ pub struct RouteArgs {
     /// The statement.
     #[arg(value_name = "SQL")]
     pub sql: String,
+}
+
+/// `keyway catalog`.
+#[derive(Args, Debug)]
+#[command(max_term_width = 100, long_about = CATALOG_ABOUT, after_help = CATALOG_EXAMPLES)]
+pub struct CatalogArgs {
+    /// Shard map whose shards are asked.
+    #[arg(long, value_name = "FILE")]
+    pub map: PathBuf,
+    /// Role to log in as where the map names none; PGUSER without it.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
 }
 
 /// `keyway check`.
@@ -165,10 +180,26 @@ const ROUTE_EXAMPLES: &str = "\
 Examples:
   keyway route --map shardmaps/prod.toml \"SELECT * FROM tasks WHERE tenant_id = 42\"
   keyway route --map prod.toml --param 42 \"UPDATE tasks SET done = true WHERE tenant_id = $1\"
+  keyway route --map prod.toml --catalog catalog.json \"INSERT INTO tasks VALUES (42, 1)\"
   keyway route --map prod.toml --json \"SELECT count(*) FROM tasks\"
 
 Exit codes: 0 the statement has a route, 1 it is refused (the reason is printed)
 or the map is invalid, 2 usage, 3 the map can't be read.";
+
+const CATALOG_ABOUT: &str = "\
+Write down what the shards' schemas hold.
+
+Asks every shard's primary for its relations, columns, keys, views and functions and
+prints them as JSON, for keyway route --catalog. Any role may ask; no data is read and
+nothing is locked. Passwords come from the map, else from PGPASSWORD. What does not fit
+the map, or differs between shards, is said on standard error.";
+
+const CATALOG_EXAMPLES: &str = "\
+Examples:
+  keyway catalog --map shardmaps/prod.toml > catalog.json
+  keyway route --map shardmaps/prod.toml --catalog catalog.json \"INSERT INTO tasks VALUES (42, 1)\"
+
+Exit codes: 0 done, 1 the map is invalid, 2 usage, 3 a shard can't be asked.";
 
 const CHECK_ABOUT: &str = "\
 Check shard maps and configuration files.

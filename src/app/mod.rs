@@ -3,6 +3,8 @@
 //! The only place that knows every module, owns the long-lived threads and
 //! turns outcomes into exit codes.
 
+mod catalog;
+mod catalogs;
 pub mod check;
 pub mod cli;
 pub mod logging;
@@ -25,6 +27,7 @@ pub fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Route(args) => route::run(&args),
+        Command::Catalog(args) => catalog::run(&args),
         Command::Local(args) => Exit::Local(local::run(&args)),
         Command::Check(args) => check::run(&args.files),
     }

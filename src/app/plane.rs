@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::catalogs::{Catalogs, SchemaChanges};
 use super::secrets::Environment;
 use super::serve::{Access, Failure, logins, read_config_file};
 use crate::admin::{
@@ -38,6 +39,7 @@ struct Database {
     served: Served,
     cluster: Arc<Cluster>,
     monitor: Option<Monitor>,
+    catalogs: Catalogs,
 }
 
 /// What the control plane's tasks share.
@@ -46,6 +48,7 @@ pub(super) struct Plane {
     file: Option<PathBuf>,
     owner: Option<(String, User)>,
     handle: Handle,
+    schema_changes: SchemaChanges,
     users: Mutex<Arc<Users>>,
     environment: Environment,
     databases: Mutex<Vec<Database>>,
@@ -56,7 +59,7 @@ pub(super) struct Plane {
 
 impl Plane {
     pub(super) fn new(
-        handle: Handle,
+        (handle, schema_changes): (Handle, SchemaChanges),
         served: Vec<Served>,
         configured: Configured,
         users: Arc<Users>,
@@ -67,7 +70,7 @@ impl Plane {
             .map(|served| {
                 let members = members(&served.map);
                 let cluster = Arc::new(Cluster::unknown(members));
-                Database { served, cluster, monitor: None }
+                Database { served, cluster, monitor: None, catalogs: Catalogs::default() }
             })
             .collect();
         let Configured { file, config, owner } = configured;
@@ -76,6 +79,7 @@ impl Plane {
             file,
             owner,
             handle,
+            schema_changes,
             users: Mutex::new(users),
             environment,
             databases: Mutex::new(databases),
@@ -87,6 +91,23 @@ impl Plane {
     fn databases(&self) -> MutexGuard<'_, Vec<Database>> {
         // Each step leaves the list whole, so a panic elsewhere did not harm it.
         self.databases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the catalogs of the database with this index.
+    pub(super) fn with_catalogs<R>(
+        &self,
+        index: usize,
+        act: impl FnOnce(&mut Catalogs) -> R,
+    ) -> Option<R> {
+        self.databases().get_mut(index).map(|database| act(&mut database.catalogs))
+    }
+
+    pub(super) const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(super) fn schema_changes(&self) -> SchemaChanges {
+        self.schema_changes.clone()
     }
 
     fn users(&self) -> Arc<Users> {
@@ -101,6 +122,7 @@ impl Plane {
         };
         for (index, map) in all {
             self.start_monitor(index, &map);
+            self.start_catalogs(index, &map);
         }
     }
 
@@ -129,7 +151,7 @@ impl Plane {
 
     /// The nodes to watch. Without a role of its own the monitor logs in as
     /// the first user whose password is known.
-    fn targets(&self, map: &Map) -> Vec<Target> {
+    pub(super) fn targets(&self, map: &Map) -> Vec<Target> {
         let logins = logins(map, &self.environment).unwrap_or_default();
         let users = self.users();
         let known = users.by_name.iter().find(|(_, user)| user.password.is_some());
@@ -294,6 +316,7 @@ impl Plane {
                         database.served.map = Arc::clone(&map);
                     }
                     self.start_monitor(index, &map);
+                    self.start_catalogs(index, &map);
                 }
                 if let Some(database) = self.databases().get_mut(index) {
                     database.served.kept_back = kept_back;
@@ -346,6 +369,7 @@ impl Source for Shared {
                     map: Arc::clone(&database.served.map),
                     cluster: Arc::clone(&database.cluster),
                     kept_back: database.served.kept_back.clone(),
+                    catalog: database.catalogs.view(),
                 })
                 .collect();
             let draining = plane.draining.load(std::sync::atomic::Ordering::Relaxed);

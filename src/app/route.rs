@@ -1,29 +1,23 @@
 //! `keyway route`: where a statement would go, offline.
 
 use std::io::Write;
+use std::path::Path;
 
 use crate::app::cli::{Exit, RouteArgs};
-use crate::app::complain;
-use crate::route::{Explanation, Param, explain};
+use crate::app::{catalog, complain};
+use crate::route::{Explanation, Param, SearchPath, World, explain_in};
 use crate::shardmap::Map;
 use crate::types::{Format, Oid};
 
 /// Prints the route of one statement.
 pub(super) fn run(args: &RouteArgs) -> Exit {
-    if args.catalog.is_some() {
-        return complain(Exit::Refused, "--catalog is not supported yet: leave it out");
-    }
-    let file = args.map.display().to_string();
-    let text = match std::fs::read_to_string(&args.map) {
-        Ok(text) => text,
-        Err(error) => return complain(Exit::Failed, format!("{file}: {error}")),
-    };
-    let map = match Map::parse(&text, &file) {
+    let map = match read_map(&args.map) {
         Ok(map) => map,
-        Err(problems) => {
-            let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            return complain(Exit::Refused, all.join("\n"));
-        }
+        Err((exit, reason)) => return complain(exit, reason),
+    };
+    let catalog = match args.catalog.as_deref().map(catalog::read).transpose() {
+        Ok(catalog) => catalog,
+        Err((exit, reason)) => return complain(exit, reason),
     };
     let params: Vec<Param<'_>> = args
         .params
@@ -34,7 +28,10 @@ pub(super) fn run(args: &RouteArgs) -> Exit {
             oid: Oid::new(0),
         })
         .collect();
-    let explanation = explain(&map, args.sql.as_bytes(), Some(&params));
+    let search_path = SearchPath::default();
+    let mut world = World::of_map(&map, &search_path);
+    world.catalog = catalog.as_ref();
+    let explanation = explain_in(&world, args.sql.as_bytes(), Some(&params));
     let refused = explanation.refusal.is_some();
     let printed = if args.json {
         serde_json::to_string_pretty(&explanation).unwrap_or_default()
@@ -44,6 +41,17 @@ pub(super) fn run(args: &RouteArgs) -> Exit {
     // A reader that has left gets nothing more; the exit code stands.
     let _ = writeln!(std::io::stdout(), "{}", printed.trim_end());
     if refused { Exit::Refused } else { Exit::Done }
+}
+
+/// The map in a file.
+pub(super) fn read_map(path: &Path) -> Result<Map, (Exit, String)> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| (Exit::Failed, format!("{file}: {error}")))?;
+    Map::parse(&text, &file).map_err(|problems| {
+        let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        (Exit::Refused, all.join("\n"))
+    })
 }
 
 fn text_of(explanation: &Explanation) -> String {
@@ -58,6 +66,9 @@ fn text_of(explanation: &Explanation) -> String {
         explanation.reason,
         if explanation.replica_ok { "may serve, if the level of reads allows it" } else { "never" },
     );
+    if let Some(sent) = &explanation.sent {
+        out.push_str(&format!("\nsent as: {sent}"));
+    }
     for key in &explanation.keys {
         out.push_str(&format!("\nkey:     {key}"));
     }

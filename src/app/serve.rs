@@ -85,6 +85,7 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
         databases: Vec::new(),
         console_database: config.server.console_database.clone(),
         console: None,
+        schema_changes: None,
         seed: random_seed()?,
     };
     for database in &served {
@@ -95,6 +96,8 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
         });
     }
     let pages = config.server.http_listen.as_deref().map(bind_pages).transpose()?;
+    let (changes, schema_changes) = tokio::sync::watch::channel(0);
+    options.schema_changes = Some(changes);
     let (console, requests) = tokio::sync::mpsc::channel(CONSOLE_QUEUE_MAX);
     options.console = Some(console);
     let users = Arc::clone(&options.users);
@@ -109,7 +112,13 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
         tracing::info!(target: logging::READY, "listening on {address}");
     }
     let file = config_file(args).map(Path::to_owned);
-    let plane = Plane::new(handle, served, Configured { file, config, owner }, users, environment);
+    let plane = Plane::new(
+        (handle, schema_changes),
+        served,
+        Configured { file, config, owner },
+        users,
+        environment,
+    );
     let plane = Arc::new(plane);
     let exit = runtime.block_on(control(&plane, requests, pages, signals));
     runtime.shutdown_timeout(clock::duration(Millis::new(500)));

@@ -19,6 +19,13 @@ pub struct RelationName {
     pub name: Box<str>,
 }
 
+impl RelationName {
+    /// Whether it is the name `schema.name`.
+    pub fn is(&self, schema: &str, name: &str) -> bool {
+        *self.schema == *schema && *self.name == *name
+    }
+}
+
 impl fmt::Display for RelationName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.schema, self.name)
@@ -129,7 +136,8 @@ pub struct Column {
     /// Whether the type, or the one under its domain, is an enum.
     #[serde(default, skip_serializing_if = "is_default")]
     pub is_enum: bool,
-    /// Characters that fit, of `varchar(n)` and `char(n)`.
+    /// The first number in the type's parentheses, of `varchar(n)`, `char(n)`,
+    /// `numeric(n, …)` and `timestamptz(n)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length: Option<u32>,
     /// Whether NULL is refused, by the column or by its domain.

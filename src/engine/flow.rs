@@ -60,6 +60,7 @@ impl Driver {
     fn feed_once(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Step) {
         let Self { thread, database, session, held, out, consistency, .. } = self;
         let was_awaiting = session.is_awaiting();
+        let (catalog, catalog_serial) = database.catalog();
         let choose = |shard: ShardId, level: Consistency| {
             database.with_cluster(|cluster| {
                 let choice = cluster.choose(shard, level, 0, clock::now());
@@ -82,6 +83,8 @@ impl Driver {
                 registry: &mut thread.registry.borrow_mut(),
                 map,
                 map_serial,
+                catalog: &catalog,
+                catalog_serial,
                 consistency: *consistency,
                 choose: &choose,
                 backend,

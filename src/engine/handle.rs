@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::catalog::Catalog;
 use crate::cluster::Cluster;
 use crate::shardmap::Map;
 use crate::types::ShardId;
@@ -28,6 +29,7 @@ enum Command {
     Logins(String, HashMap<ShardId, BackendLogin>),
     Access(Arc<Users>, Option<Arc<ServerConfig>>),
     Cluster(String, Arc<Cluster>),
+    Catalog(String, Box<Catalog>),
     Snapshot(oneshot::Sender<EngineSnapshot>),
     Kill(u32, oneshot::Sender<bool>),
     Drain,
@@ -126,6 +128,11 @@ async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
                     }
                 }
             }
+            Command::Catalog(name, catalog) => {
+                if let Some(database) = thread.database_named(&name) {
+                    database.publish_catalog(*catalog);
+                }
+            }
             Command::Snapshot(reply) => drop(reply.send(thread.snapshot())),
             Command::Kill(id, reply) => {
                 let client = thread.clients.borrow().get(&id).cloned();
@@ -189,6 +196,13 @@ impl Handle {
     /// newer one follows.
     pub fn publish_cluster(&self, database: &str, cluster: Arc<Cluster>) {
         drop(self.commands.try_send(Command::Cluster(database.to_owned(), cluster)));
+    }
+
+    /// What the shards' schemas hold now: statements are planned by it from now
+    /// on.
+    pub async fn publish_catalog(&self, database: &str, catalog: Catalog) {
+        let command = Command::Catalog(database.to_owned(), Box::new(catalog));
+        drop(self.commands.send(command).await);
     }
 
     /// What the engine does now; `None` if it has stopped.

@@ -36,6 +36,8 @@ pub struct EngineOptions {
     pub console_database: String,
     /// Where the operators' statements go.
     pub console: Option<tokio::sync::mpsc::Sender<super::console::ConsoleRequest>>,
+    /// Told when a schema may have changed by a client's statement.
+    pub schema_changes: Option<tokio::sync::watch::Sender<u64>>,
     /// Secret for what must not be guessed or chosen by clients.
     pub seed: [u8; 32],
 }

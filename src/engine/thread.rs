@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio_rustls::rustls;
 
 use crate::backend::{Event, SettingsInterner};
+use crate::catalog::Catalog;
 use crate::cluster::{Cluster, Health, Member, NodeState};
 use crate::config::Settings;
 use crate::net::clock;
@@ -17,7 +18,7 @@ use crate::pool::Budget;
 use crate::route::{Planner, PlannerLimits};
 use crate::session::StatementRegistry;
 use crate::shardmap::Map;
-use crate::types::{Moment, NodeId, ShardId, SqlState};
+use crate::types::{Moment, NodeId, Role, ShardId, SqlState};
 
 use super::client::ClientEntry;
 use super::conn::Conn;
@@ -47,6 +48,7 @@ pub(super) struct Thread {
     /// Told once when draining begins.
     pub(super) drained: tokio::sync::Notify,
     next_client: Cell<u32>,
+    schema_changes_told: Cell<u64>,
     clock: Cell<Moment>,
     randomness: Cell<u64>,
 }
@@ -58,6 +60,8 @@ pub(super) struct Database {
     map: RefCell<Arc<Map>>,
     serial: Cell<u64>,
     cluster: RefCell<Arc<Cluster>>,
+    catalog: RefCell<Rc<Catalog>>,
+    catalog_serial: Cell<u64>,
     pub(super) planner: RefCell<Planner>,
     params: RefCell<Option<Rc<ServerParams>>>,
     logins: RefCell<HashMap<ShardId, BackendLogin>>,
@@ -137,6 +141,8 @@ impl Thread {
                     map: RefCell::new(Arc::clone(&database.map)),
                     serial: Cell::new(1),
                     cluster: RefCell::new(Arc::new(unknown_cluster(&database.map))),
+                    catalog: RefCell::default(),
+                    catalog_serial: Cell::new(1),
                     planner: RefCell::new(Planner::new(number(0), planner_limits(&settings))),
                     params: RefCell::new(None),
                     logins: RefCell::new(database.logins.clone()),
@@ -161,6 +167,7 @@ impl Thread {
             draining: Cell::new(false),
             drained: tokio::sync::Notify::new(),
             next_client: Cell::new(1),
+            schema_changes_told: Cell::new(0),
             clock: Cell::new(clock::now()),
             randomness: Cell::new(number(8) | 1),
         })
@@ -173,6 +180,7 @@ impl Thread {
 
     pub(super) fn tick(&self) {
         self.clock.set(clock::now());
+        self.tell_of_schema_changes();
     }
 
     /// Who may log in, as of the last reload.
@@ -194,15 +202,19 @@ impl Thread {
     }
 
     /// What the pools share of a node. The monitor of each database that has
-    /// the node keeps one of its connections.
+    /// the node keeps one of its connections, and of a primary a second one
+    /// that reads the catalog.
     pub(super) fn node_share(&self, endpoint: String) -> Rc<NodeShare> {
         let max = self.settings.pool.connections_per_node_max;
-        let watched = self.databases.iter().filter(|database| {
-            database.with_map(|map, _| {
-                map.nodes().iter().any(|node| node.endpoint.to_string() == endpoint)
+        let own = |map: &Map| {
+            let here = map.nodes().iter().find(|node| node.endpoint.to_string() == endpoint);
+            here.map_or(0, |node| match node.role {
+                Role::Primary => 2,
+                Role::Replica => 1,
             })
-        });
-        let monitors = u32::try_from(watched.count()).unwrap_or(max);
+        };
+        let monitors: u32 =
+            self.databases.iter().map(|database| database.with_map(|map, _| own(map))).sum();
         let mut shares = self.shares.borrow_mut();
         Rc::clone(shares.entry(endpoint).or_insert_with(|| {
             NodeShare::new(Budget::new(max, monitors), Rc::clone(&self.undertaker))
@@ -222,6 +234,17 @@ impl Thread {
         x ^= x << 17;
         self.randomness.set(x);
         x
+    }
+
+    /// Tells the control plane if a schema has changed through this thread
+    /// since it was told last.
+    fn tell_of_schema_changes(&self) {
+        let seen = self.registry.borrow().schema_changes();
+        if self.schema_changes_told.replace(seen) != seen
+            && let Some(changes) = &self.options.schema_changes
+        {
+            changes.send_modify(|count| *count = count.wrapping_add(1));
+        }
     }
 
     /// Bytes that can't be guessed.
@@ -288,6 +311,16 @@ impl Database {
             state.health == Health::Up && before.health(state.member.node) != Health::Up
         };
         cluster.nodes().iter().filter(up).map(|state| state.member.node).collect()
+    }
+
+    /// What the shards' schemas hold, and its serial.
+    pub(super) fn catalog(&self) -> (Rc<Catalog>, u64) {
+        (Rc::clone(&self.catalog.borrow()), self.catalog_serial.get())
+    }
+
+    pub(super) fn publish_catalog(&self, catalog: Catalog) {
+        *self.catalog.borrow_mut() = Rc::new(catalog);
+        self.catalog_serial.set(self.catalog_serial.get() + 1);
     }
 
     pub(super) fn login(&self, shard: ShardId) -> BackendLogin {

@@ -1,6 +1,7 @@
 //! From a text to its template: what each statement is, which tables it uses,
 //! and whether one shard provably holds all rows it can touch.
 
+use crate::catalog::Fingerprint;
 use crate::shardmap::{Key, Scratch, Table};
 use crate::sql::classify::{self, Classified};
 use crate::sql::functions::Nature;
@@ -11,21 +12,25 @@ use crate::sql::statement::{Facts, Kind, SessionEffect, Span, TxEffect};
 use crate::sql::token::{self, Token, Tokens};
 use crate::types::{Access, Epoch, ShardId};
 
+use super::asides::Asides;
 use super::error::RouteError;
 use super::hints::{self, Hints};
 use super::place::{self, Calls, Named, Placed};
 use super::planner::World;
 use super::router_words;
 use super::scatter;
+use super::splice;
 use super::template::{
     Hint, KeyPlace, KeySource, Keyed, OwnText, Plan, Reason, Spread, Targets, Template,
 };
+use super::volatility;
 
 /// What a plan was made against, besides the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Scope {
     pub(crate) epoch: Epoch,
     pub(crate) path: u64,
+    pub(crate) schema: Fingerprint,
 }
 
 /// The template of `text`.
@@ -40,18 +45,20 @@ pub(crate) fn decide(
     let list = token::tokens(text)?;
     let statements = token::statements(text, &list);
     let bare: Vec<Vec<Token>> = statements.iter().map(Tokens::without_hints).collect();
+    let known = |schema: Option<&str>, name: &str| volatility::nature(schema, name, world);
     let mut classified = Vec::new();
     let mut goals = Vec::new();
-    let mut primary = false;
+    let mut asides = Asides::default();
     for (whole, list) in statements.iter().zip(&bare) {
         let tokens = Tokens { text, list };
-        let one = classify::classify(&tokens);
+        let mut one = classify::classify_with(&tokens, &known);
         let hints = hints_of(whole, world)?;
-        primary |= hints.primary;
-        goals.push(goal(&tokens, &one, &hints, world)?);
+        asides.primary |= hints.primary;
+        goals.push(goal(&tokens, &one, &hints, world, &mut asides)?);
+        asides.next(&mut one);
         classified.push(one);
     }
-    let mut replica_ok = !primary
+    let mut replica_ok = !asides.primary
         && !classified.is_empty()
         && classified.iter().all(|one| {
             one.facts.kind == Kind::Select
@@ -74,6 +81,9 @@ pub(crate) fn decide(
         facts.push(classify::empty());
     }
     let access = facts.iter().map(|one| one.access).max().unwrap_or(Access::Read);
+    let writes_stay = access == Access::Read || asides.stays(facts.len());
+    let splices = splice::anchored(asides.lists, &list)
+        .ok_or_else(|| RouteError::unsupported("this form of INSERT", "name the columns"))?;
     let router = matches!(&plan, Plan::Fixed { targets: Targets::Router(_), .. });
     let own = ((router || !is_portable(&facts)) && !literals.is_empty())
         .then(|| OwnText { text: text.into(), literals: literals.clone() });
@@ -84,8 +94,10 @@ pub(crate) fn decide(
         plan,
         access,
         replica_ok,
+        writes_stay,
         key_params,
         own,
+        splices,
     })
 }
 
@@ -234,11 +246,13 @@ fn goal(
     one: &Classified,
     hints: &Hints,
     world: &World<'_>,
+    asides: &mut Asides,
 ) -> Result<Goal, RouteError> {
     if let Some(command) = router_words::command(t, one.facts.kind) {
         return Ok(Goal::Fixed(Targets::Router(command), Reason::Router));
     }
     if !world.map.is_sharded() {
+        asides.note_unsharded(t, one, world);
         return Ok(Goal::Fixed(Targets::Home, Reason::Unsharded));
     }
     if one.facts.effect.each().contains(&SessionEffect::TempTable) {
@@ -248,9 +262,9 @@ fn goal(
         ));
     }
     let goal = if hints.shard.is_some() || hints.key.is_some() {
-        hinted_goal(t, one, hints, world)?
+        hinted_goal(t, one, hints, world, asides)?
     } else {
-        sharded_goal(t, one, world)?
+        sharded_goal(t, one, world, asides)?
     };
     match goal {
         Goal::Keyed(Keyed { open: Some(open), spread: Spread::OneShard, .. }) => Err(open.why),
@@ -264,6 +278,7 @@ fn hinted_goal(
     one: &Classified,
     hints: &Hints,
     world: &World<'_>,
+    asides: &mut Asides,
 ) -> Result<Goal, RouteError> {
     match one.facts.kind {
         Kind::Select
@@ -273,7 +288,7 @@ fn hinted_goal(
         | Kind::Merge
         | Kind::Explain
         | Kind::Declare => {
-            let own = sharded_goal(t, one, world);
+            let own = sharded_goal(t, one, world, asides);
             let own = match (own, one.facts.kind, hints.shard) {
                 // What can't be read can still be asked of one shard.
                 (Err(RouteError::Unread { .. }), Kind::Select, Some(shard)) => {
@@ -349,19 +364,24 @@ fn hinted(own: Goal, hints: &Hints, world: &World<'_>) -> Result<Goal, RouteErro
     }
 }
 
-fn sharded_goal(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, RouteError> {
+fn sharded_goal(
+    t: &Tokens<'_>,
+    one: &Classified,
+    world: &World<'_>,
+    asides: &mut Asides,
+) -> Result<Goal, RouteError> {
     let refuse = |construct, hint| Err(RouteError::unsupported(construct, hint));
     let inner = one.inner.map(|(start, end)| t.slice(start, end));
     match one.facts.kind {
         Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge => {
-            query(t, one, world)
+            query(t, one, world, asides)
         }
         Kind::Explain | Kind::Declare | Kind::CopyOut if inner.is_some() => {
             let inner = inner.unwrap_or(*t);
             let inside = classify::classify(&inner);
             match inside.facts.kind {
                 Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge => {
-                    query(&inner, one, world)
+                    query(&inner, one, world, asides)
                 }
                 other => refuse(other.word(), "explain or copy a query"),
             }
@@ -399,8 +419,13 @@ fn sharded_goal(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<G
 }
 
 /// SELECT, INSERT, UPDATE, DELETE and MERGE, also inside EXPLAIN, DECLARE and COPY.
-fn query(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, RouteError> {
-    let shape =
+fn query(
+    t: &Tokens<'_>,
+    one: &Classified,
+    world: &World<'_>,
+    asides: &mut Asides,
+) -> Result<Goal, RouteError> {
+    let mut shape =
         parse::parse(t).and_then(|tree| shape::shape(&tree)).map_err(|error| match error {
             ParseError::Unread(reason) => RouteError::Unread { reason },
             ParseError::Construct(construct) => RouteError::Unsupported { construct, hint: "" },
@@ -415,12 +440,14 @@ fn query(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, Ro
         Nature::Neutral | Nature::Bound => Calls::Harmless,
         Nature::Primary | Nature::Unknown => Calls::Unknown,
     };
+    asides.lists.extend(splice::fill(&mut shape, world)?);
     let placed = place::place(&shape, world, &param_uses(t), calls)?;
     let may_spread = placed.open.is_some()
         || placed.sources.iter().any(KeySource::is_list)
         || placed.sources.len() > 1
         || !placed.intervals.is_empty();
-    let mut goal = settle(placed, one)?;
+    let one = asides.note(&placed, one);
+    let mut goal = settle(placed, &one)?;
     if let Goal::Keyed(Keyed { open, spread: Spread::ManyShards, across, .. }) = &mut goal
         && may_spread
     {
@@ -432,7 +459,8 @@ fn query(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, Ro
 
 /// The goal of a statement whose tables are placed.
 fn settle(placed: Placed, one: &Classified) -> Result<Goal, RouteError> {
-    let Placed { sources, intervals, single, reference, system, open } = placed;
+    let Placed { sources, intervals, single, reference, system, open, demand: _, stays: _ } =
+        placed;
     let read = one.facts.access == Access::Read;
     if let Some(table) = &reference
         && one.locks
@@ -612,7 +640,9 @@ pub(crate) fn opaque(text: &[u8], world: &World<'_>) -> Template {
         plan: Plan::Fixed { targets: Targets::Home, reason: Reason::Unsharded },
         access: Access::Write,
         replica_ok: false,
+        writes_stay: false,
         key_params: Box::default(),
         own: None,
+        splices: Box::default(),
     }
 }

@@ -91,6 +91,17 @@ pub enum RouteError {
         /// The table they go into.
         table: Box<str>,
     },
+    /// A column that can't be the key that the map takes it for.
+    UnfitKey {
+        /// The table.
+        table: Box<str>,
+        /// Its key column.
+        column: Box<str>,
+        /// What is wrong with it, as a phrase.
+        why: Box<str>,
+        /// The way out.
+        hint: &'static str,
+    },
     /// An INSERT that doesn't name its columns.
     MissingColumns {
         /// The table.
@@ -123,6 +134,7 @@ impl RouteError {
             | Self::KeyChange { .. }
             | Self::OpenRows { .. }
             | Self::BadHint { .. }
+            | Self::UnfitKey { .. }
             | Self::MissingColumns { .. } => SqlState::new("0A000"),
         }
     }
@@ -164,6 +176,7 @@ impl RouteError {
                 "select the sharding key as a constant, or as a key column that a condition fixes"
                     .to_owned(),
             ),
+            Self::UnfitKey { hint, .. } => Some((*hint).to_owned()),
             Self::MissingColumns { .. } => {
                 Some("name the columns: INSERT INTO table (column, …) VALUES …".to_owned())
             }
@@ -220,6 +233,9 @@ impl fmt::Display for RouteError {
                     f,
                     "the statement does not tell the sharding keys of the rows that it inserts into {table}"
                 )
+            }
+            Self::UnfitKey { table, column, why, .. } => {
+                write!(f, "column {column} of table {table} can't be its sharding key: it {why}")
             }
             Self::MissingColumns { table } => {
                 write!(f, "an INSERT into the sharded table {table} must name its columns")

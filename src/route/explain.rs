@@ -34,6 +34,11 @@ pub struct Explanation {
     pub replica_ok: bool,
     /// The key values that decided.
     pub keys: Vec<ExplainedKey>,
+    /// Whether the catalogs prove that it writes no rows but those of its keys.
+    pub writes_stay: bool,
+    /// The text that is sent, if it is not the client's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent: Option<String>,
     /// Why it has no route.
     pub refusal: Option<Refusal>,
 }
@@ -76,7 +81,7 @@ pub struct Refusal {
 
 /// Explains `text` with Postgres's default search path.
 pub fn explain(map: &Map, text: &[u8], params: Option<&dyn Params>) -> Explanation {
-    explain_in(&World { map, search_path: &SearchPath::default() }, text, params)
+    explain_in(&World::of_map(map, &SearchPath::default()), text, params)
 }
 
 /// Explains `text` for a session that sees `world`. EXPLAIN ROUTE explains the
@@ -120,6 +125,8 @@ fn refused(error: &RouteError) -> Explanation {
         reason: String::new(),
         replica_ok: false,
         keys: Vec::new(),
+        writes_stay: false,
+        sent: None,
         refusal: Some(Refusal {
             sqlstate: error.sqlstate().to_string(),
             message: error.to_string(),
@@ -166,6 +173,10 @@ fn routed(template: &Template, route: &Route, values: Values<'_>, map: &Map) -> 
         reason: route.reason.to_string(),
         replica_ok: template.replica_ok,
         keys: keys(template, values, map, &name),
+        writes_stay: template.writes_stay,
+        sent: template
+            .rewritten(values.text)
+            .map(|sent| String::from_utf8_lossy(&sent).into_owned()),
         refusal: None,
     }
 }

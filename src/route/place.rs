@@ -9,7 +9,9 @@ use crate::types::ShardId;
 
 use super::error::RouteError;
 use super::planner::World;
+use super::resolve::{self, Demand};
 use super::solve::{self, Member, Solver, Spot};
+use super::stays;
 use super::template::{
     Bound, CastTo, Ends, Extent, Interval, KeyPlace, KeySource, Role, Shared, Sign,
 };
@@ -24,6 +26,10 @@ pub(crate) struct Placed {
     pub(crate) system: bool,
     /// Sharded tables of which any row may matter.
     pub(crate) open: Option<Open>,
+    /// What reading its relations asks for.
+    pub(crate) demand: Demand,
+    /// No row but those that the statement names is written.
+    pub(crate) stays: bool,
 }
 
 /// Shards that may hold rows of tables without a key, and why there is none.
@@ -51,6 +57,9 @@ pub(crate) fn named<'a>(
     name: &str,
     world: &World<'a>,
 ) -> Result<Named<'a>, RouteError> {
+    if let Some(found) = resolve::named(schema, name, world)? {
+        return Ok(found);
+    }
     let unknown = |table: String| RouteError::UnknownTable { table: table.into() };
     if let Some(schema) = schema {
         if SYSTEM_SCHEMAS.contains(&schema) {
@@ -178,7 +187,7 @@ pub(crate) fn place(
     uses: &[u16],
     calls: Calls,
 ) -> Result<Placed, RouteError> {
-    let mut placed = Placed::default();
+    let mut placed = Placed { stays: true, ..Placed::default() };
     let sharded = relations(shape, world, &mut placed)?;
     let mut solver = Solver { shape, sharded, opaque: calls == Calls::Unknown };
     check_assigned(&solver)?;
@@ -238,7 +247,13 @@ pub(super) fn relations<'a>(
         for (relation, one) in content.relations.iter().enumerate() {
             let RelationKind::Table { schema, name } = &one.kind else { continue };
             let written = matches!(one.target, Target::Written { .. });
-            match named(schema.as_deref(), name, world)? {
+            let schema = schema.as_deref();
+            if written {
+                resolve::check_written(schema, name, world)?;
+                placed.stays = placed.stays && stays::writes_stay(schema, name, world);
+            }
+            placed.demand.add(resolve::demand(schema, name, world));
+            match named(schema, name, world)? {
                 Named::System if written => {
                     return Err(RouteError::unsupported("a write to a system catalog", ""));
                 }
@@ -411,4 +426,4 @@ fn row_items(
 /// More sources are not compared with each other.
 const COMPARED_MAX: usize = 64;
 /// Schemas of the server itself.
-const SYSTEM_SCHEMAS: &[&str] = &["pg_catalog", "information_schema", "pg_toast"];
+pub(super) const SYSTEM_SCHEMAS: &[&str] = &["pg_catalog", "information_schema", "pg_toast"];

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::catalog::{Catalog, Fingerprint};
 use crate::shardmap::Map;
 use crate::sql::literal::Literals;
 use crate::sql::scan::Scanner;
@@ -27,6 +28,15 @@ pub struct World<'a> {
     pub map: &'a Map,
     /// The session's search path.
     pub search_path: &'a SearchPath,
+    /// What the shards' schemas hold, as far as it is known.
+    pub catalog: Option<&'a Catalog>,
+}
+
+impl<'a> World<'a> {
+    /// What a text is planned against where no catalog is known.
+    pub const fn of_map(map: &'a Map, search_path: &'a SearchPath) -> Self {
+        Self { map, search_path, catalog: None }
+    }
 }
 
 /// The schemas in which a name without one is looked up.
@@ -169,7 +179,8 @@ impl Planner {
     /// The text has no route whatever its values are. Nothing may be sent.
     pub fn plan(&mut self, text: &[u8], world: &World<'_>) -> Result<Rc<Template>, RouteError> {
         self.planned += 1;
-        let scope = Scope { epoch: world.map.epoch(), path: world.search_path.hash };
+        let schema = world.catalog.map_or(Fingerprint::default(), Catalog::fingerprint);
+        let scope = Scope { epoch: world.map.epoch(), path: world.search_path.hash, schema };
         let cacheable = text.len() <= self.limits.text_bytes_max;
         let seed = self.seed ^ scope.path ^ scope.epoch.number().rotate_left(32);
         let text_hash = if cacheable { xxh3_64_with_seed(text, seed) } else { 0 };

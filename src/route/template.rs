@@ -12,6 +12,7 @@ use super::error::RouteError;
 use super::locate;
 use super::place::Open;
 use super::scatter::{self, Scatter};
+use super::splice::{self, Splice};
 
 /// The cached plan of a text; belongs to one epoch of the map.
 #[derive(Debug)]
@@ -21,9 +22,12 @@ pub struct Template {
     pub(crate) plan: Plan,
     pub(crate) access: Access,
     pub(crate) replica_ok: bool,
+    pub(crate) writes_stay: bool,
     pub(crate) key_params: Box<[u16]>,
     /// The text and its constants, where the template serves no other text.
     pub(crate) own: Option<OwnText>,
+    /// What is put into the text before it is sent.
+    pub(crate) splices: Box<[Splice]>,
 }
 
 /// The one text that a template was made for.
@@ -420,6 +424,18 @@ impl Template {
             Err(error) => Err(error.clone()),
             Ok(()) => scatter::spread(self.own.as_ref().map_or(text, |own| &own.text)),
         }
+    }
+
+    /// Whether the catalogs prove that it writes no rows but those of the keys
+    /// that it names. True of what writes nothing.
+    pub const fn writes_stay(&self) -> bool {
+        self.writes_stay
+    }
+
+    /// What is sent in place of `text`, if that differs: a text of the normal
+    /// form that was planned.
+    pub fn rewritten(&self, text: &[u8]) -> Option<Vec<u8>> {
+        splice::apply(text, &self.splices)
     }
 
     /// Zero-based indexes of the parameters that [`Template::locate`] reads.

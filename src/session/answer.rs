@@ -433,7 +433,8 @@ impl Feed<'_, '_> {
         }
         let keys = {
             let map = self.shared_map();
-            let world = World { map: &map, search_path: &self.s.search_path };
+            let mut world = World::of_map(&map, &self.s.search_path);
+            world.catalog = Some(self.env.catalog);
             explain_in(&world, statement, None).keys
         };
         let rows = self.explain_rows(&template, &route, &keys);

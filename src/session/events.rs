@@ -10,7 +10,7 @@ use super::effects::{Effect, is_readable};
 use super::refusal::{CONNECTION_FAILURE, NOT_SUPPORTED, OUTCOME_UNKNOWN, Refused};
 use super::restore::{Discard, Hidden};
 use super::statements::StatementRegistry;
-use super::{After, Holds, Phase, Session, Tx};
+use super::{After, Holds, PathOf, Phase, Session, Tx};
 use crate::backend::Setting;
 use crate::route::SearchPath;
 use crate::types::{ShardId, SqlState};
@@ -379,6 +379,10 @@ impl Session {
             encoding: differs("client_encoding"),
             strings: differs("standard_conforming_strings"),
         };
+        self.path_of = match settings.find("search_path") {
+            None => PathOf::Catalog(0),
+            Some(_) => PathOf::Client,
+        };
         self.search_path = match settings.find("search_path") {
             None => SearchPath::parse(DEFAULT_SEARCH_PATH, &self.user).unwrap_or_default(),
             // A path that can't be read finds no table at all.
@@ -498,7 +502,7 @@ const FIXED_PARAMETERS: &[&str] = &[
     "session_authorization",
 ];
 /// Postgres's own default.
-const DEFAULT_SEARCH_PATH: &str = "\"$user\", public";
+pub(super) const DEFAULT_SEARCH_PATH: &str = "\"$user\", public";
 
 /// Whether the lost unit may have written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

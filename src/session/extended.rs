@@ -148,6 +148,16 @@ impl Feed<'_, '_> {
                 Err(refused) => return self.refuse_message(&refused, end),
             },
         };
+        // With the list that it lacks it is another statement, planned as such.
+        let spliced = template.rewritten(parse.query);
+        let (parse, template) = match &spliced {
+            None => (parse, template),
+            Some(text) => match self.plan(text) {
+                Ok(Some(template)) => (parse.with_query(text), template),
+                Ok(None) => return self.forward_unread(parse.name, end),
+                Err(refused) => return self.refuse_message(&refused, end),
+            },
+        };
         let local = self.is_local_text(&template);
         if self.is_backend_failed()
             && (local || !parse.name.is_empty())
@@ -174,7 +184,7 @@ impl Feed<'_, '_> {
                 self.say(PARSE_COMPLETE);
                 return None;
             }
-            if restoring.is_some() {
+            if restoring.is_some() || spliced.is_some() {
                 self.consume(end);
                 self.inject(|out| encode::parse_raw(out, b"", parse.query, parse.raw_types()));
             } else {

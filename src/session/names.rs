@@ -54,6 +54,14 @@ impl Feed<'_, '_> {
                 "the statement can't be read under the session's settings",
             ));
         };
+        if template.rewritten(&text).is_some() {
+            // The backends would run the text that they have.
+            return Err(Refused::new(
+                NOT_SUPPORTED,
+                "an INSERT that was prepared without a column list before its table was sharded",
+            )
+            .hint("prepare it again"));
+        }
         match named {
             Named::Shared(prepared) => prepared.set_template(serial, Rc::clone(&template)),
             Named::Unnamed(..) => self.s.unnamed.template = Some((serial, Rc::clone(&template))),

@@ -184,6 +184,12 @@ impl Feed<'_, '_> {
                 if self.s.statements.len() >= self.s.limits.statements_max {
                     return Err(too_many(self.s.limits.statements_max));
                 }
+                // With the list that it lacks it is another statement.
+                let spliced = self.spliced(text, *statement)?;
+                let (text, statement) = match &spliced {
+                    Some((text, statement)) => (text.as_slice(), *statement),
+                    None => (text, *statement),
+                };
                 let inner = statement.of(text);
                 let around = around(text, *name_span);
                 let made = match self.plan(inner)? {
@@ -220,6 +226,26 @@ impl Feed<'_, '_> {
             }
             _ => Err(Refused::new(NOT_SUPPORTED, "not a prepared statement")),
         }
+    }
+
+    /// The text with the column list that its statement lacks, and where the
+    /// statement then stands.
+    fn spliced(
+        &mut self,
+        text: &[u8],
+        statement: Span,
+    ) -> Result<Option<(Vec<u8>, Span)>, Refused> {
+        let inner = statement.of(text);
+        let planned = self.plan(inner)?;
+        let Some(sent) = planned.and_then(|template| template.rewritten(inner)) else {
+            return Ok(None);
+        };
+        let range = statement.range();
+        let head = text.get(..range.start).unwrap_or_default();
+        let tail = text.get(range.end..).unwrap_or_default();
+        let added = u32::try_from(sent.len().saturating_sub(inner.len())).unwrap_or(0);
+        let end = statement.end.saturating_add(added);
+        Ok(Some(([head, &sent, tail].concat(), Span { start: statement.start, end })))
     }
 
     /// What an EXECUTE does to the session: what its statement does.

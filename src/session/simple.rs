@@ -89,7 +89,7 @@ impl Feed<'_, '_> {
             self.s.pending.keep(template);
             return Some(step);
         }
-        self.send_query(Report::Nothing, end)
+        self.send_text(text, &template, Report::Nothing, end)
     }
 
     pub(super) fn locate_and_place(
@@ -125,6 +125,22 @@ impl Feed<'_, '_> {
         self.s.statements_seen += 1;
         self.forward(end);
         Some(Step::Await)
+    }
+
+    /// The client's query goes on, with what its template adds to it.
+    fn send_text(
+        &mut self,
+        text: &[u8],
+        template: &Template,
+        report: Report,
+        end: usize,
+    ) -> Option<Step> {
+        let Some(sent) = template.rewritten(text) else { return self.send_query(report, end) };
+        let step = self.send_query(report, self.at);
+        self.consume(end);
+        let written = self.inject(|out| encode::query(out, &sent));
+        debug_assert!(written, "a column list is shorter than any message may be");
+        step
     }
 
     /// The unit starts on the held backend.
@@ -216,7 +232,7 @@ impl Feed<'_, '_> {
         self.fix_map();
         let commits = statements.iter().any(|f| matches!(f.tx, TxEffect::Commit { .. }));
         let sent = match restoring {
-            None => self.send_query(Report::Tag, end),
+            None => self.send_text(text, &template, Report::Tag, end),
             Some(restoring) => self.send_restoring(restoring, end),
         };
         self.s.commit_sent = commits;

@@ -86,9 +86,15 @@ struct Identity {
 pub struct StatementRegistry {
     known: HashMap<Identity, Rc<Prepared>>,
     newest: u64,
+    schema_changes: u64,
 }
 
 impl StatementRegistry {
+    /// How often a schema has changed by a statement of the thread's clients.
+    pub const fn schema_changes(&self) -> u64 {
+        self.schema_changes
+    }
+
     /// The shared statement of a Parse message under these settings; `inner`
     /// is what the client wrote, if that is not the message's text.
     pub fn intern(
@@ -179,6 +185,7 @@ impl StatementRegistry {
     /// have keep theirs, as on a server.
     pub fn retire_all(&mut self) {
         self.known.clear();
+        self.schema_changes += 1;
     }
 
     /// The same for one statement, whose plan turned out stale.

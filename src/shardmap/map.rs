@@ -185,6 +185,11 @@ impl Map {
         })
     }
 
+    /// Whether the table `schema.name` is listed by itself.
+    pub fn lists(&self, schema: &str, name: &str) -> bool {
+        self.tables.get(schema).is_some_and(|tables| tables.contains_key(name))
+    }
+
     /// Whether any table called `name` is in the map, in whatever schema.
     pub fn has_table_named(&self, name: &str) -> bool {
         self.tables.values().any(|tables| tables.contains_key(name))

@@ -28,10 +28,16 @@ pub(crate) struct Classified {
 
 /// Classifies one statement.
 pub(crate) fn classify(all: &Tokens<'_>) -> Classified {
+    classify_with(all, &|_, _| None)
+}
+
+/// Classifies one statement, with what `known` says of functions by schema and
+/// name: `None` of a schema means whatever the search path finds.
+pub(crate) fn classify_with(all: &Tokens<'_>, known: Known<'_>) -> Classified {
     let skip = all.list.iter().take_while(|token| token.kind == token::Kind::Hint).count();
     let tokens = all.from(skip);
     let (kind, tx, effect) = leading(&tokens);
-    let calls = calls(&tokens);
+    let calls = calls(&tokens, known);
     let inner = inner(&tokens, kind).map(|(start, end)| (start + skip, end + skip));
     let mut effects = vec![effect];
     let mut nature = Nature::Neutral;
@@ -182,7 +188,10 @@ struct Call {
     effect: Option<SessionEffect>,
 }
 
-fn calls(t: &Tokens<'_>) -> Vec<Call> {
+/// What is known of functions that are not the server's own.
+pub(crate) type Known<'k> = &'k dyn Fn(Option<&str>, &str) -> Option<Nature>;
+
+fn calls(t: &Tokens<'_>, known: Known<'_>) -> Vec<Call> {
     let mut found = Vec::new();
     for open in 1..t.len() {
         let at = open - 1;
@@ -214,11 +223,20 @@ fn calls(t: &Tokens<'_>) -> Vec<Call> {
             }
             _ if system => {
                 let effect = session_call(t, &name, open);
-                let nature =
-                    if effect.is_some() { Nature::Primary } else { functions::nature(&name) };
+                let own = functions::nature(&name);
+                // A user's function of the same name may be meant.
+                let other = if qualified { None } else { known(None, &name) };
+                let nature = match (own, other) {
+                    _ if effect.is_some() => Nature::Primary,
+                    (own, None) => own,
+                    (Nature::Unknown, Some(other)) => other,
+                    (own, Some(other)) => stronger(own, other),
+                };
                 Call { nature, effect }
             }
-            _ => Call { nature: Nature::Unknown, effect: None },
+            schema => {
+                Call { nature: known(schema, &name).unwrap_or(Nature::Unknown), effect: None }
+            }
         });
     }
     found

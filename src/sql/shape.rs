@@ -190,6 +190,9 @@ pub(crate) struct Insert {
     pub(crate) level: usize,
     /// The columns named; `None` if the list is left out.
     pub(crate) columns: Option<Vec<Name>>,
+    /// The byte of the text in front of which the list would stand, if it can
+    /// be put there.
+    pub(crate) list_at: Option<u32>,
     pub(crate) rows: Rows,
 }
 

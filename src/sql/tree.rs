@@ -143,6 +143,8 @@ pub(crate) enum On {
 pub(crate) struct Insert {
     pub(crate) table: TableRef,
     pub(crate) columns: Option<Vec<Name>>,
+    /// The byte of the text in front of which a column list would stand.
+    pub(crate) list_at: u32,
     /// `None` is DEFAULT VALUES.
     pub(crate) source: Option<Query>,
     /// ON CONFLICT DO UPDATE.

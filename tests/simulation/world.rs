@@ -223,12 +223,15 @@ impl<'r> World<'r> {
                 return Ok(());
             }
             let mut to_backend = Vec::new();
+            let catalog = keyway::catalog::Catalog::default();
             let mut env = Env {
                 planner: &mut self.planner,
                 interner: &mut self.interner,
                 registry: &mut self.registry,
                 map: &self.map,
                 map_serial: 1,
+                catalog: &catalog,
+                catalog_serial: 1,
                 consistency: Consistency::Primary,
                 choose: &|_, _| String::new(),
                 backend: client.conn.as_mut().map(|conn| (&mut conn.machine, conn.shard)),

@@ -145,12 +145,15 @@ impl Stage {
                 return;
             }
             let (mut to_client, mut to_backend) = (Vec::new(), Vec::new());
+            let catalog = keyway::catalog::Catalog::default();
             let mut env = Env {
                 planner: &mut self.planner,
                 interner: &mut self.interner,
                 registry: &mut self.registry,
                 map: &map,
                 map_serial: 1,
+                catalog: &catalog,
+                catalog_serial: 1,
                 consistency: Consistency::Primary,
                 choose: &|_, _| "primary".to_owned(),
                 backend: client.conn.as_mut().map(|(backend, shard)| (backend, *shard)),

@@ -98,10 +98,13 @@ SELECT 'relation', n.nspname, c.relname, pg_catalog.json_strip_nulls(pg_catalog.
       'base', CASE WHEN d.oid IS NULL THEN NULL WHEN bn.nspname = 'pg_catalog' THEN b.typname::text
         ELSE bn.nspname || '.' || b.typname END,
       'is_enum', NULLIF(COALESCE(b.typtype, t.typtype) = 'e', false),
-      'length', CASE WHEN COALESCE(b.typname, t.typname) IN ('varchar', 'bpchar')
-          AND COALESCE(bn.nspname, tn.nspname) = 'pg_catalog'
-          AND GREATEST(a.atttypmod, d.typmod) >= 4
-        THEN GREATEST(a.atttypmod, d.typmod) - 4 END,
+      'length', CASE WHEN COALESCE(bn.nspname, tn.nspname) = 'pg_catalog'
+          AND GREATEST(a.atttypmod, d.typmod) >= 0
+        THEN CASE COALESCE(b.typname, t.typname)
+          WHEN 'varchar' THEN GREATEST(a.atttypmod, d.typmod) - 4
+          WHEN 'bpchar' THEN GREATEST(a.atttypmod, d.typmod) - 4
+          WHEN 'numeric' THEN ((GREATEST(a.atttypmod, d.typmod) - 4) >> 16) & 65535
+          WHEN 'timestamptz' THEN GREATEST(a.atttypmod, d.typmod) END END,
       'not_null', NULLIF(a.attnotnull OR COALESCE(d.not_null, false), false),
       'default', NULLIF((a.atthasdef AND a.attgenerated = '')
         OR COALESCE(d.has_default, false), false),
@@ -246,7 +249,10 @@ SELECT 'function', n.nspname, p.proname, pg_catalog.json_strip_nulls(pg_catalog.
       (SELECT pg_catalog.max(CASE h.provolatile WHEN 'v' THEN 2 WHEN 's' THEN 1 ELSE 0 END)
         FROM pg_catalog.pg_aggregate ag JOIN pg_catalog.pg_proc h ON h.oid IN (ag.aggtransfn,
           ag.aggfinalfn, ag.aggcombinefn, ag.aggmtransfn, ag.aggminvtransfn, ag.aggmfinalfn)
-        WHERE p.prokind = 'a' AND ag.aggfnoid = p.oid))
+        WHERE p.prokind = 'a' AND ag.aggfnoid = p.oid),
+      -- A call by name alone may mean the server's own function of that name.
+      (SELECT pg_catalog.max(CASE b.provolatile WHEN 'v' THEN 2 WHEN 's' THEN 1 ELSE 0 END)
+        FROM pg_catalog.pg_proc b WHERE b.proname = p.proname AND b.pronamespace = 11))
     WHEN 2 THEN 'volatile' WHEN 1 THEN 'stable' ELSE 'immutable' END,
   'language', l.lanname,
   'touches_session', NULLIF(l.lanname NOT IN ('c', 'internal') AND (

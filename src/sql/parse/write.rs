@@ -30,6 +30,7 @@ impl Reader<'_> {
             None
         };
         let table = TableRef { schema, name, alias, sample: Vec::new() };
+        let list_at = self.t.token_span(self.at).start;
         let columns = if self.punct("(") && !self.is_query(self.at) {
             self.expect_punct("(")?;
             let mut columns = vec![self.target_column()?];
@@ -50,6 +51,7 @@ impl Reader<'_> {
         let mut insert = Insert {
             table,
             columns,
+            list_at,
             source,
             update: Vec::new(),
             conflict: Vec::new(),

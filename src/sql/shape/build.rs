@@ -349,7 +349,8 @@ impl Build {
         }
         self.returning(&insert.returning, level, branches)?;
         let columns = insert.columns.clone();
-        self.shape.inserts.push(super::Insert { level, columns, rows });
+        let list_at = Some(insert.list_at);
+        self.shape.inserts.push(super::Insert { level, columns, list_at, rows });
         Ok(level)
     }
 
@@ -441,7 +442,7 @@ impl Build {
                     }
                 };
                 let columns = columns.clone();
-                self.shape.inserts.push(super::Insert { level, columns, rows });
+                self.shape.inserts.push(super::Insert { level, columns, list_at: None, rows });
             }
         }
         Ok(())

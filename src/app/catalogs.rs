@@ -1,0 +1,105 @@
+//! What the control plane knows of a database's catalogs, and its way to the
+//! engine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::catalog::warnings;
+use super::plane::Plane;
+use crate::admin::CatalogView;
+use crate::catalog::Catalog;
+use crate::control::catalog::{Loader, Report};
+use crate::shardmap::Map;
+use crate::types::ShardId;
+
+/// The catalogs of one database.
+#[derive(Debug, Default)]
+pub(super) struct Catalogs {
+    loader: Option<Loader>,
+    catalog: Catalog,
+    failures: BTreeMap<ShardId, String>,
+    warnings: Vec<String>,
+}
+
+impl Catalogs {
+    /// Takes in a report; what the engine should know, if that has changed.
+    fn take(&mut self, shard: ShardId, report: Report, map: &Map) -> Option<Catalog> {
+        let loaded = match report {
+            Report::Failed(reason) => {
+                self.failures.insert(shard, reason);
+                return None;
+            }
+            Report::Loaded(loaded) => loaded,
+        };
+        self.failures.remove(&shard);
+        let next = self.catalog.clone().with(shard, loaded);
+        if next.fingerprint() == self.catalog.fingerprint() {
+            return None;
+        }
+        self.catalog = next;
+        self.look_closer(map);
+        Some(self.catalog.clone())
+    }
+
+    /// Says what does not fit once all shards are known.
+    fn look_closer(&mut self, map: &Map) {
+        if !self.catalog.covers(map.shards().iter().map(|shard| shard.id)) {
+            return;
+        }
+        let found = warnings(map, &self.catalog);
+        for warning in found.iter().filter(|one| !self.warnings.contains(one)) {
+            tracing::warn!(database = map.database(), %warning, "catalog");
+        }
+        self.warnings = found;
+    }
+
+    /// What the console shows.
+    pub(super) fn view(&self) -> CatalogView {
+        CatalogView {
+            catalog: self.catalog.clone(),
+            failures: self.failures.clone(),
+            warnings: self.warnings.clone(),
+        }
+    }
+}
+
+impl Plane {
+    /// Starts following the catalogs of the database with this index.
+    pub(super) fn start_catalogs(self: &Arc<Self>, index: usize, map: &Arc<Map>) {
+        let plane = Arc::downgrade(self);
+        let of = Arc::clone(map);
+        let publish: crate::control::catalog::Publish = Arc::new(move |shard, report| {
+            let Some(plane) = plane.upgrade() else { return };
+            let changed = plane.with_catalogs(index, |catalogs| catalogs.take(shard, report, &of));
+            if let Some(catalog) = changed.flatten() {
+                plane.tell_engine(of.database(), catalog);
+            }
+        });
+        // The loader before it must end first, or it could still report.
+        self.with_catalogs(index, |catalogs| catalogs.loader = None);
+        let loader = Loader::start(self.targets(map), &self.schema_changes(), &publish);
+        let kept = self.with_catalogs(index, |catalogs| {
+            catalogs.loader = Some(loader);
+            catalogs.failures.clear();
+            let known = catalogs.catalog.clone();
+            catalogs.catalog = known.retain(|shard| map.shard(shard).is_some());
+            catalogs.look_closer(map);
+            catalogs.catalog.clone()
+        });
+        if let Some(catalog) = kept.filter(|catalog| !catalog.is_empty()) {
+            self.tell_engine(map.database(), catalog);
+        }
+    }
+
+    fn tell_engine(self: &Arc<Self>, database: &str, catalog: Catalog) {
+        let (plane, database) = (Arc::clone(self), database.to_owned());
+        // In the order in which they came: the tasks of one thread take turns,
+        // and so does the engine's queue.
+        tokio::spawn(async move { plane.handle().publish_catalog(&database, catalog).await });
+    }
+}
+
+/// Changes when a schema may have.
+pub(super) type SchemaChanges = watch::Receiver<u64>;

@@ -1,0 +1,116 @@
+//! Whether a write to a table provably touches no rows but those it names: no
+//! trigger, rule, cascade or function can write elsewhere.
+//!
+//! A cascade stays with the key where the foreign key pairs the two tables'
+//! keys: then the rows it writes have the same key, on the same shard.
+
+use crate::catalog::{Catalog, Relation, RelationKind};
+use crate::shardmap::{KeyspaceId, Table};
+
+use super::place::Named;
+use super::planner::World;
+use super::resolve;
+
+/// Whether a write to the table stays with the keys that the statement fixes.
+pub(crate) fn writes_stay(schema: Option<&str>, name: &str, world: &World<'_>) -> bool {
+    let Some(catalog) = resolve::known(world) else { return false };
+    if !catalog.covers(world.map.shards().iter().map(|shard| shard.id)) {
+        return false;
+    }
+    match resolve::schema_of(schema, name, world, catalog) {
+        Ok(Some(schema)) => stays(&schema, name, world, catalog, &mut Vec::new()),
+        Ok(None) | Err(_) => false,
+    }
+}
+
+fn stays<'c>(
+    schema: &str,
+    name: &str,
+    world: &World<'c>,
+    catalog: &'c Catalog,
+    seen: &mut Vec<(Box<str>, Box<str>)>,
+) -> bool {
+    if seen.iter().any(|(s, n)| **s == *schema && **n == *name) {
+        return true;
+    }
+    if seen.len() >= TABLES_MAX {
+        return false;
+    }
+    seen.push((schema.into(), name.into()));
+    let Some(key) = key_of(schema, name, world, catalog) else { return false };
+    let on: Vec<_> = catalog.relation(schema, name).collect();
+    on.len() == catalog.shards().count()
+        && on.iter().all(|(shard, relation)| {
+            let parents = relation.parents.clone();
+            is_quiet(relation)
+                && parents.iter().all(|one| stays(&one.schema, &one.name, world, catalog, seen))
+                && catalog.shard(*shard).is_some_and(|content| {
+                    content.relations().all(|(other_schema, other_name, other)| {
+                        keeps(other, schema, name, &key, || {
+                            key_of(other_schema, other_name, world, catalog)
+                        })
+                        .is_none_or(|quiet| {
+                            quiet && stays(other_schema, other_name, world, catalog, seen)
+                        })
+                    })
+                })
+        })
+}
+
+type KeyColumn = (KeyspaceId, Box<str>);
+
+fn key_of<'c>(
+    schema: &str,
+    name: &str,
+    world: &World<'c>,
+    catalog: &'c Catalog,
+) -> Option<KeyColumn> {
+    match resolve::placed(schema, name, world, catalog, 0) {
+        Ok(Named::Listed(Table::Sharded { keyspace, column })) => Some((keyspace, column.into())),
+        Ok(Named::Listed(Table::Reference | Table::Single(_)) | Named::System) | Err(_) => None,
+    }
+}
+
+/// Nothing that hangs on the table itself writes anything else.
+fn is_quiet(relation: &Relation) -> bool {
+    let table = match relation.kind {
+        RelationKind::Table | RelationKind::PartitionedTable => true,
+        RelationKind::View
+        | RelationKind::MaterializedView
+        | RelationKind::ForeignTable
+        | RelationKind::Sequence => false,
+    };
+    table && relation.triggers.is_empty() && relation.rules.is_empty() && !relation.calls_volatile
+}
+
+/// `None` if a write to `schema.name` does nothing to `other`; else whether what
+/// it does there has the same key.
+fn keeps(
+    other: &Relation,
+    schema: &str,
+    name: &str,
+    (keyspace, column): &KeyColumn,
+    key_of_other: impl Fn() -> Option<KeyColumn>,
+) -> Option<bool> {
+    // A partition gets its parent's rows, a parent its partitions' triggers.
+    let mut touched = other.parents.iter().any(|parent| parent.is(schema, name)).then_some(true);
+    for foreign in &other.foreign_keys {
+        let writes = foreign.on_delete.writes() || foreign.on_update.writes();
+        if !writes || !foreign.references.is(schema, name) {
+            continue;
+        }
+        let paired = key_of_other().is_some_and(|(other_keyspace, other_column)| {
+            other_keyspace == *keyspace
+                && foreign
+                    .columns
+                    .iter()
+                    .zip(&foreign.referenced)
+                    .any(|(mine, theirs)| *mine == other_column && theirs == column)
+        });
+        touched = Some(touched.unwrap_or(true) && paired);
+    }
+    touched
+}
+
+/// Tables that one write may reach and that are still looked at.
+const TABLES_MAX: usize = 256;
