@@ -88,7 +88,8 @@ fn grouped(dice: &mut Dice) -> Read {
             "count(*)",
             "count(n)",
             "sum(big::numeric)",
-            "min(num)",
+            // Not min(num): of 0 and 0.00 either is the least.
+            "min(big)",
             "max(ts)",
             "avg(n)",
             "count(DISTINCT b)",
