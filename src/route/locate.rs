@@ -207,6 +207,14 @@ fn with_literal(
         return Err(RouteError::BadLiteral { what });
     }
     let value = literal.value(text).ok_or(RouteError::BadLiteral { what: "an escaped string" })?;
+    // Most keys are short integers; the digits alone can't hold i64::MIN.
+    if literal.kind == LiteralKind::Integer
+        && source.cast.is_none()
+        && let Ok(digits) = value.parse::<i64>()
+    {
+        let integer = if source.sign == Sign::Minus { -digits } else { digits };
+        return found(source, Key::from_integer(source.key_type, integer)?, then);
+    }
     match literal.kind {
         LiteralKind::Integer | LiteralKind::Numeric => {
             let number = Decimal::parse(&value).ok_or(RouteError::BadLiteral {

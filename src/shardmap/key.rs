@@ -188,17 +188,18 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// The key that equals the number `text`, which stands in the statement
-    /// without quotes; `None` if no value of the column's type equals it.
+    /// The key that equals `value`; `None` if no value of the column's type does.
     ///
     /// # Errors
-    /// The type is not a number's, or the number is too long.
-    pub fn from_number(key_type: KeyType, text: &str) -> Result<Option<Self>, KeyError> {
-        let number = Decimal::parse(text).ok_or(KeyError::NotNumeric)?;
-        Self::from_decimal(key_type, number)
+    /// The type is not a number's.
+    pub fn from_integer(key_type: KeyType, value: i64) -> Result<Option<Self>, KeyError> {
+        if key_type.is_integer() {
+            return Ok(in_range(key_type, value).ok());
+        }
+        Self::from_decimal(key_type, value.into())
     }
 
-    /// As [`Key::from_number`], for a number that was read.
+    /// As [`Key::from_integer`], for any number.
     ///
     /// # Errors
     /// The type is not a number's.
