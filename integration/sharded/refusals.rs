@@ -55,7 +55,12 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
         "can't be changed",
         "delete the row and insert",
     ),
-    ("INSERT INTO notes VALUES (1, 1, 'x')", "0A000", "must name its columns", "name the columns"),
+    (
+        "INSERT INTO notes SELECT * FROM notes WHERE tenant_id = {on1}",
+        "0A000",
+        "must name its columns",
+        "name the columns",
+    ),
     ("INSERT INTO notes (id, body) VALUES (1, 'x')", "0A000", "sharding key tenant_id", ""),
     (
         "INSERT INTO notes (tenant_id, id) SELECT tenant_id, 1 FROM tenants",
