@@ -42,7 +42,7 @@ pub fn print(catalog: &Catalog) -> Result<String, FileError> {
     serde_json::to_string_pretty(&file).map_err(|error| FileError(error.to_string()))
 }
 
-/// Reads what [`print`] wrote.
+/// Reads what [`print()`] wrote.
 ///
 /// # Errors
 /// Not this format, a word that it doesn't have, or a shard named twice.
