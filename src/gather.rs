@@ -219,7 +219,7 @@ impl Gather {
     }
 
     /// Goes on as far as the bytes at hand allow; what the client gets is
-    /// appended to `out`, about [`SAID_BYTES`] at a time.
+    /// appended to `out`, some 64 KiB at a time.
     pub fn advance(&mut self, out: &mut Vec<u8>) -> Progress {
         if self.stage == Stage::Describing {
             self.describe(out);
