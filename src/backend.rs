@@ -11,12 +11,16 @@
 mod expect;
 mod prepared;
 mod relay;
+mod second;
 mod settings;
+mod writes;
 
 pub use expect::{Event, Expect, OwnPurpose, Refusal, Report, SentAs, Tag};
 pub use prepared::{NAME_LEN, PreparedNames, StatementId, backend_name};
 pub use relay::{Fault, Relayed};
+pub use second::{Failure, SecondTry};
 pub use settings::{Setting, SettingsInterner, SettingsSet, quoted};
+pub use writes::UnitWrites;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -77,6 +81,8 @@ pub struct Backend {
     /// Command tags that the client reads instead of the server's, for the
     /// statements of the running simple query.
     spoken_tags: VecDeque<Option<&'static str>>,
+    writes: UnitWrites,
+    second: SecondTry,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -110,6 +116,8 @@ impl Backend {
             cancel_reason: None,
             undone_names: 0,
             spoken_tags: VecDeque::new(),
+            writes: UnitWrites::default(),
+            second: SecondTry::default(),
         }
     }
 
@@ -163,6 +171,18 @@ impl Backend {
         self.cancel_reason = None;
         self.undone_names = 0;
         self.spoken_tags.clear();
+        self.writes.begin(self.status == TxStatus::Idle);
+        self.second.begin();
+    }
+
+    /// Whether the running unit may run again on another node.
+    pub fn second_try(&mut self) -> &mut SecondTry {
+        &mut self.second
+    }
+
+    /// What the running unit and its transaction write.
+    pub fn writes(&mut self) -> &mut UnitWrites {
+        &mut self.writes
     }
 
     /// The router has the running unit cancelled: the client is told why,

@@ -7,6 +7,7 @@
 
 pub mod catalog;
 pub mod files;
+mod follow;
 pub mod maps;
 pub mod monitor;
 mod sampler;

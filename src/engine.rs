@@ -22,9 +22,11 @@ mod handle;
 mod listen;
 mod login;
 mod logins;
+mod marks;
 mod params;
 mod participants;
 mod pools;
+mod reads;
 mod report;
 mod scatter;
 mod share;
@@ -33,3 +35,4 @@ mod thread;
 
 pub use handle::{Handle, start};
 pub use logins::{BackendLogin, DatabaseOptions, EngineOptions, User, Users};
+pub use marks::{Marks, Orphan};

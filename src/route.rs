@@ -19,6 +19,7 @@ mod router_words;
 mod scatter;
 mod solve;
 mod splice;
+mod stay;
 mod stays;
 mod template;
 mod volatility;

@@ -39,6 +39,7 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, SettingsInterner, SettingsSet, StatementId};
 use crate::catalog::Catalog;
+use crate::cluster::Mark;
 use crate::protocol::backend::ErrorFields;
 use crate::protocol::frame::HEADER_LEN;
 use crate::route::{Planner, SearchPath};
@@ -70,7 +71,7 @@ pub struct Env<'e> {
     pub consistency: Consistency,
     /// Says which node a read of a shard at a level would use, and why; only
     /// EXPLAIN ROUTE asks.
-    pub choose: &'e dyn Fn(ShardId, Consistency) -> String,
+    pub choose: &'e dyn Fn(ShardId, Consistency, Mark) -> String,
     /// Of the backends that the session holds, the one that it speaks to, and
     /// its shard.
     pub backend: Option<(&'e mut Backend, ShardId)>,
@@ -132,6 +133,8 @@ pub struct Want {
     pub access: Access,
     /// The session's own level, over the configured one.
     pub consistency: Option<Consistency>,
+    /// What of the shard it reads.
+    pub mark: Mark,
 }
 
 /// What the shell does after the session has heard the backend's events.

@@ -74,7 +74,15 @@ impl Epoch {
 }
 
 /// A WAL position, in bytes from the start of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// Positions have no order of their own: those of two lives of a primary can't
+/// be compared, and only `health::Lineage` knows which belong to one life.
+///
+/// ```compile_fail
+/// use keyway::types::Lsn;
+/// let later = Lsn::new(2) > Lsn::new(1);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lsn(u64);
 
 impl Lsn {
@@ -86,11 +94,6 @@ impl Lsn {
     /// Bytes from the start of the log.
     pub const fn bytes(self) -> u64 {
         self.0
-    }
-
-    /// Bytes by which `self` trails `leader`; zero once it has caught up.
-    pub const fn lag_behind(self, leader: Self) -> u64 {
-        leader.0.saturating_sub(self.0)
     }
 }
 
@@ -281,6 +284,12 @@ pub enum Consistency {
     /// Reads go to the primary.
     #[default]
     Primary,
+    /// A read sees its session's own writes, and never less than the session
+    /// has seen before.
+    Session,
+    /// A read sees every write to its slots that this router acknowledged
+    /// before, whichever connection made it, and never goes back.
+    Slot,
     /// Any healthy replica that trails the primary by at most this.
     Bounded(Millis),
     /// Any healthy replica.
@@ -291,6 +300,8 @@ impl fmt::Display for Consistency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Primary => f.write_str("primary"),
+            Self::Session => f.write_str("session"),
+            Self::Slot => f.write_str("slot"),
             Self::Bounded(lag) => write!(f, "bounded({}ms)", lag.count()),
             Self::Any => f.write_str("any"),
         }
@@ -300,14 +311,16 @@ impl fmt::Display for Consistency {
 impl FromStr for Consistency {
     type Err = ConsistencyError;
 
-    /// Reads `primary`, `any`, or `bounded(LAG)` with a lag in milliseconds,
-    /// a unit (`ms`, `s`) being optional.
+    /// Reads `primary`, `session`, `slot`, `any`, or `bounded(LAG)` with a lag
+    /// in milliseconds, a unit (`ms`, `s`) being optional.
     ///
     /// # Errors
     /// Any other text.
     fn from_str(text: &str) -> Result<Self, ConsistencyError> {
         match text {
             "primary" => Ok(Self::Primary),
+            "session" => Ok(Self::Session),
+            "slot" => Ok(Self::Slot),
             "any" => Ok(Self::Any),
             _ => {
                 let lag = text.strip_prefix("bounded(").and_then(|rest| rest.strip_suffix(')'));
@@ -334,7 +347,7 @@ pub struct ConsistencyError;
 impl fmt::Display for ConsistencyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "not a consistency (expected primary, any, or bounded(LAG) like bounded(500ms))",
+            "not a consistency (expected primary, session, slot, any, or bounded(LAG) like bounded(500ms))",
         )
     }
 }
@@ -383,12 +396,6 @@ mod tests {
     }
 
     #[test]
-    fn lag_is_zero_once_caught_up() {
-        assert_eq!(Lsn::new(5).lag_behind(Lsn::new(3)), 0);
-        assert_eq!(Lsn::new(3).lag_behind(Lsn::new(5)), 2);
-    }
-
-    #[test]
     fn sqlstate_from_a_peer_is_checked() {
         assert!(SqlState::from_bytes(b"0A000").is_some());
         assert!(SqlState::from_bytes(b"0a000").is_none());
@@ -397,12 +404,12 @@ mod tests {
 
     #[test]
     fn consistency_reads_what_it_prints() {
-        for text in ["primary", "any", "bounded(500ms)"] {
+        for text in ["primary", "session", "slot", "any", "bounded(500ms)"] {
             assert_eq!(text.parse::<Consistency>().unwrap().to_string(), text);
         }
         assert_eq!("bounded(2s)".parse(), Ok(Consistency::Bounded(Millis::new(2000))));
         assert_eq!("bounded(50)".parse(), Ok(Consistency::Bounded(Millis::new(50))));
-        for text in ["", "Any", "bounded()", "bounded(-1ms)", "bounded(1m)", "session"] {
+        for text in ["", "Any", "bounded()", "bounded(-1ms)", "bounded(1m)", "Slot"] {
             assert_eq!(text.parse::<Consistency>(), Err(ConsistencyError), "{text}");
         }
     }

@@ -17,7 +17,7 @@ use keyway::admin::{
     Action, CatalogView, DatabaseView, Inputs, Outcome, Refusal, Reloaded, SettingRow, Source,
     metrics,
 };
-use keyway::cluster::{Cluster, Health, Member, NodeState, Replay};
+use keyway::cluster::{Cluster, Health, Member, NodeState, Proof, Replay, SampleNumber};
 use keyway::config::Config;
 use keyway::engine::console::{ColumnKind, ConsoleReply};
 use keyway::engine::snapshot::{
@@ -152,7 +152,7 @@ fn cluster(map: &Map) -> Cluster {
             replay: Some(Replay {
                 lsn: Lsn::new(0x1_0000_0000),
                 lag_bytes: 0x1000,
-                proven_at: Some(Moment::from_ms(9_880)),
+                proven: Some(Proof { number: SampleNumber::new(5), begun: Moment::from_ms(9_880) }),
             }),
             sampled_at: Some(Moment::from_ms(9_990)),
             ..NodeState::unknown(replica)

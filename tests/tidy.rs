@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // 2 decisions
     ("route", &["types", "sql", "shardmap", "catalog", "cluster"]),
     ("auth", &["types", "protocol"]),
-    ("backend", &["types", "protocol", "auth"]),
+    ("backend", &["types", "protocol", "cluster", "auth"]),
     ("gather", &["types", "protocol"]),
     (
         "session",

@@ -13,10 +13,11 @@ use crate::admin::{
     source::{Intake, Waiting},
 };
 use crate::cluster::{Cluster, Member};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::maps::MapFile;
 use crate::control::monitor::{Monitor, Rhythm, Target};
-use crate::engine::{Handle, User, Users};
+use crate::engine::{Handle, Marks, User, Users};
+use crate::health::Authority;
 use crate::net::clock;
 use crate::shardmap::Map;
 
@@ -25,6 +26,7 @@ pub(super) struct Served {
     pub(super) map: Arc<Map>,
     pub(super) file: Option<MapFile>,
     pub(super) kept_back: Option<String>,
+    pub(super) marks: Arc<Marks>,
 }
 
 /// The configuration, and where it came from.
@@ -131,11 +133,15 @@ impl Plane {
         let name = map.database().to_owned();
         let level = map.consistency().unwrap_or(self.config.settings.reads.consistency);
         let pool = &self.config.settings.pool;
-        let rhythm = Rhythm::for_reads(
+        let mut rhythm = Rhythm::for_reads(
             level,
             self.config.settings.timeouts.connect,
             (pool.reconnect_min, pool.reconnect_max),
         );
+        rhythm.authority = match self.config.settings.reads.authority {
+            config::Authority::Nobody => Authority::Nobody,
+            config::Authority::Map => Authority::Map,
+        };
         let publish = Arc::new(move |cluster: Arc<Cluster>| {
             let Some(plane) = plane.upgrade() else { return };
             if let Some(database) = plane.databases().get_mut(index) {
@@ -143,7 +149,9 @@ impl Plane {
             }
             plane.handle.publish_cluster(&name, cluster);
         });
-        let monitor = Monitor::start(self.targets(map), rhythm, publish);
+        let marks = self.databases().get(index).map(|database| Arc::clone(&database.served.marks));
+        let Some(marks) = marks else { return };
+        let monitor = Monitor::start(self.targets(map), rhythm, marks, publish);
         if let Some(database) = self.databases().get_mut(index) {
             database.monitor = Some(monitor);
         }

@@ -22,7 +22,7 @@ use crate::auth::{ITERATIONS_DEFAULT, Verifier};
 use crate::config::{Admin, ClientTlsMode, Config, Login, Settings};
 use crate::control::files::FileWatch;
 use crate::control::maps::MapFile;
-use crate::engine::{self, BackendLogin, DatabaseOptions, EngineOptions, User, Users};
+use crate::engine::{self, BackendLogin, DatabaseOptions, EngineOptions, Marks, User, Users};
 use crate::net::{clock, tls};
 use crate::shardmap::{Credentials, Endpoint, Map, SecretRef, TlsMode};
 use crate::types::{Millis, Secret, ShardId};
@@ -93,6 +93,7 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
             name: database.map.database().to_owned(),
             map: Arc::clone(&database.map),
             logins: logins(&database.map, &environment).map_err(Failure::refused)?,
+            marks: Arc::clone(&database.marks),
         });
     }
     let pages = config.server.http_listen.as_deref().map(bind_pages).transpose()?;
@@ -246,6 +247,7 @@ fn databases(args: &ServeArgs, config: &Config) -> Result<Vec<Served>, Failure> 
             map: Arc::new(settled.map),
             file: Some(file),
             kept_back: settled.kept_back,
+            marks: Marks::new(),
         });
     }
     Ok(served)
@@ -361,7 +363,8 @@ fn one_database(
         // The server trusts the router; the router asks no more of its clients.
         None => User { trust: true, admin: true, ..User::default() },
     };
-    Ok((vec![Served { map: Arc::new(map), file: None, kept_back: None }], (user, owner)))
+    let served = Served { map: Arc::new(map), file: None, kept_back: None, marks: Marks::new() };
+    Ok((vec![served], (user, owner)))
 }
 
 /// The URL's password, else PGPASSWORD, else the passfile's.

@@ -100,6 +100,7 @@ impl Backend {
         out: &mut Vec<u8>,
         events: &mut Vec<Event>,
     ) -> Result<Relayed, Fault> {
+        self.second.walk(self.answered);
         let mut walk = Walk { input, run: 0, out };
         let mut at = self.pass_partial(input.len(), &mut walk);
         if at > 0 && self.partial.left == 0 {
@@ -407,6 +408,17 @@ impl Backend {
             self.refuse_now(end, walk, events);
             return Ok(());
         }
+        if fatal && self.second.is_possible() {
+            // The connection ends now, and the unit runs elsewhere.
+            walk.drop_frame(start, end);
+            return Ok(());
+        }
+        if self.second.takes(state) {
+            self.swallow_ready = true;
+            walk.drop_frame(start, end);
+            self.fail_batch();
+            return Ok(());
+        }
         let stale = fields.field(b'R') == Some(b"RevalidateCachedQuery")
             && state == Some(FEATURE_NOT_SUPPORTED);
         if stale && let Some(Expect::Bind(Some(id))) = self.queue.front() {
@@ -561,6 +573,9 @@ impl Backend {
         self.status = status;
         self.copy_in = false;
         self.skipping = false;
+        if self.queue.is_empty() {
+            self.writes.end();
+        }
         if let Some(purpose) = own {
             walk.drop_frame(start, end);
             let tag = self.own_tag.take();

@@ -1,12 +1,43 @@
 //! Which node serves a read, and the reason in words.
 //!
 //! Doubt goes to the primary: a replica whose health, role or progress is not
-//! known takes no read. Allocates nothing; runs once per read.
+//! known takes no read. Allocates nothing and asks no clock; runs once per
+//! read.
 
 use std::fmt;
 
-use super::{Cluster, Health, NodeState};
-use crate::types::{Consistency, Millis, Moment, NodeId, Role, ShardId};
+use super::{Cluster, Demand, Health, NodeState, SampleNumber, Writer};
+use crate::types::{Millis, Moment, NodeId, Role, ShardId};
+
+/// What a read wants of the node that serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The primary.
+    Primary,
+    /// A replica that meets the demand of the read's marks.
+    Marks(Demand),
+    /// A replica that misses at most `lag` at `now`.
+    Within {
+        /// Most that may be missing.
+        lag: Millis,
+        /// The present.
+        now: Moment,
+    },
+    /// A replica that answers.
+    Any,
+}
+
+impl Wanted {
+    /// Why a replica serves that meets this.
+    pub const fn met(self) -> ReadReason {
+        match self {
+            Self::Primary => ReadReason::ConsistencyPrimary,
+            Self::Marks(_) => ReadReason::Proven,
+            Self::Within { .. } => ReadReason::WithinBound,
+            Self::Any => ReadReason::AnyReplica,
+        }
+    }
+}
 
 /// The node for a read and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +56,11 @@ impl Choice {
     pub const fn reason(&self) -> ReadReason {
         self.reason
     }
+
+    /// The replica that showed the session what it has seen: it shows no less.
+    pub const fn same_replica(node: NodeId) -> Self {
+        Self { node: Some(node), reason: ReadReason::Proven }
+    }
 }
 
 /// Why a read goes where it goes.
@@ -32,15 +68,23 @@ impl Choice {
 pub enum ReadReason {
     /// The configuration wants the primary.
     ConsistencyPrimary,
+    /// A write to what is read is in flight.
+    WriteInFlight,
     /// The shard has no replica that takes reads.
     NoReplica,
     /// No replica qualified; the count of each cause.
     NoneFit(Passed),
-    /// A replica qualified; its lag in time where it is known.
-    Replica {
-        /// Lag in time.
-        lag: Option<Millis>,
-    },
+    /// The replica qualified, but no connection to it that is older than the
+    /// sample which says so.
+    NewConnection,
+    /// The replica could not run it.
+    TriedAgain,
+    /// A replica has replayed every write that the read must see.
+    Proven,
+    /// A replica misses no more than is allowed.
+    WithinBound,
+    /// A replica answers; no more was asked.
+    AnyReplica,
 }
 
 /// How many replicas were passed over, by cause.
@@ -61,10 +105,52 @@ impl ReadReason {
     pub const fn label(&self) -> &'static str {
         match self {
             Self::ConsistencyPrimary => "consistency_primary",
+            Self::WriteInFlight => "write_in_flight",
             Self::NoReplica => "no_replica",
             Self::NoneFit(_) => "no_replica_fits",
-            Self::Replica { .. } => "replica",
+            Self::NewConnection => "new_connection",
+            Self::TriedAgain => "tried_again",
+            Self::Proven => "proven",
+            Self::WithinBound => "within_bound",
+            Self::AnyReplica => "any",
         }
+    }
+}
+
+impl ReadReason {
+    /// How many there are.
+    pub const COUNT: usize = 9;
+
+    /// Its place in a list of counters.
+    pub const fn index(&self) -> usize {
+        match self {
+            Self::ConsistencyPrimary => 0,
+            Self::WriteInFlight => 1,
+            Self::NoReplica => 2,
+            Self::NoneFit(_) => 3,
+            Self::NewConnection => 4,
+            Self::Proven => 5,
+            Self::WithinBound => 6,
+            Self::AnyReplica => 7,
+            Self::TriedAgain => 8,
+        }
+    }
+
+    /// The labels of all, in the order of their places.
+    pub fn labels() -> impl Iterator<Item = &'static str> {
+        [
+            Self::ConsistencyPrimary,
+            Self::WriteInFlight,
+            Self::NoReplica,
+            Self::NoneFit(Passed { unknown: 0, down: 0, not_a_replica: 0, too_far: 0 }),
+            Self::NewConnection,
+            Self::Proven,
+            Self::WithinBound,
+            Self::AnyReplica,
+            Self::TriedAgain,
+        ]
+        .iter()
+        .map(Self::label)
     }
 }
 
@@ -74,8 +160,12 @@ impl fmt::Display for ReadReason {
             Self::ConsistencyPrimary => f.write_str("primary: consistency is primary"),
             Self::NoReplica => f.write_str("primary: the shard has no replica for reads"),
             Self::NoneFit(passed) => write!(f, "primary: no replica fits ({passed})"),
-            Self::Replica { lag: Some(lag) } => write!(f, "replica: misses at most {lag}"),
-            Self::Replica { lag: None } => f.write_str("replica: lag not known yet"),
+            Self::WriteInFlight => f.write_str("primary: write in flight"),
+            Self::NewConnection => f.write_str("primary: the replica's connection is too new"),
+            Self::TriedAgain => f.write_str("primary: the replica could not run it"),
+            Self::Proven => f.write_str("replica: proven"),
+            Self::WithinBound => f.write_str("replica: within the bound"),
+            Self::AnyReplica => f.write_str("replica: any will do"),
         }
     }
 }
@@ -99,23 +189,23 @@ impl fmt::Display for Passed {
 }
 
 impl Cluster {
-    /// As `replica_for`, with the reason.
-    pub fn choose(
-        &self,
-        shard: ShardId,
-        consistency: Consistency,
-        tie: u64,
-        now: Moment,
-    ) -> Choice {
-        if consistency == Consistency::Primary {
-            return primary(ReadReason::ConsistencyPrimary);
-        }
+    /// The replica that serves a read of `shard`, or the primary, and why.
+    /// `tie` spreads reads over equals by weight: a counter or any number will
+    /// do.
+    pub fn choose(&self, shard: ShardId, wanted: Wanted, tie: u64) -> Choice {
+        let asked = match wanted {
+            Wanted::Primary => return primary(ReadReason::ConsistencyPrimary),
+            Wanted::Marks(Demand::InFlight) => return primary(ReadReason::WriteInFlight),
+            Wanted::Marks(Demand::Proof(need)) => Asked::Proof(need),
+            Wanted::Within { lag, now } => Asked::Within { lag, now },
+            Wanted::Any => Asked::Nothing,
+        };
         let mut passed = Passed::default();
         let mut any = false;
         let mut weight: u64 = 0;
         for state in self.replicas_of(shard) {
             any = true;
-            match fitness(state, consistency, now) {
+            match fitness(state, asked) {
                 Fitness::Fit => weight += u64::from(state.member.weight),
                 Fitness::Unknown => passed.unknown = passed.unknown.saturating_add(1),
                 Fitness::Down => passed.down = passed.down.saturating_add(1),
@@ -132,26 +222,74 @@ impl Cluster {
             return primary(ReadReason::NoneFit(passed));
         };
         for state in self.replicas_of(shard) {
-            if fitness(state, consistency, now) != Fitness::Fit {
+            if fitness(state, asked) != Fitness::Fit {
                 continue;
             }
             let share = u64::from(state.member.weight);
             if mark < share {
-                let reason = ReadReason::Replica { lag: state.lag_ms(now) };
-                return Choice { node: Some(state.member.node), reason };
+                return Choice { node: Some(state.member.node), reason: asked.met() };
             }
             mark -= share;
         }
         primary(ReadReason::NoneFit(passed))
     }
 
-    /// The replicas of `shard` that take reads at all.
+    /// True if `node` may serve a read that wants this.
+    pub fn is_fit(&self, node: NodeId, wanted: Wanted) -> bool {
+        let asked = match wanted {
+            Wanted::Primary | Wanted::Marks(Demand::InFlight) => return false,
+            Wanted::Marks(Demand::Proof(need)) => Asked::Proof(need),
+            Wanted::Within { lag, now } => Asked::Within { lag, now },
+            Wanted::Any => Asked::Nothing,
+        };
+        self.node(node).is_some_and(|state| fitness(state, asked) == Fitness::Fit)
+    }
+
+    /// True if the replica `node` of `shard` still lives the life in which it
+    /// served before: what it showed then it shows now.
+    pub fn lives_on(&self, shard: ShardId, node: NodeId, life: u32) -> bool {
+        self.node(node).is_some_and(|state| {
+            state.life == life
+                && state.member.shard == shard
+                && fitness(state, Asked::Nothing) == Fitness::Fit
+        })
+    }
+
+    /// How far the nearest replica of `shard` is behind at `now`, if any has
+    /// proven anything.
+    pub fn nearest_lag(&self, shard: ShardId, now: Moment) -> Option<Millis> {
+        self.replicas_of(shard).filter_map(|state| state.lag_ms(now)).min()
+    }
+
+    /// The nodes of `shard` that may take reads beside its writer.
     fn replicas_of(&self, shard: ShardId) -> impl Iterator<Item = &NodeState> {
-        self.entry(shard)
+        let entry = self.entry(shard);
+        let writer = entry.and_then(|entry| entry.writer);
+        entry
             .into_iter()
-            .flat_map(|entry| &entry.replicas)
+            .flat_map(|entry| &entry.nodes)
             .filter_map(|position| self.nodes.get(*position))
-            .filter(|state| state.member.weight > 0)
+            .filter(move |state| {
+                state.member.weight > 0 && writer != Some(Writer::Node(state.member.node))
+            })
+    }
+}
+
+/// What a replica has to show.
+#[derive(Clone, Copy)]
+enum Asked {
+    Proof(SampleNumber),
+    Within { lag: Millis, now: Moment },
+    Nothing,
+}
+
+impl Asked {
+    const fn met(self) -> ReadReason {
+        match self {
+            Self::Proof(_) => ReadReason::Proven,
+            Self::Within { .. } => ReadReason::WithinBound,
+            Self::Nothing => ReadReason::AnyReplica,
+        }
     }
 }
 
@@ -164,7 +302,7 @@ enum Fitness {
     TooFar,
 }
 
-fn fitness(state: &NodeState, consistency: Consistency, now: Moment) -> Fitness {
+fn fitness(state: &NodeState, asked: Asked) -> Fitness {
     match (state.health, state.role_seen) {
         (Health::Unknown, _) | (Health::Up, None) => return Fitness::Unknown,
         (Health::Down, _) => return Fitness::Down,
@@ -172,13 +310,17 @@ fn fitness(state: &NodeState, consistency: Consistency, now: Moment) -> Fitness 
         (Health::Up, Some(Role::Primary)) => return Fitness::NotAReplica,
         (Health::Up, Some(Role::Replica)) => {}
     }
-    match consistency {
-        Consistency::Primary | Consistency::Any => Fitness::Fit,
-        Consistency::Bounded(limit) => match state.lag_ms(now) {
-            Some(lag) if lag <= limit => Fitness::Fit,
-            Some(_) | None => Fitness::TooFar,
-        },
-    }
+    let enough = match asked {
+        Asked::Nothing => true,
+        Asked::Proof(need) => {
+            // A need of nothing is one sample: before the first nothing is
+            // known of the writes of another time, or of another router.
+            let proof = state.replay.and_then(|replay| replay.proven);
+            proof.is_some_and(|proof| proof.number >= need)
+        }
+        Asked::Within { lag, now } => state.lag_ms(now).is_some_and(|missed| missed <= lag),
+    };
+    if enough { Fitness::Fit } else { Fitness::TooFar }
 }
 
 const fn primary(reason: ReadReason) -> Choice {
@@ -188,7 +330,7 @@ const fn primary(reason: ReadReason) -> Choice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Member, Replay};
+    use crate::cluster::{Member, Proof, Replay};
     use crate::types::Lsn;
 
     const SHARD: ShardId = ShardId::new(7);
@@ -205,7 +347,10 @@ mod tests {
             replay: Some(Replay {
                 lsn: Lsn::new(90),
                 lag_bytes: 10,
-                proven_at: lag_ms.map(|ms| Moment::from_ms(10_000 - ms)),
+                proven: lag_ms.map(|ms| Proof {
+                    number: SampleNumber::new(1_000 - ms),
+                    begun: Moment::from_ms(10_000 - ms),
+                }),
             }),
             sampled_at: Some(Moment::from_ms(9_990)),
             ..NodeState::unknown(member(node, Role::Replica, 1))
@@ -218,14 +363,58 @@ mod tests {
         Cluster::new(nodes)
     }
 
-    fn bounded(ms: u64) -> Consistency {
-        Consistency::Bounded(Millis::new(ms))
+    fn bounded(ms: u64) -> Wanted {
+        Wanted::Within { lag: Millis::new(ms), now: NOW }
+    }
+
+    fn proof(number: u64) -> Wanted {
+        Wanted::Marks(Demand::Proof(SampleNumber::new(number)))
+    }
+
+    fn node(cluster: &Cluster, wanted: Wanted, tie: u64) -> Option<NodeId> {
+        cluster.choose(SHARD, wanted, tie).node()
+    }
+
+    #[test]
+    fn a_replica_serves_what_it_has_proven_and_nothing_in_flight() {
+        let cluster = cluster(vec![replica(1, Some(10))]);
+        assert_eq!(node(&cluster, proof(990), 0), Some(NodeId::new(1)));
+        assert_eq!(node(&cluster, proof(991), 0), None);
+        let choice = cluster.choose(SHARD, Wanted::Marks(Demand::InFlight), 0);
+        assert_eq!((choice.node(), choice.reason()), (None, ReadReason::WriteInFlight));
+        assert!(cluster.is_fit(NodeId::new(1), proof(990)));
+        assert!(!cluster.is_fit(NodeId::new(1), proof(991)));
+        assert!(!cluster.is_fit(NodeId::new(0), proof(1)));
+    }
+
+    #[test]
+    fn a_replica_without_proof_serves_no_mark_however_old() {
+        let cluster = cluster(vec![replica(1, None)]);
+        assert_eq!(node(&cluster, proof(0), 0), None);
+    }
+
+    #[test]
+    fn after_a_promotion_the_new_writer_takes_no_replica_reads_and_the_old_may() {
+        let mut demoted = replica(0, Some(5));
+        demoted.member.role = Role::Primary;
+        let mut promoted = replica(1, None);
+        promoted.role_seen = Some(Role::Primary);
+        let cluster = Cluster::new(vec![demoted, promoted]).with_writer(
+            SHARD,
+            Writer::Node(NodeId::new(1)),
+            None,
+        );
+        assert_eq!(cluster.primary_of(SHARD), Some(NodeId::new(1)));
+        assert_eq!(node(&cluster, Wanted::Any, 0), Some(NodeId::new(0)));
+        let several = cluster.with_writer(SHARD, Writer::Several, None);
+        assert_eq!(several.primary_of(SHARD), None);
+        assert_eq!(several.writer_of(SHARD), Some(Writer::Several));
     }
 
     #[test]
     fn before_any_sample_reads_go_to_the_primary() {
         let cluster = Cluster::unknown([member(0, Role::Primary, 1), member(1, Role::Replica, 1)]);
-        let choice = cluster.choose(SHARD, Consistency::Any, 0, NOW);
+        let choice = cluster.choose(SHARD, Wanted::Any, 0);
         assert_eq!(choice.node(), None);
         assert_eq!(choice.reason().to_string(), "primary: no replica fits (1 not yet known)");
         assert_eq!(cluster.primary_of(SHARD), Some(NodeId::new(0)));
@@ -235,7 +424,7 @@ mod tests {
     fn primary_consistency_never_uses_a_replica() {
         let cluster = cluster(vec![replica(1, Some(0))]);
         for tie in 0..5 {
-            assert_eq!(cluster.replica_for(SHARD, Consistency::Primary, tie, NOW), None);
+            assert_eq!(node(&cluster, Wanted::Primary, tie), None);
         }
     }
 
@@ -243,19 +432,20 @@ mod tests {
     fn a_replica_without_proof_serves_any_but_not_bounded() {
         let cluster = cluster(vec![replica(1, None)]);
         assert_eq!(
-            cluster.replica_for(SHARD, Consistency::Any, 3, NOW),
+            node(&cluster, Wanted::Any, 3),
             Some(NodeId::new(1)),
             "any asks for health only"
         );
-        assert_eq!(cluster.replica_for(SHARD, bounded(60_000), 3, NOW), None);
+        assert_eq!(node(&cluster, bounded(60_000), 3), None);
     }
 
     #[test]
     fn the_bound_is_held_against_the_present_not_the_publication() {
         let cluster = cluster(vec![replica(1, Some(80))]);
-        assert_eq!(cluster.replica_for(SHARD, bounded(80), 0, NOW), Some(NodeId::new(1)));
+        assert_eq!(node(&cluster, bounded(80), 0), Some(NodeId::new(1)));
         let later = NOW.after(Millis::new(1));
-        assert_eq!(cluster.replica_for(SHARD, bounded(80), 0, later), None);
+        let wanted = Wanted::Within { lag: Millis::new(80), now: later };
+        assert_eq!(node(&cluster, wanted, 0), None);
     }
 
     #[test]
@@ -263,7 +453,7 @@ mod tests {
         let mut forked = replica(1, Some(0));
         forked.role_seen = Some(Role::Primary);
         let cluster = cluster(vec![forked]);
-        let choice = cluster.choose(SHARD, Consistency::Any, 0, NOW);
+        let choice = cluster.choose(SHARD, Wanted::Any, 0);
         assert_eq!(choice.node(), None);
         assert_eq!(choice.reason().to_string(), "primary: no replica fits (1 not in recovery)");
     }
@@ -276,12 +466,9 @@ mod tests {
         let mut off = replica(3, Some(0));
         off.member.weight = 0;
         let cluster = cluster(vec![heavy, light, off]);
-        let count = |node: u16| {
+        let count = |replica: u16| {
             (0..400)
-                .filter(|tie| {
-                    cluster.replica_for(SHARD, Consistency::Any, *tie, NOW)
-                        == Some(NodeId::new(node))
-                })
+                .filter(|tie| node(&cluster, Wanted::Any, *tie) == Some(NodeId::new(replica)))
                 .count()
         };
         assert_eq!((count(1), count(2), count(3)), (300, 100, 0));
@@ -290,7 +477,7 @@ mod tests {
     #[test]
     fn a_shard_with_no_replica_or_an_unknown_shard_reads_on_the_primary() {
         let cluster = cluster(Vec::new());
-        let reason = |shard| cluster.choose(shard, Consistency::Any, 0, NOW).reason();
+        let reason = |shard| cluster.choose(shard, Wanted::Any, 0).reason();
         assert_eq!(reason(SHARD), ReadReason::NoReplica);
         assert_eq!(reason(ShardId::new(99)), ReadReason::NoReplica);
     }

@@ -1,5 +1,5 @@
-//! The state of the nodes as an immutable snapshot, and which replica may
-//! serve a read.
+//! The state of the nodes as an immutable snapshot, which replica may serve a
+//! read, and the arithmetic of marks.
 //!
 //! Decides from what the monitor published; knows no sockets, no map and no
 //! statement. A snapshot is taken once per statement and never changes; the
@@ -9,10 +9,14 @@
 //! clock and stays right on an idle server.
 
 mod choice;
+mod mark;
 
-pub use choice::{Choice, Passed, ReadReason};
+pub use choice::{Choice, Passed, ReadReason, Wanted};
+pub use mark::{Demand, Footprint, Mark, SampleNumber, SlotMark, Word};
 
-use crate::types::{Consistency, Lsn, Millis, Moment, NodeId, Role, ShardId};
+use std::fmt;
+
+use crate::types::{Lsn, Millis, Moment, NodeId, Role, ShardId};
 
 /// Whether a node answers the monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,9 +60,68 @@ pub struct Replay {
     pub lsn: Lsn,
     /// Bytes between the primary's newest known insert position and `lsn`.
     pub lag_bytes: u64,
-    /// When the newest primary sample that the replica has replayed was begun;
-    /// `None` while it has proven none of them.
-    pub proven_at: Option<Moment>,
+    /// The newest primary sample that the replica has replayed; `None` while
+    /// it has proven none of them.
+    pub proven: Option<Proof>,
+}
+
+/// A sample of a primary that a replica has replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// The sample's number.
+    pub number: SampleNumber,
+    /// When it was begun.
+    pub begun: Moment,
+}
+
+/// One life of a shard's primary, by a name that no other has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LineageId(u128);
+
+impl LineageId {
+    /// The lineage with this name.
+    pub const fn new(bits: u128) -> Self {
+        Self(bits)
+    }
+
+    /// The name.
+    pub const fn bits(self) -> u128 {
+        self.0
+    }
+}
+
+impl fmt::Display for LineageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Which server process answers at a node: its connections end with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Incarnation {
+    /// `system_identifier`; `None` where it may not be read.
+    pub system: Option<u64>,
+    /// The server's start, in microseconds of its own clock.
+    pub started_us: i64,
+}
+
+impl Incarnation {
+    /// True if both can be the same server process.
+    pub fn agrees_with(self, other: Self) -> bool {
+        let systems =
+            self.system.is_none() || other.system.is_none() || self.system == other.system;
+        systems && self.started_us == other.started_us
+    }
+}
+
+/// Where a shard's writes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writer {
+    /// To this node.
+    Node(NodeId),
+    /// Nowhere: several nodes say that they are the primary, and nobody who
+    /// may has named one.
+    Several,
 }
 
 /// What the monitor knows of one node.
@@ -76,6 +139,11 @@ pub struct NodeState {
     pub insert_lsn: Option<Lsn>,
     /// When the newest successful sample was begun.
     pub sampled_at: Option<Moment>,
+    /// The server process that the newest successful sample came from.
+    pub incarnation: Option<Incarnation>,
+    /// Counts the changes of what `replay` belongs to: another process, or a
+    /// time in which nobody watched.
+    pub life: u32,
 }
 
 impl NodeState {
@@ -88,13 +156,15 @@ impl NodeState {
             replay: None,
             insert_lsn: None,
             sampled_at: None,
+            incarnation: None,
+            life: 0,
         }
     }
 
     /// A replica's lag in time at `now`: everything acknowledged on the
     /// primary that long ago has been replayed. `None` if nothing is proven.
     pub fn lag_ms(&self, now: Moment) -> Option<Millis> {
-        self.replay?.proven_at.map(|at| now.since(at))
+        self.replay?.proven.map(|proof| now.since(proof.begun))
     }
 
     /// A replica's lag in bytes as of its last sample.
@@ -120,9 +190,10 @@ pub struct Cluster {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ShardNodes {
     shard: ShardId,
-    primary: Option<NodeId>,
+    writer: Option<Writer>,
+    lineage: Option<LineageId>,
     /// Positions in `Cluster::nodes`.
-    replicas: Vec<usize>,
+    nodes: Vec<usize>,
 }
 
 impl Cluster {
@@ -131,7 +202,8 @@ impl Cluster {
         Self::new(members.into_iter().map(NodeState::unknown).collect())
     }
 
-    /// A snapshot of `nodes`; a node given twice counts once, first come.
+    /// A snapshot of `nodes`, whose writers are the declared primaries; a node
+    /// given twice counts once, first come.
     pub fn new(mut nodes: Vec<NodeState>) -> Self {
         nodes.sort_by_key(|state| state.member.node);
         nodes.dedup_by_key(|state| state.member.node);
@@ -141,19 +213,34 @@ impl Cluster {
             let at = match shards.binary_search_by_key(&shard, |entry| entry.shard) {
                 Ok(at) => at,
                 Err(at) => {
-                    shards.insert(at, ShardNodes { shard, primary: None, replicas: Vec::new() });
+                    let entry =
+                        ShardNodes { shard, writer: None, lineage: None, nodes: Vec::new() };
+                    shards.insert(at, entry);
                     at
                 }
             };
             let Some(entry) = shards.get_mut(at) else { continue };
-            match state.member.role {
-                Role::Primary => {
-                    entry.primary.get_or_insert(state.member.node);
-                }
-                Role::Replica => entry.replicas.push(position),
+            entry.nodes.push(position);
+            if state.member.role == Role::Primary && entry.writer.is_none() {
+                entry.writer = Some(Writer::Node(state.member.node));
             }
         }
         Self { nodes, shards }
+    }
+
+    /// This snapshot with another writer and lineage of a shard.
+    #[must_use]
+    pub fn with_writer(
+        mut self,
+        shard: ShardId,
+        writer: Writer,
+        lineage: Option<LineageId>,
+    ) -> Self {
+        if let Some(entry) = self.shards.iter_mut().find(|entry| entry.shard == shard) {
+            entry.writer = Some(writer);
+            entry.lineage = lineage;
+        }
+        self
     }
 
     /// What is known of `node`; `None` if the map has no such node.
@@ -177,9 +264,32 @@ impl Cluster {
         self.shards.iter().map(|entry| entry.shard)
     }
 
-    /// The declared primary of `shard`.
+    /// Where the writes of `shard` go; `None` if the map has no such shard or
+    /// declares no primary for it.
+    pub fn writer_of(&self, shard: ShardId) -> Option<Writer> {
+        self.entry(shard)?.writer
+    }
+
+    /// The node that gets the writes of `shard`.
     pub fn primary_of(&self, shard: ShardId) -> Option<NodeId> {
-        self.entry(shard)?.primary
+        match self.writer_of(shard)? {
+            Writer::Node(node) => Some(node),
+            Writer::Several => None,
+        }
+    }
+
+    /// The present life of the shard's primary, if it is watched.
+    pub fn lineage_of(&self, shard: ShardId) -> Option<LineageId> {
+        self.entry(shard)?.lineage
+    }
+
+    /// True if a connection to `node` whose server said that it is
+    /// `incarnation` leads to the server that is watched, as far as is known.
+    pub fn is_watched(&self, node: NodeId, incarnation: Option<Incarnation>) -> bool {
+        match (self.node(node).and_then(|state| state.incarnation), incarnation) {
+            (Some(watched), Some(asked)) => watched.agrees_with(asked),
+            (None, _) | (_, None) => true,
+        }
     }
 
     /// Whether a connection to the replica `node` that was opened at `opened`
@@ -187,22 +297,11 @@ impl Cluster {
     ///
     /// A replica that crashed opens again at an older position before the
     /// monitor notices; only a connection that is older than the newest good
-    /// sample is known not to end there. `bounded` reads need this, `any` not.
+    /// sample is known not to end there. A server that restarts its children
+    /// keeps its start time, so that alone would not tell. Every level but
+    /// `any` needs this.
     pub fn vouches_for(&self, node: NodeId, opened: Moment) -> bool {
         self.node(node).and_then(|state| state.sampled_at).is_some_and(|at| opened < at)
-    }
-
-    /// The replica that serves a read of `shard` at `now`, or `None` for the
-    /// primary. `tie` spreads reads over equals by weight: a counter or any
-    /// number will do.
-    pub fn replica_for(
-        &self,
-        shard: ShardId,
-        consistency: Consistency,
-        tie: u64,
-        now: Moment,
-    ) -> Option<NodeId> {
-        self.choose(shard, consistency, tie, now).node()
     }
 
     fn entry(&self, shard: ShardId) -> Option<&ShardNodes> {

@@ -16,6 +16,6 @@ pub use self::config::{Admin, ClientAuth, ClientTls, ClientTlsMode, Config, Logi
 pub use self::manual::{page, schema};
 pub use self::setting::{Bytes, Setting};
 pub use self::settings::{
-    Limits, Log, LogFormat, LogLevel, Pool, PoolMode, Reads, Settings, Timeouts,
+    Authority, Limits, Log, LogFormat, LogLevel, Pool, PoolMode, Reads, Settings, Timeouts, Writers,
 };
 pub use crate::document::Problem;

@@ -65,6 +65,28 @@ words! {
 }
 
 words! {
+    /// Whose writes the router sees.
+    Writers {
+        /// All come through this router.
+        #[default]
+        Here = "here",
+        /// Others write too: more routers, jobs, direct connections.
+        Elsewhere = "elsewhere",
+    }
+}
+
+words! {
+    /// Who says which of two primaries is the right one.
+    Authority {
+        /// Nobody does.
+        #[default]
+        Nobody = "nobody",
+        /// The shard map.
+        Map = "map",
+    }
+}
+
+words! {
     /// What a line of the log looks like.
     LogFormat {
         /// For people.
@@ -159,8 +181,14 @@ section! {
 section! {
     /// Where reads go.
     Reads in "reads." {
-        /// How fresh reads must be: `primary` never uses a replica, `any` uses any healthy one, `bounded(LAG)` one that trails by at most that time. A map's own `consistency` comes first.
+        /// How fresh reads must be: `primary` never uses a replica; `slot` uses one that has replayed every write to the same slots that this router acknowledged; `session` one that shows the session its own writes and no less than it has seen; `bounded(LAG)` one that trails by at most that time; `any` any healthy one. A map's own `consistency` comes first.
         consistency: Consistency = Consistency::Primary;
+        /// Whether all writes come through this router, which the level `slot` needs: with `elsewhere` its reads go to the primary.
+        writers: Writers = Writers::Here;
+        /// How long a read waits for a replica that has replayed enough before it goes to the primary; 0 does not wait.
+        replica_wait: Millis = Millis::ZERO, Millis::ZERO => Millis::new(10_000);
+        /// Which of two nodes that both say that they are a shard's primary gets the writes: with `nobody` none of them does until one is gone; with `map` it is the one that the shard map declares.
+        authority: Authority = Authority::Nobody;
         /// The zone this router stands in; replicas of the same zone are preferred.
         zone: Option<String> = None;
     }

@@ -9,6 +9,7 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use super::monitor::Target;
 use super::tls::Rustls;
+use crate::cluster::LineageId;
 use crate::health::{Answer, Geometry, Identity};
 use crate::types::Lsn;
 
@@ -55,7 +56,9 @@ impl Sampler {
         if let Some(insert) = lsn(2).map_err(|_| SampleError::Answer("an insert position"))? {
             let timeline = text(row, 3).and_then(|digits| u32::from_str_radix(digits, 16).ok());
             let timeline = timeline.ok_or(SampleError::Answer("a timeline"))?;
-            return Ok(Answer::Primary { identity, timeline, insert });
+            let flushed = lsn(5).map_err(|_| SampleError::Answer("a flush position"))?;
+            let flushed = flushed.ok_or(SampleError::Answer("a flush position"))?;
+            return Ok(Answer::Primary { identity, timeline, insert, flushed });
         }
         if text(row, 0) != Some("t") {
             return Err(SampleError::Answer("a role"));
@@ -64,7 +67,77 @@ impl Sampler {
         Ok(Answer::Replica { identity, replay })
     }
 
+    /// Which of the monitor's connections to its node this is.
+    pub(super) const fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    /// Writes the marker of a lineage that this primary leads, and makes the
+    /// table for markers if there is none.
+    pub(super) async fn write_marker(
+        &self,
+        id: LineageId,
+        limit: Duration,
+    ) -> Result<(), SampleError> {
+        let insert = format!(
+            "DELETE FROM keyway.lineage WHERE begun_at < now() - interval '1 day'; \
+             INSERT INTO keyway.lineage (id) VALUES ('{id}')"
+        );
+        match self.run(&insert, limit).await {
+            Err(SampleError::Postgres(error)) if is_missing(&error) => {
+                self.run(MARKER_TABLE, limit).await?;
+                self.run(&insert, limit).await
+            }
+            other => other,
+        }
+    }
+
+    /// Whether this replica shows the marker.
+    pub(super) async fn shows_marker(
+        &self,
+        id: LineageId,
+        limit: Duration,
+    ) -> Result<bool, SampleError> {
+        let sql = format!("SELECT 1 FROM keyway.lineage WHERE id = '{id}'");
+        let asked = tokio::time::timeout(limit, self.client.simple_query(&sql));
+        match asked.await.map_err(|_| SampleError::Late(limit))? {
+            Ok(messages) => Ok(row(&messages).is_ok()),
+            // The table itself has not arrived.
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Of these server processes those that are there.
+    pub(super) async fn alive(
+        &self,
+        pids: &[u32],
+        limit: Duration,
+    ) -> Result<Vec<u32>, SampleError> {
+        let list: Vec<String> = pids.iter().map(ToString::to_string).collect();
+        let sql = format!("SELECT pid FROM pg_stat_activity WHERE pid IN ({})", list.join(", "));
+        let asked = tokio::time::timeout(limit, self.client.simple_query(&sql));
+        let messages = asked.await.map_err(|_| SampleError::Late(limit))??;
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        rows.map(|row| number(row, 0)).collect()
+    }
+
+    /// Makes the server write to disk what an open transaction has left in
+    /// memory, so that replicas can get it.
+    pub(super) async fn flush(&self, limit: Duration) -> Result<(), SampleError> {
+        self.run(FLUSH, limit).await
+    }
+
+    async fn run(&self, sql: &str, limit: Duration) -> Result<(), SampleError> {
+        let done = tokio::time::timeout(limit, self.client.batch_execute(sql));
+        Ok(done.await.map_err(|_| SampleError::Late(limit))??)
+    }
+
     async fn constants(&mut self) -> Result<Geometry, SampleError> {
+        self.client.batch_execute(OWN_SETTINGS).await?;
         let messages = self.client.simple_query(GEOMETRY).await?;
         let found = row(&messages)?;
         let geometry = Geometry::new(number(found, 0)?, number(found, 1)?)
@@ -129,6 +202,13 @@ fn number<N: std::str::FromStr>(row: &SimpleQueryRow, column: usize) -> Result<N
     text(row, column).and_then(|digits| digits.parse().ok()).ok_or(SampleError::Answer("a number"))
 }
 
+/// True if a schema or a table is not there.
+fn is_missing(error: &tokio_postgres::Error) -> bool {
+    use tokio_postgres::error::SqlState;
+    let code = error.code();
+    code == Some(&SqlState::UNDEFINED_TABLE) || code == Some(&SqlState::INVALID_SCHEMA_NAME)
+}
+
 /// Why there is no sample.
 #[derive(Debug)]
 pub(super) enum SampleError {
@@ -138,6 +218,16 @@ pub(super) enum SampleError {
     Postgres(tokio_postgres::Error),
     /// The answer lacks this.
     Answer(&'static str),
+}
+
+impl SampleError {
+    /// True if the server said no and the connection is as good as before.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.code().is_some() && !error.is_closed(),
+            Self::Late(_) | Self::Answer(_) => false,
+        }
+    }
 }
 
 impl From<tokio_postgres::Error> for SampleError {
@@ -169,7 +259,16 @@ SELECT pg_is_in_recovery(), \
 CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() END, \
 CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END, \
 CASE WHEN NOT pg_is_in_recovery() THEN substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END, \
-(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
+(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8, \
+CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END";
 const GEOMETRY: &str = "\
 SELECT current_setting('wal_block_size'), pg_size_bytes(current_setting('wal_segment_size'))";
+/// The marker must be on disk, and must not wait for a synchronous standby.
+const OWN_SETTINGS: &str = "\
+SET synchronous_commit = local; SET default_transaction_read_only = off; SET lock_timeout = 1000";
+const MARKER_TABLE: &str = "\
+CREATE SCHEMA IF NOT EXISTS keyway; \
+CREATE TABLE IF NOT EXISTS keyway.lineage (\
+id uuid PRIMARY KEY, begun_at timestamptz NOT NULL DEFAULT now())";
+const FLUSH: &str = "SELECT pg_logical_emit_message(true, 'keyway', '')";
 const SYSTEM: &str = "SELECT system_identifier FROM pg_control_system()";

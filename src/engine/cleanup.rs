@@ -121,6 +121,7 @@ async fn settle(conn: &mut Conn) -> Option<()> {
         conn.carry.extend_from_slice(chunk.get(..read)?);
         let relayed = conn.machine.relay(&conn.carry, &mut nobody, &mut events).ok()?;
         conn.carry.drain(..relayed.consumed);
+        conn.settle();
         nobody.clear();
         failed |= events.iter().any(|event| matches!(event, Event::OwnFailed(..)));
         if events.iter().any(|event| matches!(event, Event::Error { fatal: true, .. })) {

@@ -38,6 +38,8 @@ pub(super) struct ClientEntry {
     /// Backends to which a cancel request was given up on that may still
     /// arrive: they are not passed on.
     pub(super) late_cancels: RefCell<Vec<Rc<CancelKey>>>,
+    /// A read waits: a task of the thread wakes it now and then.
+    pub(super) parked: Cell<bool>,
     pub(super) state: Cell<State>,
     pub(super) statements: Cell<u64>,
     pub(super) holds: Cell<crate::session::Holds>,
@@ -73,11 +75,19 @@ pub(super) struct Signals {
     pub(super) timeout: bool,
     /// What the client has sent may be looked at again.
     pub(super) resume: bool,
+    /// A shard's writes go to another node now.
+    pub(super) nodes: bool,
 }
 
 impl Signals {
     pub(super) const fn any(self) -> bool {
-        self.kill || self.drain || self.stop || self.cancel_wait || self.timeout || self.resume
+        self.kill
+            || self.drain
+            || self.stop
+            || self.cancel_wait
+            || self.timeout
+            || self.resume
+            || self.nodes
     }
 }
 
@@ -108,6 +118,7 @@ impl ClientEntry {
             gathered: Cell::new(0),
             limbo: RefCell::new(Vec::new()),
             late_cancels: RefCell::default(),
+            parked: Cell::new(false),
             state: Cell::new(State::Idle),
             statements: Cell::new(0),
             holds: Cell::new(crate::session::Holds::default()),
@@ -128,6 +139,11 @@ impl ClientEntry {
         let mut signals = self.signals.get();
         change(&mut signals);
         self.signals.set(signals);
+        self.wake();
+    }
+
+    /// Wakes the task.
+    pub(super) fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }

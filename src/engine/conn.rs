@@ -4,11 +4,13 @@
 use std::rc::Rc;
 
 use crate::backend::{Backend, CancelKey};
+use crate::cluster::{Footprint, Incarnation, Mark};
 use crate::net::stream::Stream;
 use crate::pool::Permit;
 use crate::session::Writes;
 use crate::types::{Moment, ShardId};
 
+use super::marks::Account;
 use super::pools::SharedPool;
 use super::share::Farewell;
 
@@ -31,9 +33,13 @@ pub(super) struct Conn {
     pub(super) pool: SharedPool,
     pub(super) shard: ShardId,
     pub(super) writes: Writes,
+    /// When its login was through.
     pub(super) born: Moment,
     /// When it is too old to be lent again.
     pub(super) expires: Option<Moment>,
+    /// The server that it leads to, as it said after the login.
+    pub(super) incarnation: Option<Incarnation>,
+    pub(super) account: Account,
     pub(super) uses: u64,
     /// What the server reported at its start.
     pub(super) params: Rc<super::params::ServerParams>,
@@ -41,6 +47,36 @@ pub(super) struct Conn {
     pub(super) counted: bool,
     /// Its place in the node's budget.
     pub(super) permit: Option<Permit>,
+}
+
+impl Conn {
+    /// Raises the marks of what the running unit may show to others; called
+    /// before its bytes are sent.
+    pub(super) fn expose(&mut self) {
+        // What runs on a replica writes nothing.
+        if self.writes == Writes::Possible
+            && let Some(exposed) = self.machine.writes().exposed()
+        {
+            self.account.expose(&exposed);
+        }
+    }
+
+    /// The same for a unit that looks like a read, which a replica refused
+    /// because it writes.
+    pub(super) fn expose_read(&mut self) {
+        let mut anything = Footprint::EMPTY;
+        anything.add(Mark::Shard);
+        self.account.expose(&anything);
+    }
+
+    /// Settles the marks of a unit that has ended; true if one has.
+    pub(super) fn settle(&mut self) -> bool {
+        let ended = self.machine.writes().take_ended();
+        if ended {
+            self.account.settle();
+        }
+        ended
+    }
 }
 
 impl Drop for Conn {

@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use crate::auth::{Cleartext, ClientExchange, ClientPolicy, ClientStep, Credentials, Nonce};
 use crate::backend::{Backend, CancelKey};
+use crate::cluster::Incarnation;
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::pool::Permit;
-use crate::protocol::backend::{BackendKeyData, ErrorFields, ParameterStatus};
+use crate::protocol::backend::{BackendKeyData, DataRow, ErrorFields, ParameterStatus};
 use crate::protocol::encode;
 use crate::protocol::frame::{HEADER_LEN, decode_header_within};
 use crate::protocol::startup::ProtocolVersion;
@@ -18,6 +19,7 @@ use crate::types::{Millis, Moment, Role, SqlState};
 
 use super::conn::Conn;
 use super::logins::BackendLogin;
+use super::marks::Account;
 use super::params::ServerParams;
 use super::pools::SharedPool;
 use super::thread::{Database, Thread};
@@ -41,6 +43,8 @@ pub(super) enum ConnectError {
     Protocol(&'static str),
     /// The map no longer has the node.
     Gone,
+    /// Another server answers than the monitor watches at this address.
+    Stranger,
 }
 
 impl std::fmt::Display for ConnectError {
@@ -54,6 +58,7 @@ impl std::fmt::Display for ConnectError {
             Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Protocol(what) => write!(f, "server sent {what}"),
             Self::Gone => f.write_str("node has left the map"),
+            Self::Stranger => f.write_str("another server answers than the monitor watches"),
         }
     }
 }
@@ -74,7 +79,7 @@ impl ConnectError {
                 !state.starts_with("57P") && !state.starts_with("53")
             }
             Self::Login(_) | Self::TlsDeclined | Self::Tls(_) | Self::Gone => true,
-            Self::Io(_) | Self::Timeout | Self::Protocol(_) => false,
+            Self::Io(_) | Self::Timeout | Self::Protocol(_) | Self::Stranger => false,
         }
     }
 
@@ -93,6 +98,9 @@ impl ConnectError {
                 format!("shard {shard} answered with something that is not Postgres")
             }
             Self::Gone => format!("a node of shard {shard} has left the map"),
+            Self::Stranger => {
+                format!("another server answers for shard {shard} than the router watches")
+            }
         };
         let state = match self {
             Self::Server { state: Some(state), .. } => *state,
@@ -160,6 +168,8 @@ async fn attempt(
     let policy = ClientPolicy { cleartext, iterations_max: ITERATIONS_MAX };
     let exchange = ClientExchange::new(credentials, policy, Nonce::new(thread.random_bytes()));
     greeting.log_in(&mut stream, exchange).await?;
+    let incarnation = greeting.identify(&mut stream, database, pool, shard.replicas.len()).await?;
+    let account = Account::new(&database.marks, shard.id, greeting.key.pid, incarnation);
     let defaults = thread.interner.borrow_mut().intern(crate::backend::SettingsSet::default());
     let prepared_max = usize::try_from(thread.settings.pool.prepared_max).unwrap_or(usize::MAX);
     Ok(Box::new(Conn {
@@ -177,8 +187,11 @@ async fn attempt(
             Role::Primary => Writes::Possible,
             Role::Replica => Writes::Impossible,
         },
-        born: thread.now(),
+        // Not the coarse clock: it may be older than the login.
+        born: clock::now(),
         expires: expires(thread),
+        incarnation,
+        account,
         uses: 0,
         params: Rc::new(greeting.params),
         counted: false,
@@ -277,6 +290,58 @@ impl Greeting {
         }
     }
 
+    /// Asks which server this is, where a shard has replicas: what the monitor
+    /// proved of one server says nothing of another that a name, a balancer or
+    /// a pooler may lead to.
+    async fn identify(
+        &mut self,
+        stream: &mut Stream,
+        database: &Database,
+        pool: &SharedPool,
+        replicas: usize,
+    ) -> Result<Option<Incarnation>, ConnectError> {
+        if replicas == 0 {
+            return Ok(None);
+        }
+        let mut row = self.ask(stream, WHO_ARE_YOU).await?;
+        if row.is_empty() {
+            // Some services revoke the function for the system's identifier.
+            row = self.ask(stream, SINCE_WHEN).await?;
+        }
+        let started_us = row.first().and_then(|text| text.parse().ok());
+        let system = row.get(1).and_then(|text| text.parse().ok());
+        let incarnation = started_us.map(|started_us| Incarnation { system, started_us });
+        database.marks.ask_for_sample();
+        let watched = database.with_cluster(|cluster| cluster.is_watched(pool.node(), incarnation));
+        if watched { Ok(incarnation) } else { Err(ConnectError::Stranger) }
+    }
+
+    /// The values of the first row that `sql` returns; none if it fails.
+    async fn ask(&mut self, stream: &mut Stream, sql: &[u8]) -> Result<Vec<String>, ConnectError> {
+        let mut request = Vec::new();
+        encode::query(&mut request, sql).map_err(|e| ConnectError::Login(e.to_string()))?;
+        stream.write_all(&request).await?;
+        let mut row = Vec::new();
+        loop {
+            let (kind, body) = self.message(stream).await?;
+            match kind {
+                tag::DATA_ROW if row.is_empty() => {
+                    let data = DataRow::decode(&body)
+                        .map_err(|_| ConnectError::Protocol("a bad row at login"))?;
+                    row = data
+                        .iter()
+                        .map(|value| {
+                            let text = value.unwrap_or_default();
+                            String::from_utf8_lossy(text).into_owned()
+                        })
+                        .collect();
+                }
+                tag::READY_FOR_QUERY => return Ok(row),
+                _ => {}
+            }
+        }
+    }
+
     fn on_parameter(&mut self, body: &[u8]) -> Result<(), ConnectError> {
         let parameter =
             ParameterStatus::decode(body).map_err(|_| ConnectError::Protocol("a bad parameter"))?;
@@ -315,6 +380,11 @@ fn server_error(body: &[u8]) -> ConnectError {
     }
 }
 
+const WHO_ARE_YOU: &[u8] = b"\
+SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8, system_identifier \
+FROM pg_control_system()";
+const SINCE_WHEN: &[u8] =
+    b"SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
 /// `sqlclient_unable_to_establish_sqlconnection`
 const CANT_CONNECT: SqlState = SqlState::new("08001");
 /// More would let a backend spend the router's time.

@@ -21,6 +21,7 @@ use super::client::{ClientEntry, State};
 use super::conn::Conn;
 use super::participants::Participants;
 use super::pools::{SharedPool, Waiting};
+use super::reads::Reads;
 use super::thread::{Database, READ_BYTES, Thread};
 
 /// A client after its login.
@@ -45,6 +46,7 @@ pub(super) struct Driver {
     /// The runtime will wake this task when the client has something to say:
     /// asking again would change nothing.
     pub(super) client_watched: bool,
+    pub(super) reads: Reads,
     pub(super) closing: bool,
     /// The client is told something before it is closed.
     farewell: bool,
@@ -95,6 +97,7 @@ impl Driver {
             unflushed: false,
             pool: None,
             client_watched: false,
+            reads: Reads::default(),
             closing: false,
             farewell: false,
             ended: false,
@@ -137,6 +140,7 @@ impl Driver {
             }
             moved = moved.or(self.held.write(cx));
             moved = moved.or(self.poll_waiting(cx));
+            moved = moved.or(self.poll_parked(cx));
             match self.read_backends(cx, &mut turn) {
                 Moved::Something => moved = Moved::Something,
                 Moved::Nothing => {}
@@ -169,7 +173,7 @@ impl Driver {
         // The cancel request for a statement that took too long must not hit
         // the client's next.
         self.session.is_awaiting()
-            || self.waiting.is_some()
+            || self.is_waiting()
             || (self.timed_out && self.entry.cancels.get() > 0)
     }
 
@@ -268,8 +272,16 @@ impl Driver {
         let Some(outcome) = waiting.slot.take() else { return Moved::Nothing };
         self.waiting = None;
         match outcome {
-            Ok(conn) => self.attach(conn),
-            Err(refused) => self.session.refuse_checkout(refused),
+            Ok(conn) => {
+                if !self.attach_waited(conn) {
+                    return Moved::Something;
+                }
+            }
+            Err(refused) => match self.fall_back() {
+                Some(true) => {}
+                Some(false) => return Moved::Something,
+                None => self.session.refuse_checkout(refused),
+            },
         }
         self.feed_kept(cx);
         Moved::Something
@@ -298,6 +310,9 @@ impl Driver {
             self.timed_out = false;
             self.refed_by_signal();
         }
+        if signals.nodes {
+            self.on_new_writer();
+        }
     }
 
     /// The router shuts down: who has nothing under way goes now.
@@ -307,7 +322,7 @@ impl Driver {
         }
         let idle = self.session.is_between_units()
             && !self.session.in_transaction(self.held.machine())
-            && self.waiting.is_none();
+            && !self.is_waiting();
         if !idle {
             return Moved::Nothing;
         }
@@ -339,11 +354,19 @@ impl Driver {
             waiting.leave(&self.thread);
             self.session.refuse_checkout(refused);
             self.refed_by_signal();
+        } else if self.unpark() {
+            self.session.refuse_checkout(refused);
+            self.refed_by_signal();
         }
     }
 
+    /// True if the client waits for a connection, or for a node to choose.
+    pub(super) const fn is_waiting(&self) -> bool {
+        self.waiting.is_some() || self.reads.is_parked()
+    }
+
     /// Feeds what waits after a signal; writes happen in the next round.
-    fn refed_by_signal(&mut self) {
+    pub(super) fn refed_by_signal(&mut self) {
         let waker = std::task::Waker::noop();
         let mut cx = Context::from_waker(waker);
         self.feed_kept(&mut cx);
@@ -396,7 +419,7 @@ impl Driver {
     }
 
     fn state_now(&self) -> State {
-        if self.waiting.is_some() {
+        if self.is_waiting() {
             State::Waiting
         } else if self.session.is_awaiting() || !self.held.is_settled() {
             State::Active
@@ -440,6 +463,7 @@ impl Driver {
     fn part(&mut self) {
         self.entry.statements.set(self.session.statements_seen());
         self.entry.gathered.set(self.entry.gathered.get() + 1);
+        self.unpark();
         if let Some(waiting) = self.waiting.take() {
             waiting.leave(&self.thread);
         }

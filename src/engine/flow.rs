@@ -4,13 +4,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::backend::Event;
+use crate::cluster::{Mark, Writer};
 use crate::net::clock;
 use crate::protocol::backend::TxStatus;
-use crate::session::{After, Env, EventEnv, Lost, Refused, Step, Want, Writes};
-use crate::types::{Access, Consistency, NodeId, ShardId, SqlState};
+use crate::session::{After, Env, EventEnv, Lost, Step, Writes};
+use crate::types::{Consistency, ShardId};
 
 use super::conn::Conn;
 use super::driver::{Driver, Moved, READ_COST_BYTES};
+use super::reads::kept;
 use super::thread::READ_BYTES;
 
 impl Driver {
@@ -58,14 +60,13 @@ impl Driver {
     }
 
     fn feed_once(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Step) {
+        let need = self.session_need();
         let Self { thread, database, session, held, out, consistency, .. } = self;
         let was_awaiting = session.is_awaiting();
         let (catalog, catalog_serial) = database.catalog();
-        let choose = |shard: ShardId, level: Consistency| {
-            database.with_cluster(|cluster| {
-                let choice = cluster.choose(shard, level, 0, clock::now());
-                choice.reason().to_string()
-            })
+        let choose = |shard: ShardId, level: Consistency, mark: Mark| {
+            let level = kept(level, thread.settings.reads.writers);
+            database.explain_read(shard, database.wanted(shard, level, mark, need))
         };
         let mut nowhere = (Vec::new(), Vec::new());
         let (backend, to_backend, replay) = match &mut held.current {
@@ -95,6 +96,13 @@ impl Driver {
             session.feed(input, &mut env)
         });
         let direct = input.get(fed.direct.clone()).unwrap_or_default();
+        if let Some(conn) = &mut self.held.current {
+            conn.expose();
+            if self.reads.writes && was_awaiting != self.session.is_awaiting() {
+                conn.expose_read();
+            }
+        }
+        self.keep_for_second_try(input.get(..fed.consumed).unwrap_or_default());
         self.send(cx, direct);
         for state in self.session.take_refusals() {
             self.thread.stats.note_refusal(state);
@@ -181,6 +189,7 @@ impl Driver {
         let mut events = thread.events.borrow_mut();
         events.clear();
         let input = scratch.get(..kept + read).unwrap_or_default();
+        let before = self.out.len();
         let relayed = match conn.machine.relay(input, &mut self.out, &mut events) {
             Ok(relayed) => relayed,
             Err(fault) => {
@@ -194,7 +203,24 @@ impl Driver {
         };
         conn.carry.clear();
         conn.carry.extend_from_slice(input.get(relayed.consumed..).unwrap_or_default());
-        let direct = input.get(relayed.direct.clone()).unwrap_or_default();
+        let mut direct = input.get(relayed.direct.clone()).unwrap_or_default();
+        if conn.machine.second_try().discards() {
+            self.out.truncate(before);
+            direct = &[];
+        }
+        self.pass(cx, direct);
+        drop(scratch);
+        self.hear(&mut events);
+        drop(events);
+        if !self.closing {
+            self.feed_kept(cx);
+        }
+        Moved::Something
+    }
+
+    /// Passes bytes to the client, which are copied only if its socket does not
+    /// take them now.
+    fn pass(&mut self, cx: &mut Context<'_>, direct: &[u8]) {
         let mut written = 0;
         if self.out.is_empty()
             && !direct.is_empty()
@@ -207,13 +233,6 @@ impl Driver {
         if written > 0 && self.out.is_empty() {
             self.unflushed = self.client.poll_flush(cx).is_pending();
         }
-        drop(scratch);
-        self.hear(&mut events);
-        drop(events);
-        if !self.closing {
-            self.feed_kept(cx);
-        }
-        Moved::Something
     }
 
     /// Lets the session hear what its backend reported.
@@ -224,6 +243,9 @@ impl Driver {
         }
         self.count_events(events);
         let Some(conn) = &mut self.held.current else { return };
+        if conn.settle() && !conn.machine.second_try().is_wanted() {
+            self.reads.note_end(conn, &self.database);
+        }
         let shard = conn.shard;
         let after = self.session.on_events(
             events,
@@ -245,6 +267,10 @@ impl Driver {
             After::Release => {
                 self.detach(shard);
                 self.release_unused();
+            }
+            After::Replay if let Some(failure) = conn.machine.second_try().take() => {
+                self.detach(shard);
+                self.try_again(failure);
             }
             After::Replay => {
                 let mut bytes = std::mem::take(&mut conn.replay);
@@ -269,63 +295,13 @@ impl Driver {
 
     // === having a backend ===
 
-    /// True if the session has a backend now; else it waits, or was refused
-    /// and is to be fed again.
-    fn bring_backend(&mut self, want: Want) -> bool {
-        let Some(node) = self.node_for(want) else {
-            let name = self.database.shard_name(want.shard);
-            self.session.refuse_checkout(Refused::new(
-                SqlState::new("08001"),
-                format!("shard {name} is not in the map any more"),
-            ));
-            return true;
-        };
-        let pool = match self.pool.take().filter(|pool| pool.serves(node)) {
-            Some(pool) => Some(pool),
-            None => self.thread.pool(&self.database, &self.entry.user, node),
-        };
-        let Some(pool) = pool else {
-            self.session.refuse_checkout(Refused::new(
-                SqlState::new("08001"),
-                "the shard's node has left the map",
-            ));
-            return true;
-        };
-        let checked_out = self.thread.checkout(&self.database, &pool);
-        self.pool = Some(pool);
-        match checked_out {
-            Ok(conn) => {
-                self.attach(conn);
-                true
-            }
-            Err(waiting) => {
-                self.waiting = Some(waiting);
-                false
-            }
-        }
-    }
-
-    /// The node that serves: a replica if the level allows it and one
-    /// qualifies, else the primary.
-    fn node_for(&self, want: Want) -> Option<NodeId> {
-        let level = want.consistency.unwrap_or(self.consistency);
-        let stats = &self.thread.stats;
-        if want.access == Access::Read && level != Consistency::Primary {
-            let tie = self.thread.random();
-            let replica = self
-                .database
-                .with_cluster(|cluster| cluster.replica_for(want.shard, level, tie, clock::now()));
-            if let Some(replica) = replica {
-                stats.reads_on_replicas.set(stats.reads_on_replicas.get() + 1);
-                return Some(replica);
-            }
-        }
-        stats.units_on_primaries.set(stats.units_on_primaries.get() + 1);
-        let seen = self.database.with_cluster(|cluster| cluster.primary_of(want.shard));
-        seen.or_else(|| self.database.with_map(|map, _| map.shard(want.shard).map(|s| s.primary)))
-    }
-
     pub(super) fn attach(&mut self, mut conn: Box<Conn>) {
+        let node = conn.pool.node();
+        let writer = self.database.with_cluster(|cluster| cluster.writer_of(conn.shard));
+        conn.writes = match writer {
+            Some(Writer::Node(writer)) if writer != node => Writes::Impossible,
+            Some(Writer::Node(_) | Writer::Several) | None => Writes::Possible,
+        };
         // Whoever held it before was the one to be woken.
         conn.watched = false;
         self.entry.running.borrow_mut().add(&conn);
@@ -357,10 +333,17 @@ impl Driver {
     }
 
     pub(super) fn on_backend_lost(&mut self, shard: ShardId) {
-        let Some(conn) = self.held.take(shard) else { return };
+        let Some(mut conn) = self.held.take(shard) else { return };
+        // What traffic sees the monitor shall see at once.
+        self.database.marks.ask_for_sample();
         self.entry.running.borrow_mut().remove(&conn);
         self.session.leave(shard);
         let told = self.closing;
+        if !told && self.survives_loss(&mut conn) {
+            drop(conn);
+            self.refed_by_signal();
+            return;
+        }
         match self.session.on_lost(shard, &conn.machine, conn.writes) {
             _ if told => {}
             Lost::Quiet => {}
@@ -394,6 +377,8 @@ impl Conn {
             }
             return Moved::Nothing;
         }
+        // Whoever put it there: nothing leaves before its marks are raised.
+        self.expose();
         let mut at = 0;
         while at < self.out.len() {
             match self.stream.poll_write(cx, self.out.get(at..).unwrap_or_default()) {

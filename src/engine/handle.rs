@@ -22,7 +22,7 @@ use super::listen::Listeners;
 use super::logins::{BackendLogin, EngineOptions, Users};
 use super::share::Undertaker;
 use super::snapshot::EngineSnapshot;
-use super::thread::Thread;
+use super::thread::{Thread, Writers};
 
 enum Command {
     Map(String, Arc<Map>, HashMap<ShardId, BackendLogin>),
@@ -123,8 +123,12 @@ async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
             Command::Access(users, tls) => thread.publish_access(users, tls),
             Command::Cluster(name, cluster) => {
                 if let Some(database) = thread.database_named(&name).cloned() {
-                    for node in database.publish_cluster(cluster) {
+                    let news = database.publish_cluster(cluster);
+                    for node in news.up {
                         thread.retry_node(&database, node);
+                    }
+                    if news.writers == Writers::Moved {
+                        thread.tell_of_writers(&database);
                     }
                 }
             }

@@ -12,6 +12,8 @@ use crate::config::{ClientAuth, PoolMode, Settings};
 use crate::shardmap::Map;
 use crate::types::{Secret, ShardId};
 
+use super::marks::Marks;
+
 /// Everything that the engine needs from the configuration; all secrets are
 /// resolved.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub struct DatabaseOptions {
     pub map: Arc<Map>,
     /// How to log in at each shard.
     pub logins: HashMap<ShardId, BackendLogin>,
+    /// The marks of its writes, which its monitor knows too.
+    pub marks: Arc<Marks>,
 }
 
 /// How the router logs in at a shard's nodes.

@@ -137,6 +137,11 @@ impl SharedPool {
         &self.0.address
     }
 
+    /// True if all of its connections are lent.
+    pub(super) fn is_full(&self) -> bool {
+        self.with(|pool| pool.lent() >= pool.size_max())
+    }
+
     pub(super) fn role(&self) -> Role {
         self.0.role
     }
@@ -271,7 +276,10 @@ impl Thread {
         loop {
             let idle = pool.0.pool.borrow_mut().take_idle();
             let Some(mut conn) = idle else { break };
-            if conn.is_quiet() {
+            // One that leads to another server than the monitor watches goes.
+            let watched =
+                database.with_cluster(|cluster| cluster.is_watched(pool.node(), conn.incarnation));
+            if watched && conn.is_quiet() {
                 conn.uses += 1;
                 return Ok(conn);
             }
@@ -392,6 +400,8 @@ impl Thread {
                     database = %database.name, shard = pool.0.shard.number(),
                     user = %pool.0.user, error = %error, "backend can't be reached"
                 );
+                // What traffic sees the monitor shall see at once.
+                database.marks.ask_for_sample();
                 let jitter = self.random();
                 let hopeless = error.is_final();
                 let refused = error.refused(&database.shard_name(pool.0.shard));
@@ -412,8 +422,17 @@ impl Thread {
             let machine = pool.0.pool.borrow();
             machine.failures() >= FAILURES_OF_DEAD && machine.attempts() == 0 && machine.lent() == 0
         };
+        // A primary's successor may come up any moment: its clients wait until
+        // their own deadline. Reads go to the primary.
+        let lasting = self.databases.get(pool.0.database).is_some_and(|database| {
+            let writer = database.with_cluster(|cluster| cluster.primary_of(pool.0.shard));
+            writer == Some(pool.node()) && database.has_successor(pool.node())
+        });
         let error = pool.0.last_error.borrow().clone();
-        if dead && let Some(error) = error {
+        if dead
+            && !lasting
+            && let Some(error) = error
+        {
             self.dismiss(pool, &error);
         }
     }

@@ -1,9 +1,7 @@
 //! What the thread tells of itself.
 
-use std::collections::BTreeMap;
-
+use crate::cluster::ReadReason;
 use crate::route::PlannerCounts;
-use crate::types::Role;
 
 use super::client::State;
 use super::pools::SharedPool;
@@ -154,10 +152,11 @@ impl Thread {
             plan_misses: plans.iter().map(|counts| counts.misses).sum(),
             bytes_in: stats.bytes_in.get(),
             bytes_out: stats.bytes_out.get(),
-            reads: BTreeMap::from([
-                (label(Role::Replica), stats.reads_on_replicas.get()),
-                (label(Role::Primary), stats.units_on_primaries.get()),
-            ]),
+            reads: ReadReason::labels()
+                .zip(&stats.reads)
+                .map(|(label, cell)| (label, cell.get()))
+                .chain([("not_for_replicas", stats.units_on_primaries.get())])
+                .collect(),
             checkout_timeouts: stats.checkout_timeouts.get(),
             cancels: stats.cancels.get(),
             logins_ok: stats.logins.get(),
@@ -167,13 +166,6 @@ impl Thread {
             latency,
             ..Totals::default()
         }
-    }
-}
-
-const fn label(role: Role) -> &'static str {
-    match role {
-        Role::Primary => "primary",
-        Role::Replica => "replica",
     }
 }
 

@@ -93,6 +93,7 @@ impl Driver {
                 return Looked::Lost(conn.shard);
             }
         };
+        conn.settle();
         conn.carry.clear();
         conn.carry.extend_from_slice(input.get(relayed.consumed..).unwrap_or_default());
         let direct = input.get(relayed.direct).unwrap_or_default();

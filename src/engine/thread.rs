@@ -11,7 +11,7 @@ use tokio_rustls::rustls;
 
 use crate::backend::{Event, SettingsInterner};
 use crate::catalog::Catalog;
-use crate::cluster::{Cluster, Health, Member, NodeState};
+use crate::cluster::{Cluster, Health, Member, NodeState, ReadReason};
 use crate::config::Settings;
 use crate::net::clock;
 use crate::pool::Budget;
@@ -23,6 +23,7 @@ use crate::types::{Moment, NodeId, Role, ShardId, SqlState};
 use super::client::ClientEntry;
 use super::conn::Conn;
 use super::logins::{BackendLogin, EngineOptions, Users};
+use super::marks::Marks;
 use super::params::ServerParams;
 use super::pools::Pools;
 use super::share::{NodeShare, Undertaker};
@@ -62,9 +63,24 @@ pub(super) struct Database {
     cluster: RefCell<Arc<Cluster>>,
     catalog: RefCell<Rc<Catalog>>,
     catalog_serial: Cell<u64>,
+    pub(super) marks: Arc<Marks>,
     pub(super) planner: RefCell<Planner>,
     params: RefCell<Option<Rc<ServerParams>>>,
     logins: RefCell<HashMap<ShardId, BackendLogin>>,
+}
+
+/// What has changed with a new view of the nodes.
+pub(super) struct News {
+    /// Nodes that have come up.
+    pub(super) up: Vec<NodeId>,
+    pub(super) writers: Writers,
+}
+
+/// Whether a shard's writes go elsewhere than before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writers {
+    Same,
+    Moved,
 }
 
 /// Counts of the thread.
@@ -78,7 +94,8 @@ pub(super) struct Stats {
     pub(super) logins_refused: Cell<u64>,
     pub(super) cancels: Cell<u64>,
     pub(super) checkout_timeouts: Cell<u64>,
-    pub(super) reads_on_replicas: Cell<u64>,
+    /// By [`ReadReason::index`].
+    pub(super) reads: [Cell<u64>; ReadReason::COUNT],
     pub(super) units_on_primaries: Cell<u64>,
     errors_server: RefCell<Classes>,
     errors_router: RefCell<Classes>,
@@ -87,6 +104,18 @@ pub(super) struct Stats {
 }
 
 impl Stats {
+    /// Counts a read by where it goes and why.
+    pub(super) fn note_read(&self, reason: ReadReason) {
+        if let Some(cell) = self.reads.get(reason.index()) {
+            cell.set(cell.get() + 1);
+        }
+    }
+
+    /// Counts a unit that no replica could serve.
+    pub(super) fn note_unit_on_primary(&self) {
+        self.units_on_primaries.set(self.units_on_primaries.get() + 1);
+    }
+
     pub(super) fn note_latency(&self, us: u64) {
         if let Some(cell) = self.latency_us.get(Latency::bucket_of(us)) {
             cell.set(cell.get() + 1);
@@ -143,6 +172,7 @@ impl Thread {
                     cluster: RefCell::new(Arc::new(unknown_cluster(&database.map))),
                     catalog: RefCell::default(),
                     catalog_serial: Cell::new(1),
+                    marks: Arc::clone(&database.marks),
                     planner: RefCell::new(Planner::new(number(0), planner_limits(&settings))),
                     params: RefCell::new(None),
                     logins: RefCell::new(database.logins.clone()),
@@ -271,6 +301,15 @@ impl Thread {
         entry
     }
 
+    /// Who waits for an old primary goes on at the new one.
+    pub(super) fn tell_of_writers(&self, database: &Database) {
+        for client in self.clients.borrow().values() {
+            if client.database == database.index {
+                client.signal(|signals| signals.nodes = true);
+            }
+        }
+    }
+
     /// Starts a task of this thread; it ends by itself or with the thread.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         drop(tokio::task::spawn_local(task));
@@ -298,19 +337,35 @@ impl Database {
 
     pub(super) fn publish_map(&self, map: Arc<Map>, logins: HashMap<ShardId, BackendLogin>) {
         *self.logins.borrow_mut() = logins;
+        // Slots may have moved: what was proven of them elsewhere holds no more.
+        for shard in map.shards() {
+            self.marks.renew(shard.id);
+        }
         self.planner.borrow_mut().clear();
         *self.cluster.borrow_mut() = Arc::new(unknown_cluster(&map));
         *self.map.borrow_mut() = map;
         self.serial.set(self.serial.get() + 1);
     }
 
-    /// Takes in what the monitor sees; the nodes that have come up.
-    pub(super) fn publish_cluster(&self, cluster: Arc<Cluster>) -> Vec<NodeId> {
-        let before = std::mem::replace(&mut *self.cluster.borrow_mut(), Arc::clone(&cluster));
+    /// Takes in what the monitor sees.
+    pub(super) fn publish_cluster(&self, cluster: Arc<Cluster>) -> News {
+        let before = self.cluster.replace(Arc::clone(&cluster));
         let up = |state: &&NodeState| {
             state.health == Health::Up && before.health(state.member.node) != Health::Up
         };
-        cluster.nodes().iter().filter(up).map(|state| state.member.node).collect()
+        let moved =
+            cluster.shards().any(|shard| cluster.writer_of(shard) != before.writer_of(shard));
+        News {
+            up: cluster.nodes().iter().filter(up).map(|state| state.member.node).collect(),
+            writers: if moved { Writers::Moved } else { Writers::Same },
+        }
+    }
+
+    /// True if another node of `node`'s shard may take its place.
+    pub(super) fn has_successor(&self, node: NodeId) -> bool {
+        let map = self.map.borrow();
+        let shard = map.node(node).map(|node| node.shard);
+        map.nodes().iter().any(|other| Some(other.shard) == shard && other.id != node)
     }
 
     /// What the shards' schemas hold, and its serial.

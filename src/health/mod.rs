@@ -10,17 +10,20 @@
 //! - a replica has proven the newest sample at or below its replay position;
 //!   its lag is that sample's age;
 //! - proofs belong to one life of the primary (a *lineage*: system, timeline,
-//!   start time, monitor connection) and one incarnation of the replica.
+//!   start time, monitor connection) and one incarnation of the replica, and
+//!   are given only to replicas that have shown the lineage's marker;
+//! - a node that shows itself as a primary gets the writes; two of them get
+//!   none, unless an authority names one.
 
 mod geometry;
-mod timeline;
+mod lineage;
 mod verdict;
 mod watch;
 
 pub use geometry::Geometry;
-pub use timeline::{Proof, SampleNumber, Timeline};
+pub use lineage::{Life, Lineage, Standing, WentBack};
 pub use verdict::{Thresholds, Verdict};
-pub use watch::{Answer, Identity, Ticket, Watch};
+pub use watch::{Answer, Authority, Identity, Ticket, Watch};
 
 #[cfg(test)]
 mod simulation;

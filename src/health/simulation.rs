@@ -1,9 +1,14 @@
 //! A seeded world of one primary and two replicas that crash, lag, fail over
 //! and lose their monitor; no published lag may ever be too small.
+//!
+//! `simulation/marks` adds clients, and the rules that look right.
 
-use super::{Answer, Identity, Thresholds, Watch};
-use crate::cluster::{Health, Member};
-use crate::types::{Consistency, Lsn, Millis, Moment, NodeId, Role, ShardId};
+mod marks;
+mod servers;
+
+use super::{Answer, Authority, Identity, Thresholds, Ticket, Watch};
+use crate::cluster::{Health, Member, SampleNumber, Wanted, Writer};
+use crate::types::{Lsn, Millis, Moment, NodeId, Role, ShardId};
 
 const SHARD: ShardId = ShardId::new(1);
 
@@ -12,13 +17,41 @@ fn node(index: u16) -> NodeId {
 }
 
 fn watch(replicas: u16) -> Watch {
+    watch_under(Authority::Nobody, replicas)
+}
+
+fn watch_under(authority: Authority, replicas: u16) -> Watch {
     let members = (0..=replicas).map(|index| Member {
         node: node(index),
         shard: SHARD,
         role: if index == 0 { Role::Primary } else { Role::Replica },
         weight: 1,
     });
-    Watch::new(members, Thresholds::default())
+    Watch::new(members, Thresholds::default(), authority, 7 << 64)
+}
+
+/// A sample that has been begun at `ms`; its number counts the milliseconds.
+fn begin(watch: &Watch, index: u16, ms: u64) -> Ticket {
+    watch.begin(node(index), SampleNumber::new(ms), Moment::from_ms(ms))
+}
+
+/// The primary's answer, and its marker where it is due.
+fn answer_primary(watch: &mut Watch, ticket: Ticket, insert: u64, identity: Identity) {
+    let insert = Lsn::new(insert);
+    watch.answered(ticket, Answer::Primary { identity, timeline: 1, insert, flushed: insert });
+    if let Some(id) = watch.unmarked(node(0)) {
+        watch.marked(node(0), id);
+    }
+}
+
+/// A replica's answer, which shows the marker first where that is due.
+fn answer_replica(watch: &mut Watch, index: u16, ticket: Ticket, replay: u64, identity: Identity) {
+    let answer = Answer::Replica { identity, replay: Some(Lsn::new(replay)) };
+    watch.answered(ticket, answer);
+    if let Some(id) = watch.unshown(node(index)) {
+        watch.shown(node(index), id, identity.connection);
+        watch.answered(ticket, answer);
+    }
 }
 
 fn identity(system: u64, started_us: i64, connection: u64) -> Identity {
@@ -26,13 +59,13 @@ fn identity(system: u64, started_us: i64, connection: u64) -> Identity {
 }
 
 fn primary(watch: &mut Watch, ms: u64, insert: u64, identity: Identity) {
-    let ticket = watch.begin(node(0), Moment::from_ms(ms));
-    watch.answered(ticket, Answer::Primary { identity, timeline: 1, insert: Lsn::new(insert) });
+    let ticket = begin(watch, 0, ms);
+    answer_primary(watch, ticket, insert, identity);
 }
 
 fn replica(watch: &mut Watch, ms: u64, replay: u64, identity: Identity) {
-    let ticket = watch.begin(node(1), Moment::from_ms(ms));
-    watch.answered(ticket, Answer::Replica { identity, replay: Some(Lsn::new(replay)) });
+    let ticket = begin(watch, 1, ms);
+    answer_replica(watch, 1, ticket, replay, identity);
 }
 
 fn lag(watch: &Watch, ms: u64) -> Option<u64> {
@@ -119,12 +152,68 @@ fn a_replica_that_stops_answering_goes_down_and_serves_nothing() {
     primary(&mut watch, 1_000, 6_000, LIFE);
     replica(&mut watch, 1_001, 6_000, COPY);
     for round in 0..3 {
-        let ticket = watch.begin(node(1), Moment::from_ms(1_250 + round));
+        let ticket = begin(&watch, 1, 1_250 + round);
         watch.failed(ticket);
     }
     let cluster = watch.cluster();
     assert_eq!(cluster.health(node(1)), Health::Down);
-    assert_eq!(cluster.replica_for(SHARD, Consistency::Any, 0, Moment::from_ms(1_300)), None);
+    assert_eq!(cluster.choose(SHARD, Wanted::Any, 0).node(), None);
+}
+
+#[test]
+fn a_replica_that_has_not_shown_the_marker_proves_nothing() {
+    let mut watch = watch(1);
+    primary(&mut watch, 1_000, 6_000, LIFE);
+    let ticket = begin(&watch, 1, 1_001);
+    let replay = Some(Lsn::new(9_000));
+    watch.answered(ticket, Answer::Replica { identity: COPY, replay });
+    assert_eq!(lag(&watch, 1_001), None, "the replica of a dead primary may be far ahead");
+    let marker = watch.unshown(node(1)).unwrap();
+    watch.shown(node(1), marker, COPY.connection + 1);
+    watch.answered(ticket, Answer::Replica { identity: COPY, replay });
+    assert_eq!(lag(&watch, 1_001), None, "another connection showed it");
+}
+
+#[test]
+fn a_node_that_is_promoted_gets_the_writes_once_the_old_primary_is_silent() {
+    let mut watch = watch(1);
+    primary(&mut watch, 1_000, 6_000, LIFE);
+    replica(&mut watch, 1_001, 6_000, COPY);
+    watch.disconnected(node(0));
+    assert_eq!(watch.writer(SHARD), Some(Writer::Node(node(0))), "silence is no promotion");
+    let (insert, flushed) = (Lsn::new(6_100), Lsn::new(6_100));
+    let ticket = begin(&watch, 1, 1_100);
+    watch.answered(ticket, Answer::Primary { identity: COPY, timeline: 2, insert, flushed });
+    assert_eq!(watch.writer(SHARD), Some(Writer::Node(node(1))));
+    assert!(watch.unmarked(node(1)).is_some(), "its lineage has begun");
+    assert_eq!(watch.unmarked(node(0)), None);
+}
+
+/// A primary, and a replica that was promoted beside it.
+fn two_primaries(authority: Authority) -> Watch {
+    let mut watch = watch_under(authority, 1);
+    primary(&mut watch, 1_000, 6_000, LIFE);
+    let (insert, flushed) = (Lsn::new(6_100), Lsn::new(6_100));
+    let ticket = begin(&watch, 1, 1_100);
+    watch.answered(ticket, Answer::Primary { identity: COPY, timeline: 2, insert, flushed });
+    watch
+}
+
+#[test]
+fn two_primaries_get_no_writes_until_one_is_gone() {
+    let mut watch = two_primaries(Authority::Nobody);
+    assert_eq!(watch.writer(SHARD), Some(Writer::Several));
+    assert!(watch.is_headless(SHARD));
+    watch.disconnected(node(0));
+    assert_eq!(watch.writer(SHARD), Some(Writer::Node(node(1))));
+}
+
+#[test]
+fn of_two_primaries_the_map_may_name_the_right_one() {
+    let mut watch = two_primaries(Authority::Map);
+    assert_eq!(watch.writer(SHARD), Some(Writer::Node(node(0))));
+    primary(&mut watch, 1_200, 6_200, LIFE);
+    assert!(watch.is_leader(node(0)));
 }
 
 /// The world as it is, beside what the monitor thinks of it.
@@ -203,26 +292,18 @@ impl World {
     fn sample(&mut self, watch: &mut Watch) {
         match self.dice(60) {
             0 => {
-                let ticket = watch.begin(node(0), Moment::from_ms(self.now));
-                let answer = Answer::Primary {
-                    identity: self.primary,
-                    timeline: 1,
-                    insert: Lsn::new(self.insert),
-                };
-                watch.answered(ticket, answer);
+                let ticket = begin(watch, 0, self.now);
+                answer_primary(watch, ticket, self.insert, self.primary);
             }
             side @ (1 | 2) => {
                 let copy = usize::try_from(side).unwrap() - 1;
                 let index = u16::try_from(side).unwrap();
-                let ticket = watch.begin(node(index), Moment::from_ms(self.now));
+                let ticket = begin(watch, index, self.now);
                 if self.dice(10) == 0 {
                     watch.failed(ticket);
                 } else {
-                    let answer = Answer::Replica {
-                        identity: self.copies[copy],
-                        replay: Some(Lsn::new(self.replay[copy])),
-                    };
-                    watch.answered(ticket, answer);
+                    let (replay, identity) = (self.replay[copy], self.copies[copy]);
+                    answer_replica(watch, index, ticket, replay, identity);
                 }
             }
             _ => {}

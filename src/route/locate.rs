@@ -1,5 +1,6 @@
 //! From a key's value to its shard: decode, hash, look up.
 
+use crate::cluster::{Mark, SlotMark};
 use crate::shardmap::{Decimal, Key, KeyError, KeyType, Keyspace, Map, Rank, Scratch};
 use crate::sql::literal::{Literal, LiteralKind, Literals};
 use crate::types::{Format, Oid, ShardId};
@@ -18,7 +19,8 @@ pub(crate) struct Values<'a> {
     pub(crate) params: Option<&'a dyn Params>,
 }
 
-/// Where rows with these keys lie.
+/// Where rows with these keys lie; and the mark of the keys' slot, or of the
+/// whole shard if they have several or rows without a key are touched.
 ///
 /// # Errors
 /// A value is missing or no key, a row's key is NULL, or the values lie on
@@ -29,6 +31,7 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
     let mut fallback = None;
     let mut same = true;
     let mut scratch = Scratch::default();
+    let mut mark = (keyed.single.is_some() || keyed.open.is_some()).then_some(Mark::Shard);
     for source in &keyed.sources {
         let keyspace = map.keyspace(source.keyspace).ok_or(RouteError::SeveralShards)?;
         fallback = fallback.or(Some(keyspace));
@@ -38,7 +41,9 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
         };
         each_key(source, values, &mut |key| {
             same &= hinted.is_none_or(|hinted| hinted == key);
-            let owner = keyspace.owner(&key);
+            let (owner, slot) = keyspace.place(&key);
+            let own = Mark::Slot(SlotMark::of(source.keyspace.index(), slot));
+            mark = Some(mark.map_or(own, |other| other.with(own)));
             match found {
                 None => found = Some(owner),
                 Some(first) if first != owner && !others.contains(&owner) => others.push(owner),
@@ -72,7 +77,8 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
                 (None, Some(_)) => Reason::Key,
                 (None, None) => Reason::Nothing,
             };
-            return Ok(Route { targets: one(found, fallback, map), reason });
+            let mark = mark.unwrap_or(Mark::Shard);
+            return Ok(Route { targets: one(found, fallback, map), reason, mark });
         }
         None => RouteError::SeveralShards,
     };
@@ -83,10 +89,11 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
     others.sort_unstable();
     others.dedup();
     if let [only] = &*others {
-        return Ok(Route { targets: Targets::Shard(*only), reason: Reason::Spread });
+        let (targets, reason) = (Targets::Shard(*only), Reason::Spread);
+        return Ok(Route { targets, reason, mark: Mark::Shard });
     }
     let targets = Targets::Several(Box::new(Several { shards: others.into(), why }));
-    Ok(Route { targets, reason: Reason::Spread })
+    Ok(Route { targets, reason: Reason::Spread, mark: Mark::Shard })
 }
 
 /// The shards of the keys in `interval`; none if an end is NULL.

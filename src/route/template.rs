@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::cluster::Mark;
 use crate::shardmap::{KeyType, KeyspaceId, Map};
 use crate::sql::literal::Literals;
 use crate::sql::statement::{Facts, Span};
@@ -13,6 +14,7 @@ use super::locate;
 use super::place::Open;
 use super::scatter::{self, Scatter};
 use super::splice::{self, Splice};
+use super::stay;
 
 /// The cached plan of a text; belongs to one epoch of the map.
 #[derive(Debug)]
@@ -272,6 +274,8 @@ pub struct Route {
     pub targets: Targets,
     /// Why.
     pub reason: Reason,
+    /// What of the shard it reads or writes.
+    pub mark: Mark,
 }
 
 /// The shards that a text goes to.
@@ -465,7 +469,7 @@ impl Template {
     ) -> Result<Route, RouteError> {
         match &self.plan {
             Plan::Fixed { targets, reason } => {
-                Ok(Route { targets: targets.clone(), reason: *reason })
+                Ok(Route { targets: targets.clone(), reason: *reason, mark: Mark::Shard })
             }
             Plan::Refused(error) => Err(error.clone()),
             Plan::Keyed(keyed) => {
@@ -473,7 +477,12 @@ impl Template {
                     Some(own) => (&*own.text, &own.literals),
                     None => (text, literals),
                 };
-                locate::route(keyed, locate::Values { text, literals, params }, map)
+                let values = locate::Values { text, literals, params };
+                let mut route = locate::route(keyed, values, map)?;
+                if self.access == Access::Write {
+                    route.mark = stay::unproven_write();
+                }
+                Ok(route)
             }
         }
     }

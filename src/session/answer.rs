@@ -396,7 +396,7 @@ impl Feed<'_, '_> {
                     INVALID_VALUE,
                     format!("invalid value for keyway.consistency: {error}"),
                 )
-                .hint("use primary, any, or bounded(milliseconds)")
+                .hint("use primary, session, slot, any, or bounded(milliseconds)")
             })?),
         };
         Ok(())
@@ -486,7 +486,7 @@ impl Feed<'_, '_> {
         } else if self.situation().in_transaction {
             "primary: inside a transaction".to_owned()
         } else {
-            (self.env.choose)(shard, level)
+            (self.env.choose)(shard, level, route.mark)
         };
         let access = match template.access() {
             Access::Read => "read",

@@ -58,9 +58,7 @@ impl Session {
                     }
                 }
                 Event::StalePlan => {
-                    self.phase = Phase::Idle;
-                    self.unit_open = false;
-                    self.effects.clear();
+                    self.rewind();
                     self.settle_names(env.backend);
                     after = After::Replay;
                 }
@@ -85,6 +83,13 @@ impl Session {
             return After::Release;
         }
         after
+    }
+
+    /// The running unit has not been: its bytes are fed again.
+    pub fn rewind(&mut self) {
+        self.phase = Phase::Idle;
+        self.unit_open = false;
+        self.effects.clear();
     }
 
     /// True if the session has no use for its backend any more.

@@ -90,6 +90,7 @@ impl Feed<'_, '_> {
         }
         let replayable = !self.in_backend_transaction();
         self.begin_unit();
+        self.declare_nothing();
         self.fix_map();
         if replayable {
             self.keep_for_replay();
@@ -201,6 +202,10 @@ impl Feed<'_, '_> {
         let inner = restoring.is_some().then_some(written);
         let prepared = self.env.registry.intern(&parse, inner, &self.s.settings, made, literals);
         self.s.statements.insert(parse.name, Rc::clone(&prepared));
+        if let Some(backend) = self.backend() {
+            // The name exists now: the batch can't be read a second time.
+            backend.second_try().forbid();
+        }
         self.consume(end);
         let asked =
             !local && self.backend().is_some_and(|backend| !backend.has_prepared(prepared.id));
@@ -243,6 +248,7 @@ impl Feed<'_, '_> {
     /// A text that can't be read, on an unsharded database.
     fn forward_unread(&mut self, name: &[u8], end: usize) -> Option<Step> {
         self.hold_and_mark(super::Holds::UNTRACKED, true);
+        self.declare_unknown();
         self.forward(end);
         if name.is_empty() {
             self.s.unnamed.forget();
@@ -257,11 +263,14 @@ impl Feed<'_, '_> {
     }
 
     fn on_bind(&mut self, body: &[u8], end: usize, found: Option<Found>) -> Option<Step> {
-        if let Some(Found::Bind { serial, prepared, name, shard }) = found
+        if let Some(Found::Bind { serial, prepared, name, shard, writes }) = found
             && serial == self.map_serial()
             && self.env.backend.as_ref().is_some_and(|(_, held)| *held == shard)
         {
             self.s.bound_in_batch = true;
+            if let (Some(mark), Some(backend)) = (writes, self.backend()) {
+                backend.writes().touch(mark);
+            }
             if !self.s.portals.is_empty() {
                 let portal = body.get(..name.start.saturating_sub(1)).unwrap_or_default();
                 self.s.portals.remove(portal);
@@ -273,7 +282,10 @@ impl Feed<'_, '_> {
         let named = match self.named(bind.statement()) {
             Ok(Some(named)) => named,
             // Prepared while nothing could be read: it is the server's name.
-            Ok(None) => return self.forward_bind(None, end),
+            Ok(None) => {
+                self.declare_unknown();
+                return self.forward_bind(None, end);
+            }
             Err(refused) => return self.refuse_message(&refused, end),
         };
         let template = match self.template_of(&named) {
@@ -418,6 +430,7 @@ impl Feed<'_, '_> {
                 }
             }
         }
+        self.declare(template, route.mark);
         if super::simple::is_hot(template) {
             if !self.s.portals.is_empty() {
                 self.s.portals.remove(bind.portal());
@@ -737,6 +750,7 @@ impl Feed<'_, '_> {
         if self.env.backend.is_some() {
             if !self.s.unit_open {
                 self.begin_unit();
+                self.declare_nothing();
             }
             self.send_refusal(frame, SentAs::Batch);
             self.s.phase = Phase::SkipBound;

@@ -7,6 +7,7 @@
 
 use std::rc::Rc;
 
+use crate::cluster::Mark;
 use crate::protocol::frame::{HEADER_LEN, decode_header};
 use crate::protocol::frontend::{Bind, Describe, Parse, Target};
 use crate::protocol::tag::frontend as tag;
@@ -257,7 +258,8 @@ impl Feed<'_, '_> {
             // The next feed begins with this Bind.
             let (serial, shard) = (self.map_serial(), want.shard);
             let name = bind.statement_span();
-            self.s.pending.keep_found(Found::Bind { serial, prepared, name, shard });
+            let writes = (template.access() == Access::Write).then(|| self.s.pending.mark());
+            self.s.pending.keep_found(Found::Bind { serial, prepared, name, shard, writes });
         }
         Some(ahead)
     }
@@ -325,7 +327,7 @@ impl Feed<'_, '_> {
             }
         }
         self.s.pending.set_outside(matches!(self.s.tx, Tx::Lazy(_)));
-        Ahead::Need(Want { shard, access: Access::Write, consistency: None })
+        Ahead::Need(Want { shard, access: Access::Write, consistency: None, mark: Mark::Shard })
     }
 
     /// True if the batch at hand has only parsed and described so far.

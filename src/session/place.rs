@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::backend::Backend;
+use crate::cluster::Mark;
 use crate::protocol::backend::TxStatus;
 use crate::route::{Reason, Route, Targets, Template};
 use crate::sql::statement::Kind;
@@ -26,6 +27,8 @@ pub(super) struct Pending {
     placed: bool,
     /// What is known of the batch's first message.
     found: Option<Found>,
+    /// What of the shard the placed unit touches; nobody knows if `None`.
+    mark: Option<Mark>,
 }
 
 /// What looking ahead for a batch's shard found out of its first message, which
@@ -35,7 +38,14 @@ pub(super) enum Found {
     Parse { serial: u64, planned: u64, template: Rc<Template> },
     /// A well-formed Bind of a plain statement, where in its body the name
     /// stands, and the shard that its values name.
-    Bind { serial: u64, prepared: Rc<Prepared>, name: Range<usize>, shard: ShardId },
+    Bind {
+        serial: u64,
+        prepared: Rc<Prepared>,
+        name: Range<usize>,
+        shard: ShardId,
+        /// What it writes; nothing if `None`.
+        writes: Option<Mark>,
+    },
 }
 
 impl Pending {
@@ -92,8 +102,17 @@ impl Pending {
         self.outside
     }
 
+    pub(super) const fn touch(&mut self, mark: Mark) {
+        self.mark = Some(mark);
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        self.mark.unwrap_or(Mark::Shard)
+    }
+
     pub(super) fn clear(&mut self) {
         self.template = None;
+        self.mark = None;
         self.outside = false;
         self.placed = false;
         self.found = None;
@@ -123,6 +142,7 @@ pub(super) enum Place {
 impl Feed<'_, '_> {
     /// Decides where a statement with this route runs.
     pub(super) fn place(&mut self, template: &Template, route: &Route) -> Place {
+        self.s.pending.touch(route.mark);
         let map = self.map();
         let home = map.home();
         let bound = self.env.backend.as_ref().map(|(backend, shard)| (is_busy(backend), *shard));
@@ -166,7 +186,7 @@ impl Feed<'_, '_> {
         self.s.pending.set_outside(outside);
         let replica = template.replica_ok() && (lazy.is_none() || outside);
         let access = if replica { Access::Read } else { Access::Write };
-        Place::Need(Want { shard, access, consistency: self.s.consistency })
+        Place::Need(Want { shard, access, consistency: self.s.consistency, mark: route.mark })
     }
 
     fn other_shard(&self, wanted: ShardId, bound: ShardId) -> Refused {

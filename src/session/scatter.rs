@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::backend::{Event, Expect, OwnPurpose, Report};
+use crate::cluster::Mark;
 use crate::gather::{
     Collation, Describe, Direction, End, Failure, Formats, Gather, GatherError, Nulls, Plan,
     Progress, SortKey,
@@ -144,8 +145,12 @@ impl Feed<'_, '_> {
         let read = self.s.scatter.as_ref()?;
         let missing = read.parts.iter().find(|part| !self.s.members.contains(part.shard));
         if let Some(part) = missing {
-            let want =
-                Want { shard: part.shard, access: read.access, consistency: self.s.consistency };
+            let want = Want {
+                shard: part.shard,
+                access: read.access,
+                consistency: self.s.consistency,
+                mark: Mark::Shard,
+            };
             return Some(self.ask(want, None));
         }
         self.consume(end);
@@ -571,6 +576,8 @@ fn ask_columns(
     env: &mut EventEnv<'_>,
 ) {
     env.backend.begin_unit(None);
+    // Only reads are spread.
+    env.backend.writes().declare();
     if !Rc::ptr_eq(env.backend.settings(), settings) {
         let mut sql = String::new();
         settings.transition(env.backend.settings(), &mut sql);

@@ -4,11 +4,12 @@
 use std::rc::Rc;
 
 use crate::backend::{Expect, OwnPurpose, Report, SentAs};
+use crate::cluster::Mark;
 use crate::protocol::backend::TxStatus;
 use crate::protocol::encode;
 use crate::protocol::frontend::Query;
 use crate::route::{Targets, Template};
-use crate::sql::statement::{Kind, SessionEffect, TxEffect};
+use crate::sql::statement::{Facts, Kind, SessionEffect, TxEffect};
 use crate::types::Access;
 
 use super::effects::{Effect, Effects, demands};
@@ -116,8 +117,18 @@ impl Feed<'_, '_> {
     }
 
     /// The client's query goes on as it came.
-    fn send_query(&mut self, report: Report, end: usize) -> Option<Step> {
+    /// `template` says what it does; nobody knows if it is `None`.
+    fn send_query(
+        &mut self,
+        report: Report,
+        template: Option<&Template>,
+        end: usize,
+    ) -> Option<Step> {
+        let mark = self.s.pending.mark();
         self.begin_unit();
+        if let Some(template) = template {
+            self.declare(template, mark);
+        }
         if let Some(backend) = self.backend() {
             backend.push(Expect::Query(report));
         }
@@ -135,12 +146,48 @@ impl Feed<'_, '_> {
         report: Report,
         end: usize,
     ) -> Option<Step> {
-        let Some(sent) = template.rewritten(text) else { return self.send_query(report, end) };
-        let step = self.send_query(report, self.at);
+        let Some(sent) = template.rewritten(text) else {
+            return self.send_query(report, Some(template), end);
+        };
+        let step = self.send_query(report, Some(template), self.at);
         self.consume(end);
         let written = self.inject(|out| encode::query(out, &sent));
         debug_assert!(written, "a column list is shorter than any message may be");
         step
+    }
+
+    /// Notes what a statement of the running unit writes, before it is sent.
+    pub(super) fn declare(&mut self, template: &Template, mark: Mark) {
+        let Some(backend) = self.backend() else { return };
+        let writes = backend.writes();
+        writes.declare();
+        if template.access() == Access::Read {
+            return;
+        }
+        for facts in template.statements() {
+            if matches!(facts.tx, TxEffect::Commit { .. }) {
+                writes.may_commit();
+            }
+            if may_write(facts) {
+                writes.touch(mark);
+            }
+        }
+    }
+
+    /// The running unit has written nothing so far: what is only parsed and
+    /// described does not.
+    pub(super) fn declare_nothing(&mut self) {
+        if let Some(backend) = self.backend() {
+            backend.writes().declare();
+        }
+    }
+
+    /// A part of the running unit is not understood.
+    pub(super) fn declare_unknown(&mut self) {
+        if let Some(backend) = self.backend() {
+            backend.writes().touch(Mark::Shard);
+            backend.writes().may_commit();
+        }
     }
 
     /// The unit starts on the held backend.
@@ -318,7 +365,9 @@ impl Feed<'_, '_> {
         let (shard, _) = everywhere.shards.get(everywhere.next)?;
         let (shard, first) = (*shard, everywhere.next == 0);
         if self.env.backend.is_none() {
-            return Some(Step::Checkout(Want { shard, access: Access::Write, consistency: None }));
+            let mark = Mark::Shard;
+            let want = Want { shard, access: Access::Write, consistency: None, mark };
+            return Some(Step::Checkout(want));
         }
         if let Some(step) = self.prepare_backend() {
             return Some(step);
@@ -385,6 +434,7 @@ impl Feed<'_, '_> {
         self.s.unnamed.forget();
         if self.in_backend_transaction() {
             self.begin_unit();
+            self.declare_nothing();
             self.send_refusal(frame, SentAs::Query);
             self.s.phase = Phase::Await;
             return Some(Step::Await);
@@ -407,7 +457,7 @@ impl Feed<'_, '_> {
             return Some(step);
         }
         self.hold_and_mark(Holds::UNTRACKED, true);
-        self.send_query(Report::Nothing, end)
+        self.send_query(Report::Nothing, None, end)
     }
 
     /// A query longer than the router reads, on an unsharded database.
@@ -435,7 +485,8 @@ impl Feed<'_, '_> {
 
     /// A backend of the home shard's primary.
     pub(super) fn home(&self) -> Want {
-        Want { shard: self.map().home(), access: Access::Write, consistency: None }
+        let shard = self.map().home();
+        Want { shard, access: Access::Write, consistency: None, mark: Mark::Shard }
     }
 
     pub(super) fn on_function_call(&mut self, end: usize) -> Option<Step> {
@@ -480,6 +531,43 @@ pub(super) fn is_hot(template: &Template) -> bool {
                 )
         }
         _ => false,
+    }
+}
+
+/// Whether others may see something new once the statement is committed.
+/// Those that only steer the transaction or the session's own settings leave
+/// nothing to see; COMMIT shows what was written before it.
+fn may_write(facts: &Facts) -> bool {
+    match facts.kind {
+        Kind::Transaction => {
+            matches!(facts.tx, TxEffect::CommitPrepared | TxEffect::RollbackPrepared)
+        }
+        Kind::Set | Kind::Reset | Kind::Deallocate | Kind::Listen | Kind::Discard => {
+            facts.tx == TxEffect::None && facts.effect.each().contains(&SessionEffect::Dirty)
+        }
+        Kind::Select
+        | Kind::Insert
+        | Kind::Update
+        | Kind::Delete
+        | Kind::Merge
+        | Kind::CopyIn
+        | Kind::CopyOut
+        | Kind::Explain
+        | Kind::ExplainRoute
+        | Kind::Show
+        | Kind::Prepare
+        | Kind::Execute
+        | Kind::Declare
+        | Kind::Cursor
+        | Kind::Notify
+        | Kind::Lock
+        | Kind::Truncate
+        | Kind::Ddl
+        | Kind::Maintenance
+        | Kind::Call
+        | Kind::Do
+        | Kind::Empty
+        | Kind::Unknown => facts.access == Access::Write,
     }
 }
 

@@ -243,13 +243,19 @@ impl Keyspace {
     /// The shard that holds `key`: its pin if it has one, else its slot's
     /// owner. Allocates nothing.
     pub fn owner(&self, key: &Key<'_>) -> ShardId {
-        if let Some(shard) = self.pin_of(key) {
-            return shard;
-        }
+        self.place(key).0
+    }
+
+    /// The shard that holds `key`, and the key's slot, which says nothing of
+    /// the shard if the tenant is pinned. Allocates nothing.
+    pub fn place(&self, key: &Key<'_>) -> (ShardId, SlotId) {
         let slot = self.slot_of(key);
+        if let Some(shard) = self.pin_of(key) {
+            return (shard, slot);
+        }
         let owner = self.slot_owner(slot);
         debug_assert!(owner.is_some(), "a slot of the keyspace has an owner");
-        owner.or_else(|| self.owners.first().copied()).unwrap_or(ShardId::new(0))
+        (owner.or_else(|| self.owners.first().copied()).unwrap_or(ShardId::new(0)), slot)
     }
 
     /// The shard to which the tenant `key` is pinned.

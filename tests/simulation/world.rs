@@ -233,7 +233,7 @@ impl<'r> World<'r> {
                 catalog: &catalog,
                 catalog_serial: 1,
                 consistency: Consistency::Primary,
-                choose: &|_, _| String::new(),
+                choose: &|_, _, _| String::new(),
                 backend: client.conn.as_mut().map(|conn| (&mut conn.machine, conn.shard)),
                 to_client: &mut client.seen,
                 to_backend: &mut to_backend,

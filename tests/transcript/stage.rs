@@ -155,7 +155,7 @@ impl Stage {
                 catalog: &catalog,
                 catalog_serial: 1,
                 consistency: Consistency::Primary,
-                choose: &|_, _| "primary".to_owned(),
+                choose: &|_, _, _| "primary".to_owned(),
                 backend: client.conn.as_mut().map(|(backend, shard)| (backend, *shard)),
                 to_client: &mut to_client,
                 to_backend: &mut to_backend,

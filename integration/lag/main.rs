@@ -1,0 +1,263 @@
+//! Reads on replicas, against real servers: clients write and read registers
+//! while replicas pause, lag, die, come back and are promoted, and no read may
+//! show less than its level promises.
+//!
+//! `KEYWAY_LAG_OPERATIONS` makes the runs longer (the long form).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test: a panic fails it, and it reports"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod chaos;
+mod failover;
+mod registers;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use registers::{Seen, Workload};
+use support::cluster::{Cluster, ClusterOptions};
+use support::router::{Router, RouterOptions};
+use support::wait_for;
+
+/// One shard with two replicas and its registers.
+fn cluster() -> Cluster {
+    let options = ClusterOptions { shards: 1, replicas: 2, ..ClusterOptions::default() };
+    // The second replica is copied while the first writes its checkpoints.
+    let cluster = Cluster::start_with(options, &[("wal_keep_size", "512MB")]);
+    cluster.sql(
+        1,
+        "CREATE TABLE registers (tenant_id int8 PRIMARY KEY, value int8 NOT NULL) \
+         WITH (fillfactor = 50); \
+         INSERT INTO registers SELECT i, 0 FROM generate_series(0, 9999) AS i",
+    );
+    cluster.wait_replicated();
+    cluster
+}
+
+/// Tests that load the machine run one after the other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A router whose reads have this level.
+fn router(cluster: &Cluster, level: &str, config: &str) -> Router {
+    let options = RouterOptions::sharded(cluster)
+        .with_map(|map| {
+            map.replace("consistency = \"any\"", &format!("consistency = \"{level}\""))
+                .replace("\"public.tenants\",", "\"public.registers\", \"public.tenants\",")
+        })
+        .with_config(config);
+    let text = options.map.as_deref().unwrap();
+    assert!(text.contains(level) && text.contains("public.registers"), "{text}");
+    Router::start(cluster, &options)
+}
+
+fn workload(router: &Router, clients: u64) -> Workload {
+    let operations = std::env::var("KEYWAY_LAG_OPERATIONS").ok().and_then(|n| n.parse().ok());
+    Workload {
+        url: router.url(),
+        clients,
+        registers: 64,
+        write_percent: 5,
+        operations: operations.unwrap_or(12_000),
+        limit: Duration::from_secs(if operations.is_some() { 900 } else { 8 }),
+        pause: Duration::from_millis(2),
+        seed: 7,
+    }
+}
+
+fn run(workload: &Workload, meanwhile: impl FnOnce(&dyn Fn() -> bool)) -> Seen {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients = scope.spawn(|| {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build().unwrap();
+            runtime.block_on(registers::run(workload, &over))
+        });
+        meanwhile(&|| !over.load(Ordering::Relaxed) && !clients.is_finished());
+        clients.join().unwrap()
+    })
+}
+
+/// Reads by their reason, as the router counts them.
+fn reads(router: &Router) -> Vec<(String, u64)> {
+    let page = page(router.http_port(), "/metrics");
+    page.lines()
+        .filter_map(|line| line.strip_prefix("keyway_reads_total{reason=\""))
+        .filter_map(|rest| {
+            let (reason, count) = rest.split_once("\"} ")?;
+            Some((reason.to_owned(), count.parse().ok()?))
+        })
+        .collect()
+}
+
+/// A page of the router's.
+fn page(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    page
+}
+
+/// Of the reads that a replica could have served, the share that one did.
+fn share(router: &Router) -> f64 {
+    let all = reads(router);
+    let sum = |reasons: &[&str]| -> u64 {
+        all.iter().filter(|(reason, _)| reasons.contains(&reason.as_str())).map(|(_, n)| n).sum()
+    };
+    let replica = sum(&["proven", "within_bound", "any"]);
+    let primary = sum(&["write_in_flight", "no_replica", "no_replica_fits", "new_connection"]);
+    println!("reads: {all:?}");
+    #[allow(clippy::cast_precision_loss, reason = "counts of a test")]
+    let share = replica as f64 / (replica + primary).max(1) as f64;
+    share
+}
+
+#[test]
+fn level_slot_is_never_stale_whatever_happens_to_the_replicas() {
+    let _alone = alone();
+    let cluster = cluster();
+    let router = router(&cluster, "slot", "");
+    let seen = run(&workload(&router, 16), |running| chaos::on_replicas(&cluster, 7, running));
+    let share = share(&router);
+    println!("slot, chaos: {seen}; {:.1} % of the reads on replicas", share * 100.0);
+    assert_eq!((seen.stale, seen.backward), (0, 0), "{seen:?}\n{}", router.log());
+    assert!(seen.reads > 300, "{seen:?}");
+    assert!(share > 0.001, "replicas serve something: {share}");
+}
+
+#[test]
+fn replicas_that_are_well_serve_reads_at_level_slot() {
+    let _alone = alone();
+    let cluster = cluster();
+    let router = router(&cluster, "slot", "");
+    let run_for = workload(&router, 8);
+    let writes = Workload { write_percent: 1, pause: Duration::from_millis(10), ..run_for };
+    let seen = run(&writes, |_| {});
+    let share = share(&router);
+    println!("slot, healthy: {seen}; {:.1} % of the reads on replicas", share * 100.0);
+    assert_eq!((seen.stale, seen.backward), (0, 0), "{seen}");
+    assert!(share > 0.1, "{share}");
+}
+
+#[test]
+fn the_checker_sees_what_any_replica_misses() {
+    let _alone = alone();
+    let cluster = cluster();
+    let router = router(&cluster, "any", "");
+    let seen = run(&workload(&router, 16), |running| chaos::on_replicas(&cluster, 7, running));
+    println!("any, chaos: {seen}");
+    assert!(seen.stale > 20, "{seen:?}");
+}
+
+#[test]
+fn a_read_that_a_replica_can_not_run_is_run_by_the_primary() {
+    let _alone = alone();
+    let cluster = cluster();
+    let router = router(&cluster, "any", "");
+    // Looks like a read of a table, and writes.
+    cluster.sql(
+        1,
+        "CREATE TABLE looks (at timestamptz); \
+         CREATE FUNCTION note() RETURNS int LANGUAGE sql AS \
+           'INSERT INTO looks VALUES (now()) RETURNING 1'; \
+         ALTER TABLE registers RENAME TO really; \
+         CREATE VIEW registers AS SELECT *, note() AS seen FROM really WHERE tenant_id < 3",
+    );
+    cluster.wait_replicated();
+    let reads = ["SELECT tenant_id, seen FROM registers WHERE tenant_id = 1"; 3];
+    wait_for("the replicas to be known", || {
+        support::psql::psql(&router.url(), reads[0]).expect();
+        self::reads(&router).iter().any(|(reason, count)| reason == "tried_again" && *count > 0)
+    });
+    for sql in reads {
+        assert_eq!(support::psql::psql(&router.url(), sql).expect(), "1|1");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let url = router.url();
+        let (client, connection) =
+            tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..3 {
+            let sql = "SELECT seen FROM registers WHERE tenant_id = $1";
+            let row = client.query_one(sql, &[&1_i64]).await.unwrap();
+            assert_eq!(row.get::<_, i32>(0), 1);
+        }
+    });
+    assert_eq!(cluster.sql(1, "SELECT count(*) > 6 FROM looks"), "t");
+}
+
+#[test]
+fn a_promotion_moves_the_writes_and_no_replica_of_the_dead_primary_serves() {
+    let _alone = alone();
+    let cluster = cluster();
+    let router = router(&cluster, "slot", "pool.checkout_timeout = \"60s\"");
+    support::psql::psql(&router.url(), "SELECT 1").expect();
+    let outage = failover::under_load(&cluster, &router);
+    println!("{outage:?}");
+    assert!(outage.errors <= outage.clients, "only what was in flight fails: {outage:?}");
+    assert!(outage.after_promotion < Duration::from_secs(10), "{outage:?}");
+    // The second replica still has the dead primary's data, and more of its
+    // log than the new primary, perhaps.
+    let seen = run(&Workload { operations: 3_000, ..workload(&router, 8) }, |_| {});
+    println!("after the promotion: {seen}");
+    assert_eq!((seen.stale, seen.backward), (0, 0), "{seen}");
+    assert!(seen.writes > 50, "{seen}");
+    failover::two_primaries(&cluster, &router);
+}
+
+#[test]
+fn a_read_whose_replica_connection_is_ended_gets_its_own_answer() {
+    let _alone = alone();
+    let cluster = cluster();
+    cluster.sql(1, "UPDATE registers SET value = tenant_id");
+    cluster.wait_replicated();
+    let router = router(&cluster, "any", "");
+    let seen = run_identities(&router, || {
+        for replica in [1, 2] {
+            let node = keyway::local::NodeName { shard: 1, replica };
+            let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                       WHERE usename = 'app' AND application_name <> 'keyway monitor'";
+            cluster.servers().superuser_sql(node, sql).unwrap();
+        }
+    });
+    let all = reads(&router);
+    println!("{seen} reads; {all:?}");
+    assert!(all.iter().any(|(reason, count)| reason == "tried_again" && *count > 0), "{all:?}");
+}
+
+/// Reads registers whose value is their own number while `strike` is done again
+/// and again; every answer must be that of its question.
+fn run_identities(router: &Router, strike: impl Fn()) -> u64 {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..8)
+            .map(|client: i64| {
+                let over = &over;
+                scope.spawn(move || {
+                    let mut runtime = tokio::runtime::Builder::new_current_thread();
+                    let runtime = runtime.enable_all().build().unwrap();
+                    runtime.block_on(registers::read_identities(&router.url(), client, over))
+                })
+            })
+            .collect();
+        for _ in 0..40 {
+            std::thread::sleep(Duration::from_millis(100));
+            strike();
+        }
+        over.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    })
+}

@@ -1,0 +1,280 @@
+//! Marks: what a write leaves behind, so that a read knows which samples of
+//! the primary a replica must have replayed.
+//!
+//! Arithmetic only; the words themselves belong to the shell. A write marks
+//! its slot twice: when it is sent (one more is in flight) and when it is
+//! acknowledged (the slot needs a sample that had not begun yet, and one less
+//! is in flight). Order comes from the samples' numbers, never from a clock.
+
+use crate::types::SlotId;
+
+/// The number of a sample of a primary, counted from 1 in the order in which
+/// the samples of a database's shards began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SampleNumber(u64);
+
+impl SampleNumber {
+    /// Before the first sample.
+    pub const NONE: Self = Self(0);
+
+    /// The sample with this count.
+    pub const fn new(count: u64) -> Self {
+        Self(count)
+    }
+
+    /// The count.
+    pub const fn count(self) -> u64 {
+        self.0
+    }
+
+    /// The sample that begins after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+/// The word of a slot, by its index. Slots may share one: then each waits for
+/// the other's writes too, which is safe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotMark(u16);
+
+impl SlotMark {
+    /// How many words there are.
+    pub const COUNT: usize = 1 << BITS;
+
+    /// The word of `slot` in the keyspace at position `keyspace` of its map.
+    pub const fn of(keyspace: usize, slot: SlotId) -> Self {
+        #[allow(clippy::cast_possible_truncation, reason = "masked to 14 bits")]
+        let index = (keyspace.wrapping_mul(SPREAD).wrapping_add(slot.number() as usize)
+            & (Self::COUNT - 1)) as u16;
+        Self(index)
+    }
+
+    /// Position of the word.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What of a shard a statement reads or writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Rows of one slot, provably nothing else.
+    Slot(SlotMark),
+    /// Any of its rows: a read needs every mark of the shard, a write raises
+    /// the mark that every read needs.
+    Shard,
+}
+
+impl Mark {
+    /// What two statements touch together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        if self == other { self } else { Self::Shard }
+    }
+}
+
+/// One mark: how many writes are in flight, and which sample the acknowledged
+/// ones need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Word(u64);
+
+impl Word {
+    /// The word that was stored as `bits`.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The word as it is stored.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// A replica must have replayed this sample.
+    pub const fn need(self) -> SampleNumber {
+        SampleNumber(self.0 & NEED_MAX)
+    }
+
+    /// Writes that were sent and not acknowledged.
+    pub const fn in_flight(self) -> u64 {
+        self.0 >> NEED_BITS
+    }
+
+    /// After a write was sent. A count that is full stays so for ever: the
+    /// slot is then read on the primary.
+    #[must_use]
+    pub const fn sent(self) -> Self {
+        if self.in_flight() == IN_FLIGHT_FULL { self } else { Self(self.0 + ONE) }
+    }
+
+    /// After the acknowledgement of a write that was sent; `started` is the
+    /// newest sample that has begun.
+    #[must_use]
+    pub const fn acknowledged(self, started: SampleNumber) -> Self {
+        let raised = self.raised(started);
+        match raised.in_flight() {
+            0 | IN_FLIGHT_FULL => raised,
+            _ => Self(raised.0 - ONE),
+        }
+    }
+
+    /// With a need that only a sample after `started` satisfies.
+    #[must_use]
+    pub const fn raised(self, started: SampleNumber) -> Self {
+        let need = if started.0 >= NEED_MAX { NEED_MAX } else { started.0 + 1 };
+        if need > self.0 & NEED_MAX { Self(self.0 & !NEED_MAX | need) } else { self }
+    }
+}
+
+/// What a read of a mark has to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// A write is in flight: only the primary is never behind itself.
+    InFlight,
+    /// A replica that has replayed this sample.
+    Proof(SampleNumber),
+}
+
+impl Demand {
+    /// The demand of a read that needs both words.
+    pub const fn of(one: Word, other: Word) -> Self {
+        if one.in_flight() | other.in_flight() > 0 {
+            return Self::InFlight;
+        }
+        let (a, b) = (one.need().0, other.need().0);
+        Self::Proof(SampleNumber(if a > b { a } else { b }))
+    }
+}
+
+/// What the units of one transaction have touched on one backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    slots: [SlotMark; SLOTS_MAX],
+    len: u8,
+    shard: bool,
+}
+
+impl Footprint {
+    /// Nothing.
+    pub const EMPTY: Self = Self { slots: [SlotMark(0); SLOTS_MAX], len: 0, shard: false };
+
+    /// Adds a mark. What does not fit any more counts as the whole shard.
+    pub fn add(&mut self, mark: Mark) {
+        let Mark::Slot(slot) = mark else {
+            self.shard = true;
+            return;
+        };
+        if self.slots().contains(&slot) {
+            return;
+        }
+        match self.slots.get_mut(usize::from(self.len)) {
+            Some(place) => {
+                *place = slot;
+                self.len += 1;
+            }
+            None => self.shard = true,
+        }
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        for slot in other.slots() {
+            self.add(Mark::Slot(*slot));
+        }
+        self.shard |= other.shard;
+    }
+
+    /// True if nothing was touched.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0 && !self.shard
+    }
+
+    /// The slots.
+    pub fn slots(&self) -> &[SlotMark] {
+        self.slots.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// True if more than its slots may have been touched.
+    pub const fn is_wide(&self) -> bool {
+        self.shard
+    }
+}
+
+/// Words for slots: 2^14.
+const BITS: u32 = 14;
+/// Keeps the slots of a map's second keyspace off those of its first.
+const SPREAD: usize = 5_003;
+/// Low bits of a word: the need. 2^44 samples are 1,000 years at 500 a second.
+const NEED_BITS: u32 = 44;
+const NEED_MAX: u64 = (1 << NEED_BITS) - 1;
+const ONE: u64 = 1 << NEED_BITS;
+const IN_FLIGHT_FULL: u64 = u64::MAX >> NEED_BITS;
+/// Slots that a footprint tells apart.
+const SLOTS_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(count: u64) -> SampleNumber {
+        SampleNumber::new(count)
+    }
+
+    #[test]
+    fn an_acknowledged_write_needs_a_sample_that_had_not_begun() {
+        let word = Word::default().sent();
+        assert_eq!(word.in_flight(), 1);
+        let word = word.acknowledged(number(7));
+        assert_eq!((word.in_flight(), word.need()), (0, number(8)));
+    }
+
+    #[test]
+    fn needs_only_grow_and_counts_are_kept_apart() {
+        let word = Word::default().sent().sent().acknowledged(number(9)).acknowledged(number(3));
+        assert_eq!((word.in_flight(), word.need()), (0, number(10)));
+        let full = Word::default().raised(number(u64::MAX));
+        assert_eq!(full.need().count(), NEED_MAX);
+        assert_eq!(full.sent().need().count(), NEED_MAX);
+    }
+
+    #[test]
+    fn a_full_count_keeps_the_slot_on_the_primary_for_ever() {
+        let mut word = Word::from_bits(!NEED_MAX);
+        for _ in 0..3 {
+            word = word.sent().acknowledged(number(1)).acknowledged(number(2));
+        }
+        assert_eq!(Demand::of(word, Word::default()), Demand::InFlight);
+    }
+
+    #[test]
+    fn a_read_needs_the_greater_of_its_words_and_nothing_in_flight() {
+        let (low, high) = (Word::default().raised(number(3)), Word::default().raised(number(5)));
+        assert_eq!(Demand::of(low, high), Demand::Proof(number(6)));
+        assert_eq!(Demand::of(low.sent(), high), Demand::InFlight);
+        assert_eq!(Demand::of(low, high.sent()), Demand::InFlight);
+    }
+
+    #[test]
+    fn a_footprint_of_many_slots_is_the_whole_shard() {
+        let mut footprint = Footprint::EMPTY;
+        assert!(footprint.is_empty());
+        for slot in [1, 2, 1, 3, 4, 2] {
+            footprint.add(Mark::Slot(SlotMark::of(0, SlotId::new(slot))));
+        }
+        assert!(footprint.slots().len() == 4 && !footprint.is_wide());
+        footprint.add(Mark::Slot(SlotMark::of(0, SlotId::new(5))));
+        assert!(footprint.is_wide());
+        let mut other = Footprint::EMPTY;
+        other.merge(&footprint);
+        assert!(other.is_wide() && other.slots() == footprint.slots());
+    }
+
+    #[test]
+    fn the_slots_of_one_keyspace_have_words_of_their_own() {
+        let words: std::collections::BTreeSet<_> =
+            (0..4096).map(|slot| SlotMark::of(2, SlotId::new(slot))).collect();
+        assert_eq!(words.len(), 4096);
+        assert!(words.iter().all(|word| word.index() < SlotMark::COUNT));
+    }
+}

@@ -1,0 +1,532 @@
+//! Which node serves a unit, and what a client's reads have shown it so far.
+//!
+//! What qualifies a replica is `cluster`'s to decide, from the marks and from
+//! what the monitor published. Here is the way round: a connection that may
+//! have ended at another server than the sampled one, a pool that is full, a
+//! wait for a replica; whatever does not fit ends at the primary.
+
+use std::rc::Rc;
+use std::task::Context;
+use std::time::Duration;
+
+use crate::backend::Failure;
+use crate::cluster::{Choice, Demand, Mark, Passed, ReadReason, SampleNumber, Wanted, Writer};
+use crate::config::Writers;
+use crate::net::clock;
+use crate::session::{Refused, Want, Writes};
+use crate::types::{Access, Consistency, Millis, Moment, NodeId, ShardId, SqlState};
+
+use super::conn::Conn;
+use super::driver::{Driver, Moved};
+use super::pools::SharedPool;
+use super::thread::Database;
+
+/// What a client's reads remember.
+#[derive(Default)]
+pub(super) struct Reads {
+    /// What was asked for at the checkout under way.
+    want: Option<Want>,
+    /// The node whose pool is waited for.
+    waits_at: Option<NodeId>,
+    /// A wait for a replica, or for a write in flight.
+    pub(super) parked: Option<Parked>,
+    /// The sample that another replica than the last must have proven for the
+    /// session to see no less than it has seen (level `session`).
+    need: SampleNumber,
+    /// The replica that showed the session something last, and its life.
+    last: Option<(NodeId, u32)>,
+    running: Option<Running>,
+    /// A read ran while a write to what it read was sent: the session may have
+    /// seen the write before the primary shows it (level `slot`).
+    unsettled: Option<(ShardId, Mark)>,
+    /// The client's bytes of the read that runs on a replica.
+    unit: Vec<u8>,
+    /// A replica has failed the unit, which is fed again.
+    again: Option<Failure>,
+    /// The running unit looks like a read and writes.
+    pub(super) writes: bool,
+}
+
+/// A read that waits.
+#[derive(Clone, Copy)]
+pub(super) struct Parked {
+    want: Want,
+    until: Moment,
+    for_what: WaitsFor,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WaitsFor {
+    /// The end of a write that the session may have seen.
+    Write,
+    /// A replica that has proven enough.
+    Replica,
+}
+
+/// The read that runs on a replica.
+#[derive(Clone, Copy)]
+struct Running {
+    node: NodeId,
+    life: u32,
+    shard: ShardId,
+    mark: Mark,
+    /// As it was when the replica was chosen; `None` at levels without marks.
+    demand: Option<Demand>,
+}
+
+impl Reads {
+    /// A unit has ended on `conn`: what the session has seen by it.
+    pub(super) fn note_end(&mut self, conn: &Conn, database: &Database) {
+        self.need = database.marks.started().next();
+        self.writes = false;
+        self.unit.clear();
+        self.unit.shrink_to(UNIT_KEPT_MAX);
+        let Some(running) = self.running.take().filter(|_| conn.writes == Writes::Impossible)
+        else {
+            self.last = None;
+            return;
+        };
+        self.last = Some((running.node, running.life));
+        if let Some(demand) = running.demand
+            && database.marks.demand(running.shard, running.mark) != demand
+        {
+            self.unsettled = Some((running.shard, running.mark));
+        }
+    }
+
+    /// True while a read waits for a replica or a write.
+    pub(super) const fn is_parked(&self) -> bool {
+        self.parked.is_some()
+    }
+}
+
+impl Database {
+    /// What a read at `level` wants; `need` is the session's own.
+    pub(super) fn wanted(
+        &self,
+        shard: ShardId,
+        level: Consistency,
+        mark: Mark,
+        need: SampleNumber,
+    ) -> Wanted {
+        match level {
+            Consistency::Primary => Wanted::Primary,
+            Consistency::Session => Wanted::Marks(Demand::Proof(need)),
+            Consistency::Slot => Wanted::Marks(self.marks.demand(shard, mark)),
+            Consistency::Bounded(lag) => Wanted::Within { lag, now: clock::now() },
+            Consistency::Any => Wanted::Any,
+        }
+    }
+
+    /// The node of a read and the reason, in words, for EXPLAIN ROUTE.
+    pub(super) fn explain_read(&self, shard: ShardId, wanted: Wanted) -> String {
+        self.with_cluster(|cluster| {
+            let choice = cluster.choose(shard, wanted, 0);
+            let reason = choice.reason().to_string();
+            let nearest = cluster.nearest_lag(shard, clock::now());
+            match (choice.reason(), nearest) {
+                (ReadReason::NoneFit(_), Some(lag)) => {
+                    format!("{reason}; the nearest is {lag} behind")
+                }
+                _ => reason,
+            }
+        })
+    }
+}
+
+impl Driver {
+    /// True if the session has a backend now; else it waits, or was refused
+    /// and is to be fed again.
+    pub(super) fn bring_backend(&mut self, want: Want) -> bool {
+        self.reads.want = Some(want);
+        self.reads.running = None;
+        self.reads.unit.clear();
+        if let Some(failure) = self.reads.again.take() {
+            self.reads.writes = failure == Failure::Writes;
+            self.thread.stats.note_read(ReadReason::TriedAgain);
+            return self.bring_primary(want);
+        }
+        let level = self.level(want);
+        if want.access == Access::Write || level == Consistency::Primary {
+            self.thread.stats.note_unit_on_primary();
+            return self.bring_primary(want);
+        }
+        if level == Consistency::Slot && self.waits_for_write(want) {
+            return false;
+        }
+        let choice = self.choose(want, level);
+        match choice.node() {
+            Some(node) => self.bring_replica(want, level, node, choice.reason()),
+            None if self.may_wait(choice.reason()) => {
+                self.park(want, self.thread.settings.reads.replica_wait, WaitsFor::Replica);
+                false
+            }
+            None => {
+                self.thread.stats.note_read(choice.reason());
+                self.bring_primary(want)
+            }
+        }
+    }
+
+    fn level(&self, want: Want) -> Consistency {
+        let level = want.consistency.unwrap_or(self.consistency);
+        kept(level, self.thread.settings.reads.writers)
+    }
+
+    fn choose(&self, want: Want, level: Consistency) -> Choice {
+        let tie = self.thread.random();
+        let wanted = self.database.wanted(want.shard, level, want.mark, self.reads.need);
+        self.database.with_cluster(|cluster| {
+            if level == Consistency::Session
+                && let Some((node, life)) = self.reads.last
+                && cluster.lives_on(want.shard, node, life)
+            {
+                return Choice::same_replica(node);
+            }
+            cluster.choose(want.shard, wanted, tie)
+        })
+    }
+
+    /// A connection to the replica `node`, or to the primary if there is none
+    /// that may serve.
+    fn bring_replica(
+        &mut self,
+        want: Want,
+        level: Consistency,
+        node: NodeId,
+        reason: ReadReason,
+    ) -> bool {
+        let Some(pool) = self.pool_of(node) else {
+            return self.bring_primary(want);
+        };
+        match self.thread.checkout(&self.database, &pool) {
+            Ok(conn) if self.may_serve(&conn, level) => {
+                self.thread.stats.note_read(reason);
+                self.start_read(want, level, node);
+                self.attach(conn);
+                true
+            }
+            Ok(conn) => {
+                self.thread.release(conn);
+                self.database.marks.ask_for_sample();
+                self.thread.stats.note_read(NEW_CONNECTION);
+                self.bring_primary(want)
+            }
+            // A full pool is waited for: its connections are old enough. A new
+            // connection is of use only after the next sample.
+            Err(waiting) if level == Consistency::Any || pool.is_full() => {
+                self.reads.waits_at = Some(node);
+                self.waiting = Some(waiting);
+                false
+            }
+            Err(waiting) => {
+                waiting.leave(&self.thread);
+                self.thread.stats.note_read(NEW_CONNECTION);
+                self.bring_primary(want)
+            }
+        }
+    }
+
+    /// Whether a connection to a replica leads to the server whose samples
+    /// qualified it.
+    fn may_serve(&self, conn: &Conn, level: Consistency) -> bool {
+        let node = conn.pool.node();
+        level == Consistency::Any
+            || self.database.with_cluster(|cluster| {
+                conn.incarnation.is_some()
+                    && cluster.vouches_for(node, conn.born)
+                    && cluster.is_watched(node, conn.incarnation)
+            })
+    }
+
+    fn start_read(&mut self, want: Want, level: Consistency, node: NodeId) {
+        let life =
+            self.database.with_cluster(|cluster| cluster.node(node).map_or(0, |state| state.life));
+        let demand = match level {
+            Consistency::Slot => Some(self.database.marks.demand(want.shard, want.mark)),
+            Consistency::Primary
+            | Consistency::Session
+            | Consistency::Bounded(_)
+            | Consistency::Any => None,
+        };
+        let (shard, mark) = (want.shard, want.mark);
+        self.reads.running = Some(Running { node, life, shard, mark, demand });
+    }
+
+    /// The user's pool on a node; the one that was used last is kept at hand.
+    fn pool_of(&mut self, node: NodeId) -> Option<SharedPool> {
+        if let Some(pool) = self.pool.as_ref().filter(|pool| pool.serves(node)) {
+            return Some(pool.clone());
+        }
+        self.pool = self.thread.pool(&self.database, &self.entry.user, node);
+        self.pool.clone()
+    }
+
+    /// A connection to the shard's primary.
+    pub(super) fn bring_primary(&mut self, want: Want) -> bool {
+        let node = match self.database.with_cluster(|cluster| cluster.writer_of(want.shard)) {
+            Some(Writer::Node(node)) => Some(node),
+            Some(Writer::Several) => {
+                let name = self.database.shard_name(want.shard);
+                self.session.refuse_checkout(
+                    Refused::new(
+                        CANNOT_CONNECT_NOW,
+                        format!("several nodes of shard {name} are primaries"),
+                    )
+                    .hint(
+                        "an operator has to stop all but the right one, or to declare that one in the \
+                         shard map and set reads.authority; SHOW NODES lists them",
+                    ),
+                );
+                return true;
+            }
+            None => self.database.with_map(|map, _| map.shard(want.shard).map(|s| s.primary)),
+        };
+        let Some(node) = node else {
+            let name = self.database.shard_name(want.shard);
+            self.session.refuse_checkout(Refused::new(
+                CANT_CONNECT,
+                format!("shard {name} is not in the map any more"),
+            ));
+            return true;
+        };
+        let Some(pool) = self.pool_of(node) else {
+            self.session
+                .refuse_checkout(Refused::new(CANT_CONNECT, "the shard's node has left the map"));
+            return true;
+        };
+        match self.thread.checkout(&self.database, &pool) {
+            Ok(conn) => {
+                self.attach(conn);
+                true
+            }
+            Err(waiting) => {
+                self.reads.waits_at = Some(node);
+                self.waiting = Some(waiting);
+                false
+            }
+        }
+    }
+
+    /// A connection that was waited for has come: it serves if it still fits,
+    /// else the search begins anew. True as for `bring_backend`.
+    pub(super) fn attach_waited(&mut self, conn: Box<Conn>) -> bool {
+        self.reads.waits_at = None;
+        let Some(want) = self.reads.want else {
+            self.attach(conn);
+            return true;
+        };
+        let node = conn.pool.node();
+        let level = self.level(want);
+        let writer = self.database.with_cluster(|cluster| cluster.writer_of(want.shard));
+        if writer == Some(Writer::Node(node)) {
+            self.attach(conn);
+            return true;
+        }
+        let read = want.access == Access::Read && level != Consistency::Primary;
+        let wanted = self.database.wanted(want.shard, level, want.mark, self.reads.need);
+        let same = self.reads.last.filter(|_| level == Consistency::Session);
+        let fits = read
+            && self.may_serve(&conn, level)
+            && self.database.with_cluster(|cluster| {
+                cluster.is_fit(node, wanted)
+                    || same.is_some_and(|(last, life)| {
+                        last == node && cluster.lives_on(want.shard, node, life)
+                    })
+            });
+        if fits {
+            self.thread.stats.note_read(wanted.met());
+            self.start_read(want, level, node);
+            self.attach(conn);
+            return true;
+        }
+        self.thread.release(conn);
+        if read {
+            self.thread.stats.note_read(ReadReason::NoneFit(Passed::default()));
+        }
+        self.bring_primary(want)
+    }
+
+    /// The replica that a read waited for can't be had: the primary serves.
+    /// `None` if it was no replica, else true if there is a backend now.
+    pub(super) fn fall_back(&mut self) -> Option<bool> {
+        let want = self.reads.want?;
+        let waited_at = self.reads.waits_at.take()?;
+        let writer = self.database.with_cluster(|cluster| cluster.primary_of(want.shard));
+        if writer == Some(waited_at) {
+            return None;
+        }
+        self.thread.stats.note_read(ReadReason::NoneFit(Passed::default()));
+        Some(self.bring_primary(want))
+    }
+
+    /// A shard's writes go to another node: who waits for the old one waits
+    /// for the new one now. Nothing of its unit was sent, so nobody notices.
+    pub(super) fn on_new_writer(&mut self) {
+        let (Some(want), Some(waits_at)) = (self.reads.want, self.reads.waits_at) else { return };
+        let writer = self.database.with_cluster(|cluster| cluster.writer_of(want.shard));
+        let to_writer = want.access == Access::Write || self.level(want) == Consistency::Primary;
+        if !to_writer || writer == Some(Writer::Node(waits_at)) {
+            return;
+        }
+        let Some(waiting) = self.waiting.take() else { return };
+        waiting.leave(&self.thread);
+        if self.bring_primary(want) {
+            self.refed_by_signal();
+        }
+    }
+
+    // === a second try ===
+
+    /// Keeps what the client sent of a read that goes to a replica.
+    pub(super) fn keep_for_second_try(&mut self, consumed: &[u8]) {
+        let Some(conn) = &mut self.held.current else { return };
+        if conn.writes == Writes::Possible || consumed.is_empty() {
+            return;
+        }
+        if !self.held.others.is_empty() {
+            // Its answer is made of several.
+            conn.machine.second_try().forbid();
+            return;
+        }
+        if self.reads.unit.len() + consumed.len() <= UNIT_MAX {
+            self.reads.unit.extend_from_slice(consumed);
+            conn.machine.second_try().allow();
+        } else {
+            conn.machine.second_try().forbid();
+        }
+    }
+
+    /// The unit that a replica failed is fed again, ahead of what waits.
+    pub(super) fn try_again(&mut self, failure: Failure) {
+        let mut bytes = std::mem::take(&mut self.reads.unit);
+        bytes.extend_from_slice(&self.inbuf);
+        self.inbuf = bytes;
+        self.reads.again = Some(failure);
+        self.reads.running = None;
+    }
+
+    /// A replica's connection is gone: true if its unit is fed again.
+    pub(super) fn survives_loss(&mut self, conn: &mut Conn) -> bool {
+        let possible = self.held.iter().next().is_none()
+            && conn.writes == Writes::Impossible
+            && self.session.is_awaiting()
+            && !conn.machine.has_answered()
+            && conn.machine.second_try().is_possible()
+            && !self.reads.unit.is_empty();
+        if possible {
+            self.session.rewind();
+            self.try_again(Failure::Conflict);
+        }
+        possible
+    }
+
+    // === waits ===
+
+    fn may_wait(&self, reason: ReadReason) -> bool {
+        matches!(reason, ReadReason::NoneFit(_))
+            && self.thread.settings.reads.replica_wait > Millis::ZERO
+    }
+
+    /// True if the read has to wait for a write that the session may have seen
+    /// on a replica before the primary shows it.
+    fn waits_for_write(&mut self, want: Want) -> bool {
+        let Some((shard, mark)) = self.reads.unsettled else { return false };
+        if self.database.marks.demand(shard, mark) != Demand::InFlight {
+            self.reads.unsettled = None;
+            return false;
+        }
+        if shard != want.shard {
+            return false;
+        }
+        self.park(want, SETTLE_WAIT, WaitsFor::Write);
+        true
+    }
+
+    fn park(&mut self, want: Want, wait: Millis, for_what: WaitsFor) {
+        self.reads.parked = Some(Parked { want, until: clock::now().after(wait), for_what });
+        let entry = Rc::clone(&self.entry);
+        entry.parked.set(true);
+        self.thread.spawn(async move {
+            while entry.parked.get() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+                entry.wake();
+            }
+        });
+    }
+
+    /// Looks whether what is waited for has come.
+    pub(super) fn poll_parked(&mut self, cx: &mut Context<'_>) -> Moved {
+        let Some(parked) = self.reads.parked else { return Moved::Nothing };
+        let want = parked.want;
+        let late = clock::now() >= parked.until;
+        let ready = late
+            || match parked.for_what {
+                WaitsFor::Write => self.reads.unsettled.is_none_or(|(shard, mark)| {
+                    self.database.marks.demand(shard, mark) != Demand::InFlight
+                }),
+                WaitsFor::Replica => {
+                    !matches!(self.choose(want, self.level(want)).reason(), ReadReason::NoneFit(_))
+                }
+            };
+        if !ready {
+            return Moved::Nothing;
+        }
+        self.unpark();
+        if late && parked.for_what == WaitsFor::Write {
+            self.reads.unsettled = None;
+        }
+        let has_backend = if late && parked.for_what == WaitsFor::Replica {
+            self.thread.stats.note_read(ReadReason::NoneFit(Passed::default()));
+            self.bring_primary(want)
+        } else {
+            self.bring_backend(want)
+        };
+        if has_backend {
+            self.feed_kept(cx);
+        }
+        Moved::Something
+    }
+
+    /// Gives a wait up; true if there was one.
+    pub(super) fn unpark(&mut self) -> bool {
+        self.entry.parked.set(false);
+        self.reads.parked.take().is_some()
+    }
+
+    /// What EXPLAIN ROUTE says of a read by this session needs this.
+    pub(super) const fn session_need(&self) -> SampleNumber {
+        self.reads.need
+    }
+}
+
+/// The level that is kept where `level` is asked for: the marks know nothing of
+/// writes that others make.
+pub(super) fn kept(level: Consistency, writers: Writers) -> Consistency {
+    match (level, writers) {
+        (Consistency::Slot, Writers::Elsewhere) => Consistency::Primary,
+        (
+            Consistency::Primary
+            | Consistency::Session
+            | Consistency::Slot
+            | Consistency::Bounded(_)
+            | Consistency::Any,
+            Writers::Here | Writers::Elsewhere,
+        ) => level,
+    }
+}
+
+/// Longest unit that is kept to be sent again, in bytes.
+const UNIT_MAX: usize = 16 * 1024;
+/// Capacity that a client keeps for that while it is idle, in bytes.
+const UNIT_KEPT_MAX: usize = 1024;
+/// A connection that is younger than the newest sample serves no proven read.
+const NEW_CONNECTION: ReadReason = ReadReason::NewConnection;
+/// `cannot_connect_now`
+const CANNOT_CONNECT_NOW: SqlState = SqlState::new("57P03");
+/// `sqlclient_unable_to_establish_sqlconnection`
+const CANT_CONNECT: SqlState = SqlState::new("08001");
+/// Longest wait for a write that the session may have seen.
+const SETTLE_WAIT: Millis = Millis::new(100);
+/// How often a waiting read looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);

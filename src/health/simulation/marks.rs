@@ -1,0 +1,640 @@
+//! Clients, marks and the choice in a seeded world: samples are lost and
+//! overtaken, replicas pause and crash, primaries crash, die and are replaced
+//! by replicas while another replica still follows the dead one's log.
+//!
+//! Under the rules no read is stale and no session goes back. Each rule is
+//! then broken in the way that looks right, and the same world shows it.
+
+use super::servers::Server;
+use super::{SHARD, node, watch};
+use crate::cluster::{Cluster, Demand, SampleNumber, Wanted, Word, Writer};
+use crate::health::{Answer, Ticket, Watch};
+use crate::types::{Lsn, Moment};
+
+/// The rules, or one of them broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rules {
+    Right,
+    /// A slot is marked at the acknowledgement only.
+    MarkAtAcknowledgementOnly,
+    /// A sample's number is counted when its answer arrives.
+    NumberAtTheAnswer,
+    /// What a replica has received counts as replayed.
+    Received,
+    /// The primary's flush position is sampled instead of its insert position.
+    Flushed,
+    /// A connection of any age uses the proof.
+    AnyConnection,
+    /// A replica proves itself without having shown the lineage's marker.
+    NoMarker,
+    /// A write whose connection was lost is forgotten.
+    LostIsOver,
+}
+
+/// One client: what it does now, and what it has seen.
+struct Session {
+    seen: [u64; REGISTERS],
+    doing: Doing,
+    /// Its connection to each node: when it was opened, and to which process.
+    connections: [(u64, i64); NODES],
+    /// It read while a write was sent: the register is settled first.
+    unsettled: Option<usize>,
+}
+
+#[derive(Clone, Copy)]
+enum Doing {
+    Nothing,
+    /// A write, with the times at which it is inserted and acknowledged.
+    Write {
+        register: usize,
+        insert_at: u64,
+        acknowledge_at: u64,
+        sync: bool,
+        end: Option<(u64, u64)>,
+    },
+    /// A read that reaches its node at `at`.
+    Read {
+        register: usize,
+        at: u64,
+        node: usize,
+        floor: u64,
+        chosen: Option<Word>,
+    },
+}
+
+/// A sample under way.
+struct Sample {
+    node: usize,
+    ticket: Ticket,
+    runs_at: u64,
+    arrives_at: u64,
+    /// What the node said; `None` until it has, or if the answer is lost.
+    answer: Option<Answer>,
+}
+
+struct World {
+    rules: Rules,
+    rng: u64,
+    now: u64,
+    servers: Vec<Server>,
+    watch: Watch,
+    cluster: Cluster,
+    started: u64,
+    words: [Word; REGISTERS],
+    samples: Vec<Sample>,
+    sessions: Vec<Session>,
+    acknowledged: [u64; REGISTERS],
+    /// Writes whose connection was lost: register, and when they commit.
+    orphans: Vec<(usize, Option<u64>)>,
+    /// Writes that go on without their client: register, and when they are
+    /// inserted and seen.
+    ghosts: Vec<(usize, u64, u64)>,
+    /// Values that were written; none is written twice.
+    values: u64,
+    replica_reads: u64,
+    stale: u64,
+    backward: u64,
+}
+
+impl World {
+    fn new(seed: u64, rules: Rules) -> Self {
+        let watch = watch(2);
+        let cluster = watch.cluster();
+        let session = || Session {
+            seen: [0; REGISTERS],
+            doing: Doing::Nothing,
+            connections: [(0, 1); NODES],
+            unsettled: None,
+        };
+        Self {
+            rules,
+            rng: seed | 1,
+            now: 10,
+            servers: (0..NODES).map(|index| Server::new(index == 0)).collect(),
+            watch,
+            cluster,
+            started: 0,
+            words: [Word::default(); REGISTERS],
+            samples: Vec::new(),
+            sessions: (0..6).map(|_| session()).collect(),
+            acknowledged: [0; REGISTERS],
+            orphans: Vec::new(),
+            ghosts: Vec::new(),
+            values: 0,
+            replica_reads: 0,
+            stale: 0,
+            backward: 0,
+        }
+    }
+
+    fn dice(&mut self, sides: u64) -> u64 {
+        self.rng ^= self.rng << 13;
+        self.rng ^= self.rng >> 7;
+        self.rng ^= self.rng << 17;
+        (self.rng >> 11) % sides
+    }
+
+    fn step(&mut self) {
+        self.now += 1;
+        self.move_logs();
+        self.misfortune();
+        self.haunt();
+        self.monitor();
+        for index in 0..self.sessions.len() {
+            self.act(index);
+        }
+    }
+
+    // === servers ===
+
+    fn move_logs(&mut self) {
+        for index in 0..NODES {
+            let bytes = self.dice(4) * 40;
+            if self.servers[index].is_primary {
+                // Flushed in bursts, as asynchronous commits are.
+                if self.servers[index].alive && self.dice(12) == 0 {
+                    self.servers[index].flushed = self.servers[index].insert;
+                }
+                continue;
+            }
+            let source = &self.servers[self.servers[index].upstream];
+            let sent = (source.alive && source.is_primary && !self.servers[index].cut)
+                .then(|| source.read_log(self.servers[index].received, bytes));
+            let server = &mut self.servers[index];
+            if let Some(sent) = sent {
+                server.receive(sent);
+            }
+            if !server.paused {
+                let room = server.received - server.replayed;
+                server.replayed += room.min(bytes);
+            }
+        }
+    }
+
+    fn haunt(&mut self) {
+        let now = self.now;
+        let due: Vec<_> = self.ghosts.iter().filter(|ghost| ghost.1 == now).copied().collect();
+        self.ghosts.retain(|ghost| ghost.1 > now);
+        for (register, _, visible_at) in due {
+            if let Some(primary) = self.primary() {
+                self.values += 1;
+                self.servers[primary].commit(register, self.values, 40, visible_at);
+            }
+        }
+    }
+
+    fn misfortune(&mut self) {
+        match self.dice(1_500) {
+            0..=5 => {
+                let index = self.index(NODES);
+                if !self.servers[index].is_primary {
+                    self.servers[index].paused ^= true;
+                }
+            }
+            20..=23 => {
+                let index = self.index(NODES);
+                self.servers[index].cut ^= true;
+            }
+            6..=8 => {
+                let index = self.index(NODES);
+                if !self.servers[index].is_primary && self.servers[index].alive {
+                    let back = self.dice(2_000);
+                    self.crash(index, back);
+                }
+            }
+            9 => {
+                if let Some(primary) = self.primary() {
+                    self.crash(primary, 0);
+                }
+            }
+            10 | 11 => self.fail_over(),
+            12..=14 => self.rejoin(),
+            _ => {}
+        }
+    }
+
+    fn index(&mut self, below: usize) -> usize {
+        usize::try_from(self.dice(u64::try_from(below).unwrap())).unwrap()
+    }
+
+    fn primary(&self) -> Option<usize> {
+        self.servers.iter().position(|server| server.alive && server.is_primary)
+    }
+
+    /// The process ends and comes back; the monitor may notice late.
+    fn crash(&mut self, index: usize, back: u64) {
+        let was_primary = self.servers[index].is_primary;
+        self.servers[index].crash(back);
+        if was_primary {
+            self.end_writes();
+            self.forget_what_is_gone(index);
+        }
+        if was_primary || self.dice(2) == 0 {
+            self.notice(index);
+        }
+    }
+
+    fn notice(&mut self, index: usize) {
+        self.samples.retain(|sample| sample.node != index);
+        self.watch.disconnected(node(u16::try_from(index).unwrap()));
+        self.cluster = self.watch.cluster();
+    }
+
+    /// The primary is gone and a replica takes its place; the other one still
+    /// has the dead one's log, and more of it perhaps.
+    fn fail_over(&mut self) {
+        let Some(old) = self.primary() else { return };
+        let followers = (0..NODES).filter(|index| {
+            *index != old && self.servers[*index].alive && self.servers[*index].upstream == old
+        });
+        // The one that has received least: the worst choice that can be made.
+        let Some(new) = followers.min_by_key(|index| self.servers[*index].received) else {
+            return;
+        };
+        self.servers[old].alive = false;
+        self.notice(old);
+        self.end_writes();
+        self.servers[new].promote();
+        self.forget_what_is_gone(new);
+    }
+
+    /// A node that is dead, or follows a dead one, becomes a replica of the
+    /// primary.
+    fn rejoin(&mut self) {
+        let Some(primary) = self.primary() else { return };
+        let source = self.servers[primary].clone();
+        for index in 0..NODES {
+            let server = &self.servers[index];
+            let lost = !server.alive || (!server.is_primary && server.upstream != primary);
+            if index != primary && lost {
+                self.servers[index].copy_from(primary, &source);
+                // Who followed it finds nothing there that it could follow.
+                for other in (0..NODES).filter(|other| *other != index) {
+                    if self.servers[other].upstream == index {
+                        self.servers[other].upstream = other;
+                    }
+                }
+                self.notice(index);
+                return;
+            }
+        }
+    }
+
+    /// Acknowledged writes that the primary lacks are gone for everybody.
+    fn forget_what_is_gone(&mut self, primary: usize) {
+        for register in 0..REGISTERS {
+            let left = self.servers[primary].value(register, u64::MAX);
+            self.acknowledged[register] = self.acknowledged[register].min(left);
+            for session in &mut self.sessions {
+                session.seen[register] = session.seen[register].min(left);
+            }
+        }
+        // A read under way may still show what is gone: it is not judged.
+        for session in &mut self.sessions {
+            if let Doing::Read { .. } = session.doing {
+                session.doing = Doing::Nothing;
+            }
+        }
+    }
+
+    /// The connections of all writes are lost with the primary.
+    fn end_writes(&mut self) {
+        self.ghosts.clear();
+        for orphan in &mut self.orphans {
+            orphan.1 = None;
+        }
+        for index in 0..self.sessions.len() {
+            if let Doing::Write { register, .. } = self.sessions[index].doing {
+                self.sessions[index].doing = Doing::Nothing;
+                self.lose(register, None);
+            }
+        }
+    }
+
+    // === marks ===
+
+    fn lose(&mut self, register: usize, commits_at: Option<u64>) {
+        match self.rules {
+            Rules::LostIsOver => self.settle(register),
+            _ => self.orphans.push((register, commits_at)),
+        }
+    }
+
+    fn settle(&mut self, register: usize) {
+        let started = SampleNumber::new(self.started);
+        let word = self.words[register];
+        self.words[register] = match self.rules {
+            Rules::MarkAtAcknowledgementOnly => word.raised(started),
+            _ => word.acknowledged(started),
+        };
+    }
+
+    // === the monitor ===
+
+    fn monitor(&mut self) {
+        if self.dice(4) == 0 {
+            let index = self.index(NODES);
+            if self.samples.iter().filter(|sample| sample.node == index).count() < 2 {
+                self.begin_sample(index);
+            }
+        }
+        for at in 0..self.samples.len() {
+            if self.samples[at].runs_at == self.now {
+                self.samples[at].answer = self.ask(self.samples[at].node);
+            }
+        }
+        let now = self.now;
+        let (arrived, under_way) =
+            std::mem::take(&mut self.samples).into_iter().partition(|s| s.arrives_at <= now);
+        self.samples = under_way;
+        let arrived: Vec<Sample> = arrived;
+        for sample in arrived {
+            self.take(&sample);
+        }
+    }
+
+    fn begin_sample(&mut self, index: usize) {
+        self.started += 1;
+        let runs_at = self.now + 1 + self.dice(6);
+        let slowest = if self.dice(8) == 0 { 60 } else { 6 };
+        let arrives_at = runs_at + 1 + self.dice(slowest);
+        let ticket = self.watch.begin(
+            node(u16::try_from(index).unwrap()),
+            SampleNumber::new(self.started),
+            Moment::from_ms(self.now),
+        );
+        self.samples.push(Sample { node: index, ticket, runs_at, arrives_at, answer: None });
+    }
+
+    fn ask(&mut self, index: usize) -> Option<Answer> {
+        let lost = self.dice(20) == 0;
+        let server = &self.servers[index];
+        if !server.alive || lost {
+            return None;
+        }
+        let flushed = Lsn::new(server.flushed);
+        Some(if server.is_primary {
+            let insert = match self.rules {
+                Rules::Flushed => flushed,
+                _ => Lsn::new(server.insert),
+            };
+            let (identity, timeline) = (server.identity, server.timeline);
+            Answer::Primary { identity, timeline, insert, flushed }
+        } else {
+            let replay = match self.rules {
+                Rules::Received => server.received,
+                _ => server.replayed,
+            };
+            Answer::Replica { identity: server.identity, replay: Some(Lsn::new(replay)) }
+        })
+    }
+
+    fn take(&mut self, sample: &Sample) {
+        let name = node(u16::try_from(sample.node).unwrap());
+        let Some(answer) = sample.answer else {
+            self.watch.failed(sample.ticket);
+            self.cluster = self.watch.cluster();
+            return;
+        };
+        let mut ticket = sample.ticket;
+        if self.rules == Rules::NumberAtTheAnswer {
+            self.started += 1;
+            let number = SampleNumber::new(self.started);
+            ticket = self.watch.begin(name, number, Moment::from_ms(self.now));
+        }
+        self.watch.answered(ticket, answer);
+        let server = &self.servers[sample.node];
+        if let Some(id) = self.watch.unmarked(name) {
+            self.watch.marked(name, id);
+        }
+        if let Some(id) = self.watch.unshown(name) {
+            // The marker is in the log of the primary that leads, and of those
+            // that follow it.
+            let follows = self.primary() == Some(server.upstream)
+                && self.watch.is_leader(node(u16::try_from(server.upstream).unwrap()));
+            if follows || self.rules == Rules::NoMarker {
+                self.watch.shown(name, id, server.identity.connection);
+            }
+        }
+        if self.watch.is_leader(name) {
+            // A lost write's process is not there any more, or its commit is
+            // through.
+            let now = self.now;
+            let (over, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.orphans)
+                .into_iter()
+                .partition(|(_, commits_at)| commits_at.is_none_or(|at| at < now));
+            self.orphans = open;
+            for (register, _) in over {
+                self.settle(register);
+            }
+        }
+        self.cluster = self.watch.cluster();
+    }
+
+    // === clients ===
+
+    fn act(&mut self, index: usize) {
+        match self.sessions[index].doing {
+            Doing::Nothing => {
+                if self.dice(3) == 0 {
+                    self.begin(index);
+                }
+            }
+            Doing::Write { .. } => self.go_on_writing(index),
+            Doing::Read { register, at, node, floor, chosen } => {
+                if at == self.now {
+                    self.finish_read(index, register, node, floor, chosen);
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, index: usize) {
+        let register = self.index(REGISTERS);
+        if self.dice(9) == 0 {
+            if self.writer().is_none() {
+                return;
+            }
+            if self.rules != Rules::MarkAtAcknowledgementOnly {
+                self.words[register] = self.words[register].sent();
+            }
+            let insert_at = self.now + 1 + self.dice(12);
+            let acknowledge_at = insert_at + 1 + self.dice(25);
+            let sync = self.dice(2) == 0;
+            self.sessions[index].doing =
+                Doing::Write { register, insert_at, acknowledge_at, sync, end: None };
+            return;
+        }
+        if let Some(unsettled) = self.sessions[index].unsettled {
+            if self.words[unsettled].in_flight() > 0 {
+                return;
+            }
+            self.sessions[index].unsettled = None;
+        }
+        let word = self.words[register];
+        let wanted = Wanted::Marks(Demand::of(word, Word::default()));
+        let tie = self.dice(97);
+        let floor = self.acknowledged[register];
+        let at = self.now + 1 + self.dice(3);
+        let replica = self.cluster.choose(SHARD, wanted, tie).node();
+        if let Some(replica) = replica.filter(|node| self.connects(index, node.index())) {
+            let (node, chosen) = (replica.index(), Some(word));
+            self.sessions[index].doing = Doing::Read { register, at, node, floor, chosen };
+        } else if let Some(node) = self.writer() {
+            self.sessions[index].doing = Doing::Read { register, at, node, floor, chosen: None };
+        }
+    }
+
+    /// The primary that the router writes to, if it is one and lives.
+    fn writer(&self) -> Option<usize> {
+        match self.cluster.writer_of(SHARD)? {
+            Writer::Node(node) => {
+                let server = self.servers.get(node.index())?;
+                (server.alive && server.is_primary).then_some(node.index())
+            }
+            Writer::Several => None,
+        }
+    }
+
+    /// True if the session's connection to a replica may be used; a dead one
+    /// is opened anew, now and then an old one too.
+    fn connects(&mut self, index: usize, replica: usize) -> bool {
+        let process = self.servers[replica].identity.started_us;
+        if !self.servers[replica].alive {
+            return false;
+        }
+        if self.sessions[index].connections[replica].1 != process || self.dice(50) == 0 {
+            self.sessions[index].connections[replica] = (self.now, process);
+        }
+        let (opened, _) = self.sessions[index].connections[replica];
+        self.rules == Rules::AnyConnection
+            || self
+                .cluster
+                .vouches_for(node(u16::try_from(replica).unwrap()), Moment::from_ms(opened))
+    }
+
+    fn go_on_writing(&mut self, index: usize) {
+        let Doing::Write { register, insert_at, acknowledge_at, sync, end } =
+            self.sessions[index].doing
+        else {
+            return;
+        };
+        let Some(primary) = self.writer() else {
+            self.sessions[index].doing = Doing::Nothing;
+            self.lose(register, None);
+            return;
+        };
+        if self.now == insert_at {
+            self.values += 1;
+            let value = self.values;
+            let size = 1 + self.dice(60);
+            // In between others on the primary don't see it, replicas may.
+            let visible_at = acknowledge_at - self.dice(acknowledge_at - insert_at);
+            let end = self.servers[primary].commit(register, value, size, visible_at);
+            self.sessions[index].doing =
+                Doing::Write { register, insert_at, acknowledge_at, sync, end: Some((end, value)) };
+        }
+        // The client's connection breaks; the server goes on.
+        if self.now < acknowledge_at && self.dice(60) == 0 {
+            self.sessions[index].doing = Doing::Nothing;
+            if end.is_none() {
+                self.ghosts.push((register, insert_at, acknowledge_at));
+            }
+            self.lose(register, Some(acknowledge_at));
+            return;
+        }
+        if self.now >= acknowledge_at
+            && let Some((end, value)) = end
+        {
+            if sync {
+                self.servers[primary].flushed = self.servers[primary].flushed.max(end);
+            }
+            self.settle(register);
+            self.acknowledged[register] = self.acknowledged[register].max(value);
+            self.sessions[index].seen[register] = self.sessions[index].seen[register].max(value);
+            self.sessions[index].doing = Doing::Nothing;
+        }
+    }
+
+    fn finish_read(
+        &mut self,
+        index: usize,
+        register: usize,
+        from: usize,
+        floor: u64,
+        chosen: Option<Word>,
+    ) {
+        self.sessions[index].doing = Doing::Nothing;
+        let server = &self.servers[from];
+        let (_, process) = self.sessions[index].connections[from];
+        let right_role = server.is_primary == chosen.is_none();
+        if !server.alive
+            || !right_role
+            || (chosen.is_some() && process != server.identity.started_us)
+        {
+            // Its connection is gone: an error, not an answer.
+            return;
+        }
+        let value = server.value(register, self.now);
+        if chosen.is_some() {
+            self.replica_reads += 1;
+        }
+        if value < floor {
+            self.stale += 1;
+        } else if value < self.sessions[index].seen[register] {
+            self.backward += 1;
+        }
+        let session = &mut self.sessions[index];
+        session.seen[register] = session.seen[register].max(value);
+        if let Some(word) = chosen
+            && self.words[register] != word
+            && self.rules != Rules::MarkAtAcknowledgementOnly
+        {
+            session.unsettled = Some(register);
+        }
+    }
+}
+
+/// Stale reads, reads that went back, and reads on replicas.
+fn run(rules: Rules, seeds: u64) -> (u64, u64, u64) {
+    let mut sum = (0, 0, 0);
+    for seed in 1..=seeds {
+        let mut world = World::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15), rules);
+        for _ in 0..6_000 {
+            world.step();
+        }
+        if rules == Rules::Right {
+            assert_eq!((world.stale, world.backward), (0, 0), "seed {seed}");
+        }
+        sum = (sum.0 + world.stale, sum.1 + world.backward, sum.2 + world.replica_reads);
+    }
+    sum
+}
+
+#[test]
+fn no_read_is_stale_and_no_session_goes_back_whatever_happens() {
+    let (_, _, replica_reads) = run(Rules::Right, SEEDS);
+    assert!(replica_reads > 3_000, "replicas serve something: {replica_reads}");
+}
+
+#[test]
+fn each_rule_is_needed() {
+    for rules in [
+        Rules::NumberAtTheAnswer,
+        Rules::Received,
+        Rules::Flushed,
+        Rules::AnyConnection,
+        Rules::NoMarker,
+    ] {
+        let (stale, _, _) = run(rules, SEEDS);
+        assert!(stale > 0, "{rules:?} violates nothing in this world");
+    }
+    for rules in [Rules::MarkAtAcknowledgementOnly, Rules::LostIsOver] {
+        let (stale, backward, _) = run(rules, SEEDS);
+        assert!(stale == 0 && backward > 0, "{rules:?}: own writes are seen, but sessions go back");
+    }
+}
+
+const SEEDS: u64 = 40;
+const REGISTERS: usize = 3;
+const NODES: usize = 3;
