@@ -71,6 +71,7 @@ impl Feed<'_, '_> {
             self.consume(end);
             return None;
         }
+        self.note_new_name(kind, body);
         match kind {
             tag::PARSE => self.on_parse(body, end, found),
             tag::BIND => self.on_bind(body, end, found),
@@ -202,10 +203,6 @@ impl Feed<'_, '_> {
         let inner = restoring.is_some().then_some(written);
         let prepared = self.env.registry.intern(&parse, inner, &self.s.settings, made, literals);
         self.s.statements.insert(parse.name, Rc::clone(&prepared));
-        if let Some(backend) = self.backend() {
-            // The name exists now: the batch can't be read a second time.
-            backend.second_try().forbid();
-        }
         self.consume(end);
         let asked =
             !local && self.backend().is_some_and(|backend| !backend.has_prepared(prepared.id));

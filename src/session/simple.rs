@@ -8,6 +8,7 @@ use crate::cluster::Mark;
 use crate::protocol::backend::TxStatus;
 use crate::protocol::encode;
 use crate::protocol::frontend::Query;
+use crate::protocol::tag::frontend as tag;
 use crate::route::{Targets, Template};
 use crate::sql::statement::{Facts, Kind, SessionEffect, TxEffect};
 use crate::types::Access;
@@ -179,6 +180,16 @@ impl Feed<'_, '_> {
     pub(super) fn declare_nothing(&mut self) {
         if let Some(backend) = self.backend() {
             backend.writes().declare();
+        }
+    }
+
+    /// A Parse with a name can't be read a second time: then the name exists.
+    pub(super) fn note_new_name(&mut self, kind: u8, body: &[u8]) {
+        if kind == tag::PARSE
+            && body.first() != Some(&0)
+            && let Some(backend) = self.backend()
+        {
+            backend.second_try().forbid();
         }
     }
 
