@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keyway::local::{NodeName, Stop};
 use tokio::time::Instant;
-use tokio_postgres::NoTls;
+use tokio_postgres::{Client, NoTls};
 
 use super::support::cluster::Cluster;
 use super::support::psql::{Psql, psql};
@@ -36,19 +36,10 @@ pub(crate) fn under_load(cluster: &Cluster, router: &Router) -> Outage {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = runtime.enable_all().build().unwrap();
             runtime.block_on(async {
-                let writers = (0..CLIENTS).map(|number| async move {
-                    let (client, connection) =
-                        tokio_postgres::connect(&router.url(), NoTls).await.unwrap();
-                    tokio::spawn(connection);
-                    (i64::try_from(number).unwrap(), client)
-                });
-                let mut open = Vec::new();
-                for writer in writers {
-                    open.push(writer.await);
-                }
                 let (over, errors, promoted, written) = (&over, &errors, &promoted, &written);
                 let now = &now;
-                let loops = open.iter().map(|(id, client)| async move {
+                let loops = (0..CLIENTS).map(|id| async move {
+                    let mut client = open(router).await;
                     let sql =
                         format!("UPDATE registers SET value = value + 1 WHERE tenant_id = {id}");
                     while !over.load(Ordering::Relaxed) {
@@ -64,6 +55,8 @@ pub(crate) fn under_load(cluster: &Cluster, router: &Router) -> Outage {
                             Err(error) => {
                                 println!("in flight: {error:?}");
                                 errors.fetch_add(1, Ordering::Relaxed);
+                                // A server that ends a session ends the client's.
+                                client = open(router).await;
                             }
                         }
                         tokio::time::sleep(Duration::from_millis(3)).await;
@@ -88,6 +81,12 @@ pub(crate) fn under_load(cluster: &Cluster, router: &Router) -> Outage {
         errors: errors.load(Ordering::Relaxed),
         after_promotion: Duration::from_micros(between),
     }
+}
+
+async fn open(router: &Router) -> Client {
+    let (client, connection) = tokio_postgres::connect(&router.url(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
 
 fn kill_and_promote(cluster: &Cluster) {

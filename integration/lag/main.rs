@@ -166,14 +166,16 @@ fn a_read_that_a_replica_can_not_run_is_run_by_the_primary() {
     let _alone = alone();
     let cluster = cluster();
     let router = router(&cluster, "any", "");
-    // Looks like a read of a table, and writes.
+    // Is labelled as a read, and writes.
     cluster.sql(
         1,
         "CREATE TABLE looks (at timestamptz); \
          CREATE FUNCTION note() RETURNS int LANGUAGE sql AS \
            'INSERT INTO looks VALUES (now()) RETURNING 1'; \
+         CREATE FUNCTION noted() RETURNS int LANGUAGE plpgsql STABLE AS \
+           'BEGIN RETURN note(); END'; \
          ALTER TABLE registers RENAME TO really; \
-         CREATE VIEW registers AS SELECT *, note() AS seen FROM really WHERE tenant_id < 3",
+         CREATE VIEW registers AS SELECT *, noted() AS seen FROM really WHERE tenant_id < 3",
     );
     cluster.wait_replicated();
     let reads = ["SELECT tenant_id, seen FROM registers WHERE tenant_id = 1"; 3];

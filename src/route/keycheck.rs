@@ -3,7 +3,7 @@
 //! Its values must be equal exactly where the router takes them for equal, and
 //! hash alike; and every row must have one, since NULL is on no shard.
 
-use crate::catalog::{Catalog, Column};
+use crate::catalog::{Catalog, Relation, RelationKind};
 use crate::shardmap::{KeyspaceId, Map, Table};
 
 use super::error::RouteError;
@@ -23,7 +23,7 @@ pub(super) fn check(
     let key_type = map.keyspace(keyspace).map(|keyspace| keyspace.key_type().name());
     let Some(key_type) = key_type else { return Ok(()) };
     for (_, relation) in catalog.relation(schema, name) {
-        if let Some((why, hint)) = fault(relation.column(column), key_type) {
+        if let Some((why, hint)) = fault(relation, column, key_type) {
             let (table, column) = (name.into(), column.into());
             return Err(RouteError::UnfitKey { table, column, why, hint });
         }
@@ -45,9 +45,9 @@ pub fn key_faults(map: &Map, catalog: &Catalog) -> Vec<String> {
     out
 }
 
-fn fault(column: Option<&Column>, key_type: &str) -> Option<(Box<str>, &'static str)> {
+fn fault(relation: &Relation, column: &str, key_type: &str) -> Option<(Box<str>, &'static str)> {
     let fault = |why: &str, hint| Some((why.into(), hint));
-    let Some(column) = column else {
+    let Some(column) = relation.column(column) else {
         return fault("does not exist", "make the map name a column of the table");
     };
     if column.nondeterministic {
@@ -68,7 +68,15 @@ fn fault(column: Option<&Column>, key_type: &str) -> Option<(Box<str>, &'static 
         let why = format!("has type {base}{length}, which does not hash as the map's {key_type}");
         return fault(&why, "give the keyspace the column's type");
     }
-    if !column.not_null {
+    // No server says of a view's column that it is never null.
+    let said = match relation.kind {
+        RelationKind::Table
+        | RelationKind::PartitionedTable
+        | RelationKind::ForeignTable
+        | RelationKind::Sequence => true,
+        RelationKind::View | RelationKind::MaterializedView => false,
+    };
+    if said && !column.not_null {
         return fault("may be null", "ALTER TABLE … ALTER COLUMN … SET NOT NULL");
     }
     None
