@@ -90,6 +90,14 @@ pub(super) async fn serve(thread: Rc<Thread>, stream: Stream, address: String) {
     newcomer.become_session(&thread, hello).await;
 }
 
+/// The client has left.
+fn leave(thread: &Thread, entry: &ClientEntry) {
+    tracing::debug!(client = entry.id, statements = entry.statements.get(), "client left");
+    let stats = &thread.stats;
+    stats.statements.set(stats.statements.get() + entry.statements.get());
+    thread.clients.borrow_mut().remove(&entry.id);
+}
+
 impl Newcomer {
     async fn log_in(&mut self, thread: &Rc<Thread>) -> Result<Hello, Ended> {
         let hello = self.startup(thread).await?;
@@ -335,25 +343,28 @@ impl Newcomer {
             address = %self.address, application = %hello.application,
             tls = self.stream.as_ref().is_some_and(Stream::is_tls), "client logged in"
         );
-        let served = if console {
+        if console {
             let buf = std::mem::take(&mut self.buf);
-            match self.stream() {
+            let served = match self.stream() {
                 Ok(stream) => console_session::serve(thread, stream, &entry, buf).await,
                 Err(error) => Err(error),
+            };
+            if let Err(error) = served {
+                tracing::debug!(client = entry.id, %error, "console connection ended");
             }
-        } else {
-            if let Ok(driver) = self.greet(thread, &hello, &entry).await {
-                driver.run().await;
-            }
-            Ok(())
-        };
-        if let Err(error) = served {
-            tracing::debug!(client = entry.id, %error, "console connection ended");
+            leave(thread, &entry);
+            return;
         }
-        tracing::debug!(client = entry.id, statements = entry.statements.get(), "client left");
-        let stats = &thread.stats;
-        stats.statements.set(stats.statements.get() + entry.statements.get());
-        thread.clients.borrow_mut().remove(&entry.id);
+        let Ok(driver) = self.greet(thread, &hello, &entry).await else {
+            leave(thread, &entry);
+            return;
+        };
+        // A task of its own: that of the login is several times as large.
+        let owner = Rc::clone(thread);
+        thread.spawn(async move {
+            driver.run().await;
+            leave(&owner, &entry);
+        });
     }
 
     async fn greet(
