@@ -65,6 +65,8 @@ pub struct Backend {
     settings: Rc<SettingsSet>,
     key: CancelKey,
     dirty: bool,
+    /// What one session left on it can't be taken away: nobody else gets it.
+    spoiled: bool,
     /// The running unit may be sent again if nothing of it was answered.
     replayable: bool,
     /// The next ReadyForQuery ends a unit that is sent again.
@@ -109,6 +111,7 @@ impl Backend {
             settings: defaults,
             key,
             dirty: false,
+            spoiled: false,
             replayable: false,
             swallow_ready: false,
             stale: Vec::new(),
@@ -129,7 +132,7 @@ impl Backend {
     /// True if nothing is owed and no transaction is open: another session may
     /// have it.
     pub fn is_clean(&self) -> bool {
-        self.is_settled() && self.status == TxStatus::Idle && !self.dirty
+        self.is_settled() && self.status == TxStatus::Idle && !self.dirty && !self.spoiled
     }
 
     /// True if no reply is owed.
@@ -267,6 +270,12 @@ impl Backend {
     /// anyone else gets it.
     pub fn mark_dirty(&mut self) {
         self.dirty = true;
+    }
+
+    /// A temporary table is made on it: its schema stays in the search path,
+    /// whatever is discarded.
+    pub fn spoil(&mut self) {
+        self.spoiled = true;
     }
 
     /// True if only `DISCARD ALL` makes it fit for another session.

@@ -226,6 +226,20 @@ fn what_a_client_left_is_not_seen_by_the_next() {
     assert_ne!(third.value("SHOW work_mem"), "9MB");
 }
 
+#[test]
+fn backend_with_a_temporary_schema_is_not_passed_on() {
+    let router = router(cluster(), "pool.size_max = 1");
+    let mut client = Wire::open(router.port(), "t1");
+    client.query("CREATE TEMP TABLE mine (a int)").unwrap();
+    let pid = client.value("SELECT pg_backend_pid()");
+    // Nothing is left but the schema, which stays in the search path.
+    client.query("DISCARD ALL").unwrap();
+    let mut next = Wire::open(router.port(), "t1");
+    let schemas = next.value("SELECT current_schemas(true)");
+    assert!(!schemas.contains("pg_temp"), "{schemas}");
+    assert_ne!(next.value("SELECT pg_backend_pid()"), pid);
+}
+
 // === backends that are gone ===
 
 #[test]

@@ -492,8 +492,13 @@ impl Feed<'_, '_> {
     /// Notes what a statement asks for before it is sent.
     pub(super) fn hold_and_mark(&mut self, holds: Holds, dirty: bool) {
         self.s.holds.add(holds);
-        if dirty && let Some(backend) = self.backend() {
-            backend.mark_dirty();
+        if let Some(backend) = self.backend() {
+            if dirty {
+                backend.mark_dirty();
+            }
+            if holds.contains(Holds::TEMP) {
+                backend.spoil();
+            }
         }
     }
 
