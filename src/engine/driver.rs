@@ -110,7 +110,7 @@ impl Driver {
     }
 
     /// Serves the client until it leaves.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self: Box<Self>) {
         // What came together with the startup message.
         self.refed_by_signal();
         // It takes turns by its own count of bytes and reads.

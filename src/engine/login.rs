@@ -359,7 +359,9 @@ impl Newcomer {
             leave(thread, &entry);
             return;
         };
-        // A task of its own: that of the login is several times as large.
+        // A task of its own: that of the login is several times as large. And
+        // boxed: a future has room for each variable that it is moved through.
+        let driver = Box::new(driver);
         let owner = Rc::clone(thread);
         thread.spawn(async move {
             driver.run().await;
