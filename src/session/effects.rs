@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use crate::protocol::frontend::Bind;
+use crate::route::Template;
 use crate::sql::statement::{Argument, Facts, Kind, SessionEffect, TxEffect};
 use crate::types::Format;
 
@@ -380,6 +381,35 @@ impl Log {
             }
         }
     }
+}
+
+/// True for the statements that a failed transaction accepts.
+pub(super) fn may_follow_failure(template: &Template) -> bool {
+    template.statements().iter().all(|facts| match &facts.tx {
+        TxEffect::Commit { .. } | TxEffect::Rollback { .. } | TxEffect::RollbackTo { .. } => true,
+        TxEffect::PrepareTransaction => true,
+        TxEffect::None => facts.kind == Kind::Empty,
+        TxEffect::Begin(_)
+        | TxEffect::Savepoint { .. }
+        | TxEffect::Release { .. }
+        | TxEffect::SetTransaction { .. }
+        | TxEffect::SetConstraints
+        | TxEffect::CommitPrepared
+        | TxEffect::RollbackPrepared => false,
+    })
+}
+
+/// The same by its first word, of a text that is not planned yet.
+pub(super) fn is_transaction_end(text: &[u8]) -> bool {
+    let word: Vec<u8> = text
+        .iter()
+        .skip_while(|b| b.is_ascii_whitespace())
+        .take_while(|b| b.is_ascii_alphabetic())
+        .map(u8::to_ascii_uppercase)
+        .take(8)
+        .collect();
+    text.trim_ascii().is_empty()
+        || matches!(word.as_slice(), b"ROLLBACK" | b"COMMIT" | b"END" | b"ABORT")
 }
 
 #[cfg(test)]

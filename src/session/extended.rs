@@ -17,7 +17,7 @@ use crate::route::{Param, Params, Targets, Template};
 use crate::sql::statement::{Kind, TxEffect};
 
 use super::answer::LocalStatement;
-use super::effects::{PortalEffects, demands};
+use super::effects::{PortalEffects, demands, is_transaction_end, may_follow_failure};
 use super::feed::{Feed, refuse_route};
 use super::lookahead::Ahead;
 use super::names::Named;
@@ -169,6 +169,13 @@ impl Feed<'_, '_> {
             // would say so of a name that is not the client's.
             return self.refuse_message(&in_failed_transaction(), end);
         }
+        if self.is_backend_failed()
+            && let Some(refused) = self.refuse_name(parse.name)
+        {
+            // What a failed transaction takes has a name like any other.
+            self.consume(end);
+            return self.refuse_in_batch(refused.frame().into());
+        }
         // RESET of a setting that the client gave at startup is another
         // statement on a server.
         let written = parse.query;
@@ -234,12 +241,19 @@ impl Feed<'_, '_> {
         {
             return Some(refused);
         }
-        let failed = self.is_backend_failed() && !is_transaction_end(parse.query);
-        if !failed && !parse.name.is_empty() && self.s.statements.find(parse.name).is_some() {
-            return Some(duplicate(&String::from_utf8_lossy(parse.name)));
+        // A server looks at its transaction before it looks at the name.
+        if self.is_backend_failed() { None } else { self.refuse_name(parse.name) }
+    }
+
+    fn refuse_name(&self, name: &[u8]) -> Option<Refused> {
+        if name.is_empty() {
+            return None;
+        }
+        if self.s.statements.find(name).is_some() {
+            return Some(duplicate(&String::from_utf8_lossy(name)));
         }
         let max = self.s.limits.statements_max;
-        (!parse.name.is_empty() && self.s.statements.len() >= max).then(|| too_many(max))
+        (self.s.statements.len() >= max).then(|| too_many(max))
     }
 
     /// A text that can't be read, on an unsharded database.
@@ -758,35 +772,6 @@ impl Feed<'_, '_> {
         self.s.phase = Phase::Skip;
         None
     }
-}
-
-/// True for the statements that a failed transaction accepts.
-fn may_follow_failure(template: &Template) -> bool {
-    template.statements().iter().all(|facts| match &facts.tx {
-        TxEffect::Commit { .. } | TxEffect::Rollback { .. } | TxEffect::RollbackTo { .. } => true,
-        TxEffect::PrepareTransaction => true,
-        TxEffect::None => facts.kind == Kind::Empty,
-        TxEffect::Begin(_)
-        | TxEffect::Savepoint { .. }
-        | TxEffect::Release { .. }
-        | TxEffect::SetTransaction { .. }
-        | TxEffect::SetConstraints
-        | TxEffect::CommitPrepared
-        | TxEffect::RollbackPrepared => false,
-    })
-}
-
-/// The same by its first word, of a text that is not planned yet.
-fn is_transaction_end(text: &[u8]) -> bool {
-    let word: Vec<u8> = text
-        .iter()
-        .skip_while(|b| b.is_ascii_whitespace())
-        .take_while(|b| b.is_ascii_alphabetic())
-        .map(u8::to_ascii_uppercase)
-        .take(8)
-        .collect();
-    text.trim_ascii().is_empty()
-        || matches!(word.as_slice(), b"ROLLBACK" | b"COMMIT" | b"END" | b"ABORT")
 }
 
 /// Describe of the unnamed portal, Execute of all its rows, Sync.

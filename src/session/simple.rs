@@ -428,7 +428,9 @@ impl Feed<'_, '_> {
     /// What the client reads: in a failed transaction every statement that can
     /// be read is refused for that.
     pub(super) fn refusal_frame(&self, refused: &Refused) -> Box<[u8]> {
-        let failed = self.env.backend.as_ref().is_some_and(|(b, _)| b.status() == TxStatus::Failed);
+        // Of now, not of the last ReadyForQuery: a COMMIT earlier in this batch
+        // has ended the failed transaction.
+        let failed = self.is_backend_failed();
         // What the server says before it looks at its transaction.
         let earlier =
             [SYNTAX_ERROR, NO_STATEMENT, NO_CURSOR, PROTOCOL_VIOLATION].contains(&refused.state);
