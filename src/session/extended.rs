@@ -161,18 +161,7 @@ impl Feed<'_, '_> {
             },
         };
         let local = self.is_local_text(&template);
-        if self.is_backend_failed()
-            && (local || !parse.name.is_empty())
-            && !may_follow_failure(&template)
-        {
-            // Not asked of the server: it may have the statement already, and
-            // would say so of a name that is not the client's.
-            return self.refuse_message(&in_failed_transaction(), end);
-        }
-        if self.is_backend_failed()
-            && let Some(refused) = self.refuse_name(parse.name)
-        {
-            // What a failed transaction takes has a name like any other.
+        if let Some(refused) = self.refuse_parse_in_failed(&parse, &template, local) {
             self.consume(end);
             return self.refuse_in_batch(refused.frame().into());
         }
@@ -243,6 +232,25 @@ impl Feed<'_, '_> {
         }
         // A server looks at its transaction before it looks at the name.
         if self.is_backend_failed() { None } else { self.refuse_name(parse.name) }
+    }
+
+    /// In a transaction that has failed on the server.
+    fn refuse_parse_in_failed(
+        &self,
+        parse: &Parse<'_>,
+        template: &Template,
+        local: bool,
+    ) -> Option<Refused> {
+        if !self.is_backend_failed() {
+            return None;
+        }
+        if (local || !parse.name.is_empty()) && !may_follow_failure(template) {
+            // Not asked of the server: it may have the statement already, and
+            // would say so of a name that is not the client's.
+            return Some(in_failed_transaction());
+        }
+        // What a failed transaction takes has a name like any other.
+        self.refuse_name(parse.name)
     }
 
     fn refuse_name(&self, name: &[u8]) -> Option<Refused> {
