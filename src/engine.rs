@@ -16,6 +16,7 @@ mod conn;
 mod connect;
 pub mod console;
 mod console_session;
+mod crew;
 mod driver;
 mod flow;
 mod handle;
@@ -31,8 +32,10 @@ mod report;
 mod scatter;
 mod share;
 pub mod snapshot;
+mod spare;
 mod thread;
 
+pub use crew::THREADS_MAX;
 pub use handle::{Handle, start};
 pub use logins::{BackendLogin, DatabaseOptions, EngineOptions, User, Users};
 pub use marks::{Marks, Orphan};

@@ -9,8 +9,10 @@
 //! hazards 43, 44, 50, 118 of `docs/hazards.md`.
 
 mod budget;
+mod ledger;
 
 pub use budget::{Budget, Permit};
+pub use ledger::Ledger;
 
 use std::collections::VecDeque;
 
@@ -284,6 +286,11 @@ impl<B, W> Pool<B, W> {
     /// Clients in the queue.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Since when the first in the queue waits.
+    pub fn waits_since(&self) -> Option<Moment> {
+        self.waiting.front().map(|w| w.since)
     }
 
     /// How long the first in the queue has waited.

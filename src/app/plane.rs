@@ -147,7 +147,7 @@ impl Plane {
             if let Some(database) = plane.databases().get_mut(index) {
                 database.cluster = Arc::clone(&cluster);
             }
-            plane.handle.publish_cluster(&name, cluster);
+            plane.handle.publish_cluster(&name, &cluster);
         });
         let marks = self.databases().get(index).map(|database| Arc::clone(&database.served.marks));
         let Some(marks) = marks else { return };

@@ -13,11 +13,26 @@ use crate::types::{Millis, NodeId};
 use super::client::{ClientEntry, Running, State};
 use super::conn::Conn;
 use super::connect;
+use super::crew;
+use super::handle::Command;
 use super::thread::Thread;
 
 impl Thread {
     /// A client's CancelRequest. Whatever it names, the answer is silence.
     pub(super) async fn on_cancel_request(self: &Rc<Self>, pid: u32, key: &[u8]) {
+        if crew::owner_of(pid) == self.index {
+            return self.cancel_client(pid, key).await;
+        }
+        // Another thread's client: the socket stays open until it is through.
+        let Some(owner) = self.crew.commands_of(pid) else { return };
+        let (done, through) = tokio::sync::oneshot::channel();
+        if owner.send(Command::Cancel(pid, key.into(), done)).await.is_ok() {
+            drop(through.await);
+        }
+    }
+
+    /// The same, for a client of this thread.
+    pub(super) async fn cancel_client(self: &Rc<Self>, pid: u32, key: &[u8]) {
         let client = self.clients.borrow().get(&pid).cloned();
         let Some(client) = client else { return };
         if !subtle::ConstantTimeEq::ct_eq(&*client.secret, key).unwrap_u8().eq(&1) {

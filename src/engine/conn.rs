@@ -6,10 +6,10 @@ use std::rc::Rc;
 use crate::backend::{Backend, CancelKey};
 use crate::cluster::{Footprint, Incarnation, Mark};
 use crate::net::stream::Stream;
-use crate::pool::Permit;
 use crate::session::Writes;
 use crate::types::{Moment, ShardId};
 
+use super::crew::Places;
 use super::marks::Account;
 use super::pools::SharedPool;
 use super::share::Farewell;
@@ -45,8 +45,8 @@ pub(super) struct Conn {
     pub(super) params: Rc<super::params::ServerParams>,
     /// The pool counts it until it is dropped.
     pub(super) counted: bool,
-    /// Its place in the node's budget.
-    pub(super) permit: Option<Permit>,
+    /// Its places in the budgets that it counts in.
+    pub(super) places: Option<Places>,
 }
 
 impl Conn {
@@ -87,7 +87,7 @@ impl Drop for Conn {
         } else {
             Farewell::Omit
         };
-        self.pool.node_share().bury(stream, self.permit.take(), farewell);
+        self.pool.node_share().bury(stream, self.places.take(), farewell);
         if self.counted {
             self.pool.closed();
         }

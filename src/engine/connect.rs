@@ -8,7 +8,6 @@ use crate::backend::{Backend, CancelKey};
 use crate::cluster::Incarnation;
 use crate::net::clock;
 use crate::net::stream::Stream;
-use crate::pool::Permit;
 use crate::protocol::backend::{BackendKeyData, DataRow, ErrorFields, ParameterStatus};
 use crate::protocol::encode;
 use crate::protocol::frame::{HEADER_LEN, decode_header_within};
@@ -18,6 +17,7 @@ use crate::session::{Refused, Writes};
 use crate::types::{Millis, Moment, Role, SqlState};
 
 use super::conn::Conn;
+use super::crew::Places;
 use super::logins::BackendLogin;
 use super::marks::Account;
 use super::params::ServerParams;
@@ -111,15 +111,15 @@ impl ConnectError {
     }
 }
 
-/// Opens a connection for `pool`; `permit` is its place in the node's budget.
+/// Opens a connection for `pool`; `places` are those that it counts in.
 pub(super) async fn connect(
     thread: &Rc<Thread>,
     database: &Rc<Database>,
     pool: &SharedPool,
-    permit: Permit,
+    places: Places,
 ) -> Result<Box<Conn>, ConnectError> {
     let limit = clock::duration(thread.settings.timeouts.connect);
-    match tokio::time::timeout(limit, attempt(thread, database, pool, permit)).await {
+    match tokio::time::timeout(limit, attempt(thread, database, pool, places)).await {
         Ok(made) => made,
         Err(_) => Err(ConnectError::Timeout),
     }
@@ -129,7 +129,7 @@ async fn attempt(
     thread: &Rc<Thread>,
     database: &Rc<Database>,
     pool: &SharedPool,
-    permit: Permit,
+    places: Places,
 ) -> Result<Box<Conn>, ConnectError> {
     let map = database.map();
     let node = map.node(pool.node()).ok_or(ConnectError::Gone)?;
@@ -195,7 +195,7 @@ async fn attempt(
         uses: 0,
         params: Rc::new(greeting.params),
         counted: false,
-        permit: Some(permit),
+        places: Some(places),
     }))
 }
 

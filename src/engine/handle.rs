@@ -18,20 +18,27 @@ use crate::shardmap::Map;
 use crate::types::ShardId;
 
 use super::client::Signals;
+use super::crew::{self, Arrival, Crew, Seat, THREADS_MAX};
 use super::listen::Listeners;
 use super::logins::{BackendLogin, EngineOptions, Users};
 use super::share::Undertaker;
 use super::snapshot::EngineSnapshot;
 use super::thread::{Thread, Writers};
 
-enum Command {
+/// What a thread is told.
+pub(super) enum Command {
     Map(String, Arc<Map>, HashMap<ShardId, BackendLogin>),
     Logins(String, HashMap<ShardId, BackendLogin>),
     Access(Arc<Users>, Option<Arc<ServerConfig>>),
     Cluster(String, Arc<Cluster>),
-    Catalog(String, Box<Catalog>),
+    Catalog(String, Arc<Catalog>),
     Snapshot(oneshot::Sender<EngineSnapshot>),
     Kill(u32, oneshot::Sender<bool>),
+    /// A cancel request that came in at another thread, which hears when it is
+    /// through.
+    Cancel(u32, Box<[u8]>, oneshot::Sender<()>),
+    /// A socket that another thread has accepted.
+    Arrival(Arrival, String, Seat),
     Drain,
     Stop,
 }
@@ -39,26 +46,48 @@ enum Command {
 /// The engine, as the control plane sees it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    commands: mpsc::Sender<Command>,
+    /// One for each thread.
+    commands: Arc<[mpsc::Sender<Command>]>,
     addresses: Vec<SocketAddr>,
-    thread: Arc<std::sync::Mutex<Option<JoinHandle<()>>>>,
+    threads: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
 }
 
-/// Binds the sockets and starts the engine's thread.
+/// Binds the sockets and starts the engine's threads.
 ///
 /// # Errors
 /// An address that can't be listened on, or a thread that can't be started.
 pub fn start(options: EngineOptions) -> io::Result<Handle> {
-    let listeners = Listeners::bind(&options.listen, options.unix_socket_dir.as_deref())?;
-    let addresses = listeners.addresses.clone();
-    let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
-    let thread = std::thread::Builder::new()
-        .name("engine-0".to_owned())
-        .spawn(move || run(options, listeners, inbox))?;
-    Ok(Handle { commands, addresses, thread: Arc::new(std::sync::Mutex::new(Some(thread))) })
+    let mut listeners = Some(Listeners::bind(&options.listen, options.unix_socket_dir.as_deref())?);
+    let addresses = listeners.as_ref().map(|l| l.addresses.clone()).unwrap_or_default();
+    let options = Arc::new(options);
+    let count = options.threads.clamp(1, THREADS_MAX);
+    let (commands, inboxes): (Vec<_>, Vec<_>) =
+        (0..count).map(|_| mpsc::channel(COMMANDS_MAX)).unzip();
+    let crew = Crew::new(&commands);
+    let mut threads = Vec::with_capacity(count);
+    for (index, inbox) in inboxes.into_iter().enumerate() {
+        let (options, crew) = (Arc::clone(&options), Arc::clone(&crew));
+        // The first one accepts for all.
+        let listeners = listeners.take();
+        threads.push(
+            std::thread::Builder::new()
+                .name(format!("engine-{index}"))
+                .spawn(move || run(options, (crew, index), listeners, inbox))?,
+        );
+    }
+    Ok(Handle {
+        commands: commands.into(),
+        addresses,
+        threads: Arc::new(std::sync::Mutex::new(threads)),
+    })
 }
 
-fn run(options: EngineOptions, listeners: Listeners, inbox: mpsc::Receiver<Command>) {
+fn run(
+    options: Arc<EngineOptions>,
+    (crew, index): (Arc<Crew>, usize),
+    listeners: Option<Listeners>,
+    inbox: mpsc::Receiver<Command>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .event_interval(EVENT_INTERVAL)
@@ -71,13 +100,16 @@ fn run(options: EngineOptions, listeners: Listeners, inbox: mpsc::Receiver<Comma
         }
     };
     runtime.block_on(async move {
-        let thread = Thread::new(options);
-        if let Err(error) = listeners.start(&thread) {
+        let thread = Thread::new(options, crew, index);
+        if let Some(listeners) = listeners
+            && let Err(error) = listeners.start(&thread)
+        {
             tracing::error!(%error, "engine can't listen");
             return;
         }
         thread.spawn(keep_time(Rc::clone(&thread)));
         thread.spawn(Undertaker::serve(Rc::clone(&thread)));
+        thread.spawn(Thread::heed_nudges(Rc::clone(&thread)));
         obey(&thread, inbox).await;
     });
 }
@@ -134,7 +166,7 @@ async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
             }
             Command::Catalog(name, catalog) => {
                 if let Some(database) = thread.database_named(&name) {
-                    database.publish_catalog(*catalog);
+                    database.publish_catalog(&catalog);
                 }
             }
             Command::Snapshot(reply) => drop(reply.send(thread.snapshot())),
@@ -144,6 +176,16 @@ async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
                     client.signal(|signals| signals.kill = true);
                 }
                 let _asker_left = reply.send(client.is_some());
+            }
+            Command::Cancel(id, key, done) => {
+                let owner = Rc::clone(thread);
+                thread.spawn(async move {
+                    owner.cancel_client(id, &key).await;
+                    let _asker_left = done.send(());
+                });
+            }
+            Command::Arrival(arrival, address, seat) => {
+                thread.on_arrival(arrival, address, seat);
             }
             Command::Drain => {
                 thread.draining.set(true);
@@ -182,44 +224,55 @@ impl Handle {
         map: Arc<Map>,
         logins: HashMap<ShardId, BackendLogin>,
     ) {
-        drop(self.commands.send(Command::Map(database.to_owned(), map, logins)).await);
+        self.tell(|| Command::Map(database.to_owned(), Arc::clone(&map), logins.clone())).await;
     }
 
     /// Backends are logged in at with these from now on; open connections stay.
     pub async fn publish_logins(&self, database: &str, logins: HashMap<ShardId, BackendLogin>) {
-        drop(self.commands.send(Command::Logins(database.to_owned(), logins)).await);
+        self.tell(|| Command::Logins(database.to_owned(), logins.clone())).await;
     }
 
     /// These users may log in from now on, with this certificate; who is
     /// connected stays.
     pub async fn publish_access(&self, users: Arc<Users>, tls: Option<Arc<ServerConfig>>) {
-        drop(self.commands.send(Command::Access(users, tls)).await);
+        self.tell(|| Command::Access(Arc::clone(&users), tls.clone())).await;
     }
 
-    /// A newer view of the nodes. Dropped if the engine has fallen behind: a
+    /// A newer view of the nodes. Dropped by a thread that has fallen behind: a
     /// newer one follows.
-    pub fn publish_cluster(&self, database: &str, cluster: Arc<Cluster>) {
-        drop(self.commands.try_send(Command::Cluster(database.to_owned(), cluster)));
+    pub fn publish_cluster(&self, database: &str, cluster: &Arc<Cluster>) {
+        for thread in &*self.commands {
+            drop(thread.try_send(Command::Cluster(database.to_owned(), Arc::clone(cluster))));
+        }
     }
 
     /// What the shards' schemas hold now: statements are planned by it from now
     /// on.
     pub async fn publish_catalog(&self, database: &str, catalog: Catalog) {
-        let command = Command::Catalog(database.to_owned(), Box::new(catalog));
-        drop(self.commands.send(command).await);
+        let catalog = Arc::new(catalog);
+        self.tell(|| Command::Catalog(database.to_owned(), Arc::clone(&catalog))).await;
     }
 
     /// What the engine does now; `None` if it has stopped.
     pub async fn snapshot(&self) -> Option<EngineSnapshot> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Snapshot(reply)).await.ok()?;
-        answer.await.ok()
+        let mut all: Option<EngineSnapshot> = None;
+        for thread in &*self.commands {
+            let (reply, answer) = oneshot::channel();
+            thread.send(Command::Snapshot(reply)).await.ok()?;
+            let one = answer.await.ok()?;
+            match &mut all {
+                Some(all) => all.absorb(one),
+                None => all = Some(one),
+            }
+        }
+        all
     }
 
     /// Disconnects a client; false if there is none with this number.
     pub async fn kill(&self, client: u32) -> bool {
+        let Some(owner) = self.commands.get(crew::owner_of(client)) else { return false };
         let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Kill(client, reply)).await.is_err() {
+        if owner.send(Command::Kill(client, reply)).await.is_err() {
             return false;
         }
         answer.await.unwrap_or(false)
@@ -228,26 +281,34 @@ impl Handle {
     /// Accepts no more clients, and lets each go at the end of its
     /// transaction.
     pub async fn drain(&self) {
-        drop(self.commands.send(Command::Drain).await);
+        self.tell(|| Command::Drain).await;
     }
 
-    /// Disconnects all clients and ends the thread.
+    /// Disconnects all clients and ends the threads.
     pub async fn stop(&self) {
-        drop(self.commands.send(Command::Stop).await);
+        self.tell(|| Command::Stop).await;
+    }
+
+    async fn tell(&self, command: impl Fn() -> Command) {
+        for thread in &*self.commands {
+            drop(thread.send(command()).await);
+        }
     }
 
     /// Waits until the engine takes no more commands: it has ended.
     pub async fn ended(&self) {
-        self.commands.closed().await;
+        for thread in &*self.commands {
+            thread.closed().await;
+        }
     }
 
-    /// Waits for the thread's end. Blocks: not for use in a task.
+    /// Waits for the threads' end. Blocks: not for use in a task.
     pub fn join(&self) {
-        let thread = self.thread.lock().ok().and_then(|mut slot| slot.take());
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("the engine's thread has panicked");
+        let threads = self.threads.lock().map(|mut all| std::mem::take(&mut *all));
+        for thread in threads.unwrap_or_default() {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the engine has panicked");
+            }
         }
     }
 }

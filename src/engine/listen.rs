@@ -9,7 +9,6 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::net::stream::Stream;
 
-use super::login;
 use super::thread::Thread;
 
 /// The sockets that the router listens on, bound before it says so.
@@ -74,8 +73,7 @@ async fn accept_tcp(thread: Rc<Thread>, listener: TcpListener) {
         match accepted {
             Ok((socket, address)) => {
                 let Ok(stream) = Stream::tcp(socket) else { continue };
-                let task = login::serve(Rc::clone(&thread), stream, address.to_string());
-                thread.spawn(task);
+                thread.admit(stream, address.to_string());
             }
             Err(error) => pause_after(&error).await,
         }
@@ -91,8 +89,7 @@ async fn accept_unix(thread: Rc<Thread>, listener: UnixListener, path: Option<Pa
         };
         match accepted {
             Ok((socket, _)) => {
-                let stream = Stream::Unix(socket);
-                thread.spawn(login::serve(Rc::clone(&thread), stream, "unix".to_owned()));
+                thread.admit(Stream::Unix(socket), "unix".to_owned());
             }
             Err(error) => pause_after(&error).await,
         }

@@ -95,7 +95,7 @@ fn leave(thread: &Thread, entry: &ClientEntry) {
     tracing::debug!(client = entry.id, statements = entry.statements.get(), "client left");
     let stats = &thread.stats;
     stats.statements.set(stats.statements.get() + entry.statements.get());
-    thread.clients.borrow_mut().remove(&entry.id);
+    thread.unregister(entry.id);
 }
 
 impl Newcomer {
@@ -129,7 +129,7 @@ impl Newcomer {
             return Err(refuse("57P03", "the router is shutting down").into());
         }
         let most = usize::try_from(thread.settings.limits.clients_max).unwrap_or(usize::MAX);
-        if thread.clients.borrow().len() >= most {
+        if thread.crew.clients() >= most {
             return Err(refuse("53300", format!("too many clients: {most} are connected"))
                 .hint("raise limits.clients_max, or let applications share connections")
                 .into());

@@ -18,6 +18,8 @@ use super::marks::Marks;
 /// resolved.
 #[derive(Debug)]
 pub struct EngineOptions {
+    /// Threads that serve clients; at least one, at most [`super::THREADS_MAX`].
+    pub threads: usize,
     /// TCP addresses to listen on.
     pub listen: Vec<SocketAddr>,
     /// Folder for a Unix socket named after the first port.

@@ -3,16 +3,18 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 
 use crate::net::clock;
-use crate::pool::{Handed, Pool, PoolLimits, Ticket};
+use crate::pool::{Budget, Handed, Ledger, Pool, PoolLimits, Ticket};
 use crate::session::Refused;
 use crate::shardmap::Map;
 use crate::types::{Millis, Moment, NodeId, Role, ShardId};
 
 use super::conn::Conn;
 use super::connect::{self, ConnectError};
+use super::crew::{LedgerKey, Places};
 use super::share::NodeShare;
 use super::thread::{Database, Thread};
 
@@ -63,6 +65,8 @@ struct PoolEntry {
     pool: RefCell<Pool<Box<Conn>, Rc<Slot>>>,
     last_error: RefCell<Option<Refused>>,
     share: Rc<NodeShare>,
+    /// The pool's size, where several threads share it.
+    size: Option<Arc<Ledger>>,
     /// The node has left the map: nothing is kept.
     retired: Cell<bool>,
 }
@@ -106,6 +110,27 @@ impl SharedPool {
     /// The node that it has connections to.
     pub(super) fn node_share(&self) -> &Rc<NodeShare> {
         &self.0.share
+    }
+
+    /// The budgets that its connections count in.
+    pub(super) fn ledgers(&self) -> impl Iterator<Item = &Arc<Ledger>> {
+        std::iter::once(self.0.share.ledger()).chain(&self.0.size)
+    }
+
+    /// Places for one connection more, if the budgets have them.
+    fn take_places(&self) -> Option<Places> {
+        let size = match &self.0.size {
+            Some(ledger) => Some((ledger.take()?, Arc::clone(ledger))),
+            None => None,
+        };
+        let node = (self.0.share.take()?, Arc::clone(self.0.share.ledger()));
+        Some(Places::new(node, size))
+    }
+
+    /// Takes the idle connection out that was used longest ago, if nobody
+    /// waits for one.
+    pub(super) fn evict(&self) -> Option<Box<Conn>> {
+        self.0.pool.borrow_mut().evict()
     }
 
     /// A connection that was lent is gone.
@@ -244,13 +269,23 @@ impl Thread {
         let entry = map.node(node)?;
         let share = self.node_share(entry.endpoint.to_string());
         let settings = &self.settings.pool;
+        let threads = self.crew.len().max(1);
+        let min_idle = usize::try_from(settings.size_min_idle).unwrap_or(0);
         let limits = PoolLimits {
             size_max: usize::try_from(settings.size_max).unwrap_or(usize::MAX),
-            size_min_idle: usize::try_from(settings.size_min_idle).unwrap_or(0),
+            size_min_idle: min_idle.div_ceil(threads),
             idle_timeout: settings.idle_timeout,
             reconnect_min: settings.reconnect_min,
             reconnect_max: settings.reconnect_max,
         };
+        let size = (!self.crew.is_alone()).then(|| {
+            let key = LedgerKey::Pool {
+                database: database.index,
+                user: (&**user).into(),
+                address: entry.endpoint.to_string(),
+            };
+            self.crew.ledger(key, || Budget::new(settings.size_max, 0))
+        });
         let pool = SharedPool(Rc::new(PoolEntry {
             database: database.index,
             user: Rc::clone(user),
@@ -261,6 +296,7 @@ impl Thread {
             pool: RefCell::new(Pool::new(limits)),
             last_error: RefCell::new(None),
             share,
+            size,
             retired: Cell::new(false),
         }));
         pools.by_key.insert(key, pool.clone());
@@ -304,14 +340,15 @@ impl Thread {
         if pool.0.retired.get() || !pool.0.pool.borrow().wants_connection(self.now()) {
             return false;
         }
-        let Some(permit) = pool.0.share.take() else {
+        let Some(places) = pool.take_places() else {
             self.make_room(pool);
+            self.ask_others(pool);
             return false;
         };
         pool.0.pool.borrow_mut().connecting();
         let (thread, database, pool) = (Rc::clone(self), Rc::clone(database), pool.clone());
         self.spawn(async move {
-            let made = connect::connect(&thread, &database, &pool, permit).await;
+            let made = connect::connect(&thread, &database, &pool, places).await;
             thread.on_connect(&database, &pool, made);
         });
         true
@@ -459,6 +496,10 @@ impl Thread {
             drop(conn);
             return;
         }
+        if self.is_owed_elsewhere(&pool) {
+            drop(conn);
+            return;
+        }
         let expires = conn.expires;
         let handed = pool.0.pool.borrow_mut().release(self.now(), expires, conn);
         self.finish_handing(handed);
@@ -493,6 +534,7 @@ impl Thread {
             }
         }
         self.pools.borrow_mut().forget_retired();
+        self.tell_wants();
     }
 
     /// A node answers again: who waits for it does not wait for the next

@@ -11,15 +11,16 @@ use std::sync::Arc;
 
 use crate::net::clock;
 use crate::net::stream::Stream;
-use crate::pool::{Budget, Permit};
+use crate::pool::{Ledger, Permit};
 use crate::protocol::encode;
 use crate::types::Millis;
 
+use super::crew::Places;
 use super::thread::Thread;
 
 /// A node, as the pools of this thread share it.
 pub(super) struct NodeShare {
-    budget: Arc<Budget>,
+    ledger: Arc<Ledger>,
     /// Connections whose server process has not gone yet.
     closing: Cell<usize>,
     /// A pool wants a connection and found the budget spent.
@@ -45,23 +46,28 @@ pub(super) struct Undertaker {
 
 struct Grave {
     stream: Stream,
-    permit: Option<Permit>,
+    places: Option<Places>,
     farewell: Farewell,
     share: Rc<NodeShare>,
 }
 
 impl NodeShare {
-    pub(super) fn new(budget: Arc<Budget>, undertaker: Rc<Undertaker>) -> Rc<Self> {
-        Rc::new(Self { budget, closing: Cell::new(0), short: Cell::new(false), undertaker })
+    pub(super) fn new(ledger: Arc<Ledger>, undertaker: Rc<Undertaker>) -> Rc<Self> {
+        Rc::new(Self { ledger, closing: Cell::new(0), short: Cell::new(false), undertaker })
     }
 
     /// A permit, if one is left; if none is, somebody goes short.
     pub(super) fn take(&self) -> Option<Permit> {
-        let permit = self.budget.take();
+        let permit = self.ledger.take();
         if permit.is_none() {
             self.short.set(true);
         }
         permit
+    }
+
+    /// The node's budget, as all threads share it.
+    pub(super) fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// Connections whose permit is about to come back.
@@ -83,11 +89,11 @@ impl NodeShare {
     pub(super) fn bury(
         self: &Rc<Self>,
         stream: Stream,
-        permit: Option<Permit>,
+        places: Option<Places>,
         farewell: Farewell,
     ) {
         self.closing.set(self.closing.get() + 1);
-        let grave = Grave { stream, permit, farewell, share: Rc::clone(self) };
+        let grave = Grave { stream, places, farewell, share: Rc::clone(self) };
         self.undertaker.graves.borrow_mut().push(grave);
         self.undertaker.called.notify_one();
     }
@@ -110,7 +116,7 @@ impl Undertaker {
 
 impl Grave {
     async fn fill(self, thread: &Rc<Thread>) {
-        let Self { mut stream, permit, farewell, share } = self;
+        let Self { mut stream, places, farewell, share } = self;
         let parting = async {
             if farewell == Farewell::Say {
                 let mut goodbye = Vec::new();
@@ -122,9 +128,12 @@ impl Grave {
         // A server that does not close in time is not waited for: its own
         // limits count from here on.
         drop(tokio::time::timeout(clock::duration(CLOSE_WAIT), parting).await);
-        drop(permit);
+        let wanted_elsewhere = places.is_some_and(|places| places.give_back(thread.index));
         share.closing.set(share.closing.get().saturating_sub(1));
         thread.share_out(&share);
+        if wanted_elsewhere {
+            thread.crew.nudge_others(thread.index);
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use crate::types::{Moment, NodeId, Role, ShardId, SqlState};
 
 use super::client::ClientEntry;
 use super::conn::Conn;
+use super::crew::{self, Crew, LedgerKey};
 use super::logins::{BackendLogin, EngineOptions, Users};
 use super::marks::Marks;
 use super::params::ServerParams;
@@ -32,7 +33,10 @@ use super::snapshot::{LATENCY_BUCKETS, Latency};
 /// One engine thread.
 pub(super) struct Thread {
     pub(super) settings: Arc<Settings>,
-    pub(super) options: EngineOptions,
+    pub(super) options: Arc<EngineOptions>,
+    /// All threads, and which of them this is.
+    pub(super) crew: Arc<Crew>,
+    pub(super) index: usize,
     /// Who may log in, and how the router encrypts.
     access: RefCell<(Arc<Users>, Option<Arc<rustls::ServerConfig>>)>,
     pub(super) databases: Vec<Rc<Database>>,
@@ -152,7 +156,7 @@ fn count_class(classes: &RefCell<Classes>, state: SqlState) {
 }
 
 impl Thread {
-    pub(super) fn new(options: EngineOptions) -> Rc<Self> {
+    pub(super) fn new(options: Arc<EngineOptions>, crew: Arc<Crew>, index: usize) -> Rc<Self> {
         let seed = options.seed;
         let number = |from: usize| {
             let bytes = seed.get(from..from + 8).and_then(|b| <[u8; 8]>::try_from(b).ok());
@@ -183,6 +187,8 @@ impl Thread {
         Rc::new(Self {
             settings,
             options,
+            crew,
+            index,
             access,
             databases,
             pools: RefCell::default(),
@@ -199,7 +205,7 @@ impl Thread {
             next_client: Cell::new(1),
             schema_changes_told: Cell::new(0),
             clock: Cell::new(clock::now()),
-            randomness: Cell::new(number(8) | 1),
+            randomness: Cell::new(number(8).rotate_left(u32::try_from(index).unwrap_or(0)) | 1),
         })
     }
 
@@ -246,8 +252,10 @@ impl Thread {
         let monitors: u32 =
             self.databases.iter().map(|database| database.with_map(|map, _| own(map))).sum();
         let mut shares = self.shares.borrow_mut();
+        let key = LedgerKey::Node(endpoint.clone());
         Rc::clone(shares.entry(endpoint).or_insert_with(|| {
-            NodeShare::new(Budget::new(max, monitors), Rc::clone(&self.undertaker))
+            let ledger = self.crew.ledger(key, || Budget::new(max, monitors));
+            NodeShare::new(ledger, Rc::clone(&self.undertaker))
         }))
     }
 
@@ -291,14 +299,26 @@ impl Thread {
     /// Enters a client under a number that no other has.
     pub(super) fn register(&self, make: impl FnOnce(u32) -> ClientEntry) -> Rc<ClientEntry> {
         let mut clients = self.clients.borrow_mut();
-        let mut id = self.next_client.get();
-        while clients.contains_key(&id) || id == 0 {
-            id = id.wrapping_add(1);
-        }
-        self.next_client.set(id.wrapping_add(1));
+        let mut count = self.next_client.get();
+        let id = loop {
+            let id = crew::client_id(self.index, count);
+            count = count.wrapping_add(1);
+            if id != crew::client_id(self.index, 0) && !clients.contains_key(&id) {
+                break id;
+            }
+        };
+        self.next_client.set(count);
         let entry = Rc::new(make(id));
         clients.insert(id, Rc::clone(&entry));
+        self.crew.joined(self.index);
         entry
+    }
+
+    /// A client has left.
+    pub(super) fn unregister(&self, id: u32) {
+        if self.clients.borrow_mut().remove(&id).is_some() {
+            self.crew.left(self.index);
+        }
     }
 
     /// Who waits for an old primary goes on at the new one.
@@ -373,8 +393,8 @@ impl Database {
         (Rc::clone(&self.catalog.borrow()), self.catalog_serial.get())
     }
 
-    pub(super) fn publish_catalog(&self, catalog: Catalog) {
-        *self.catalog.borrow_mut() = Rc::new(catalog);
+    pub(super) fn publish_catalog(&self, catalog: &Catalog) {
+        *self.catalog.borrow_mut() = Rc::new(catalog.clone());
         self.catalog_serial.set(self.catalog_serial.get() + 1);
     }
 

@@ -34,6 +34,11 @@ impl Budget {
             .map(|_| Permit(Arc::clone(self)))
     }
 
+    /// True if no permit is left.
+    pub fn is_spent(&self) -> bool {
+        self.used() >= self.max
+    }
+
     /// Connections in use, the reserved included.
     pub fn used(&self) -> u32 {
         self.used.load(Ordering::Relaxed)
