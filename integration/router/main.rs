@@ -24,6 +24,7 @@ mod proxy;
 mod reload;
 mod setup;
 mod slow;
+mod threads;
 mod timeouts;
 mod tls;
 mod wire;

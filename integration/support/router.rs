@@ -107,6 +107,10 @@ impl Router {
         args.extend(["serve".to_owned(), "--listen".to_owned(), format!("127.0.0.1:{port}")]);
         args.extend(files);
         args.extend(options.args.iter().cloned());
+        // All of a run's routers with several threads: see scripts/soak.
+        if let Ok(threads) = std::env::var("KEYWAY_TEST_THREADS") {
+            args.extend(["--threads".to_owned(), threads]);
+        }
         let child = spawn(&args, &options.env, &dir, &log);
         guard.watch(child.id()).unwrap();
         let view = cluster.view();

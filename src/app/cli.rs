@@ -56,6 +56,9 @@ pub struct ServeArgs {
     /// Where clients connect: ADDR:PORT, or :PORT for all addresses.
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<String>,
+    /// Threads that serve clients, over the configuration's.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub threads: Option<u32>,
     /// One unsharded database instead of files: postgres://user@host:port/db.
     #[arg(long, value_name = "URL")]
     pub backend: Option<String>,

@@ -75,7 +75,7 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
         None => config.server.listen.clone(),
     };
     let mut options = EngineOptions {
-        threads: usize::try_from(config.server.threads).unwrap_or(1),
+        threads: usize::try_from(args.threads.unwrap_or(config.server.threads)).unwrap_or(1),
         listen: listen.iter().map(|text| address_of(text)).collect::<Result<_, _>>()?,
         unix_socket_dir: config.server.unix_socket_dir.as_ref().map(PathBuf::from),
         tls: access.tls,

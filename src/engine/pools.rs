@@ -340,6 +340,10 @@ impl Thread {
         if pool.0.retired.get() || !pool.0.pool.borrow().wants_connection(self.now()) {
             return false;
         }
+        // A place that has come free is for whom it was freed.
+        if self.has_waited_longer_elsewhere(pool) {
+            return false;
+        }
         let Some(places) = pool.take_places() else {
             self.make_room(pool);
             self.ask_others(pool);

@@ -79,7 +79,13 @@ impl Thread {
     /// True if a connection of `pool` that comes free should make way for a
     /// client of another thread.
     pub(super) fn is_owed_elsewhere(&self, pool: &SharedPool) -> bool {
-        if self.crew.is_alone() || pool.node_share().closing() > 0 {
+        pool.node_share().closing() == 0 && self.has_waited_longer_elsewhere(pool)
+    }
+
+    /// True if a client of another thread has waited for longer for a place
+    /// that a connection of `pool` takes than the first one here.
+    pub(super) fn has_waited_longer_elsewhere(&self, pool: &SharedPool) -> bool {
+        if self.crew.is_alone() {
             return false;
         }
         let own = pool.with(|machine| machine.waits_since());
