@@ -19,7 +19,6 @@ mod router_words;
 mod scatter;
 mod solve;
 mod splice;
-mod stay;
 mod stays;
 mod template;
 mod volatility;

@@ -381,6 +381,11 @@ impl Session {
         }
     }
 
+    /// True while a query of the router's own runs, before the client's.
+    pub const fn runs_own(&self) -> bool {
+        matches!(self.phase, Phase::Own)
+    }
+
     /// True between units: nothing of the client's is under way.
     pub const fn is_between_units(&self) -> bool {
         matches!(self.phase, Phase::Idle) && self.stream.left == 0

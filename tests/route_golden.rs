@@ -144,7 +144,11 @@ fn shown(e: &Explanation, with_catalog: bool) -> String {
         e.keys.iter().map(|key| format!("{}={} ({})", key.place, key.value, key.shard)).collect();
     let keys = if keys.is_empty() { String::new() } else { format!(" | {}", keys.join(", ")) };
     let replica = if e.replica_ok { ", replica ok" } else { "" };
-    let stays = if with_catalog && e.access == "write" && e.writes_stay { ", stays" } else { "" };
+    let stays = match e.access {
+        "write" => e.writes_stay,
+        _ => e.reads_stay && e.replica_ok,
+    };
+    let stays = if with_catalog && stays { ", stays" } else { "" };
     let sent = e.sent.as_ref().map_or(String::new(), |sent| format!(" | sent: {sent}"));
     format!("{} | {}{replica}{stays} | {}{keys}{sent}", e.targets, e.access, e.reason)
 }

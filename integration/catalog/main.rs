@@ -272,22 +272,34 @@ fn without_a_shards_catalog_what_needs_it_is_refused() {
 
 #[test]
 fn both_versions_tell_the_golden_catalog() {
-    let golden = std::fs::read_to_string("tests/golden/route/catalogs/tracker.json").unwrap();
-    let schema = std::fs::read_to_string("tests/golden/route/catalogs/tracker.sql").unwrap();
     for version in [Version::Newest, Version::Major(15)] {
-        let cluster = Cluster::start(ClusterOptions { shards: 2, replicas: 0, version });
-        cluster.sql_everywhere(&schema);
-        let output = Command::new(env!("CARGO_BIN_EXE_keyway"))
-            .args(["catalog", "--map"])
-            .arg(&cluster.view().map)
-            .env("PGUSER", &cluster.view().user)
-            .env("PGPASSWORD", &cluster.view().password)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let told = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(comparable(&told), comparable(&golden), "{version:?}");
+        for name in ["tracker", "marks"] {
+            tells_the_golden_catalog(version, name);
+        }
     }
+}
+
+/// A schema as a server of this version tells it; `UPDATE_GOLDEN=1` writes it
+/// down.
+fn tells_the_golden_catalog(version: Version, name: &str) {
+    let path = |kind: &str| format!("tests/golden/route/catalogs/{name}.{kind}");
+    let schema = std::fs::read_to_string(path("sql")).unwrap();
+    let cluster = Cluster::start(ClusterOptions { shards: 2, replicas: 0, version });
+    cluster.sql_everywhere(&schema);
+    let output = Command::new(env!("CARGO_BIN_EXE_keyway"))
+        .args(["catalog", "--map"])
+        .arg(&cluster.view().map)
+        .env("PGUSER", &cluster.view().user)
+        .env("PGPASSWORD", &cluster.view().password)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8(output.stdout).unwrap();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path("json"), &told).unwrap();
+    }
+    let golden = std::fs::read_to_string(path("json")).unwrap();
+    assert_eq!(comparable(&told), comparable(&golden), "{name}, {version:?}");
 }
 
 /// The text without the hashes of definitions, which versions write differently.

@@ -43,11 +43,12 @@ impl SlotMark {
     /// How many words there are.
     pub const COUNT: usize = 1 << BITS;
 
-    /// The word of `slot` in the keyspace at position `keyspace` of its map.
-    pub const fn of(keyspace: usize, slot: SlotId) -> Self {
+    /// The word of `slot` in a keyspace; `spread` is the same in every map that
+    /// has the keyspace, so that a write under one map concerns the reads under
+    /// the next.
+    pub const fn of(spread: u32, slot: SlotId) -> Self {
         #[allow(clippy::cast_possible_truncation, reason = "masked to 14 bits")]
-        let index = (keyspace.wrapping_mul(SPREAD).wrapping_add(slot.number() as usize)
-            & (Self::COUNT - 1)) as u16;
+        let index = (spread.wrapping_add(slot.number()) as usize & (Self::COUNT - 1)) as u16;
         Self(index)
     }
 
@@ -203,8 +204,6 @@ impl Footprint {
 
 /// Words for slots: 2^14.
 const BITS: u32 = 14;
-/// Keeps the slots of a map's second keyspace off those of its first.
-const SPREAD: usize = 5_003;
 /// Low bits of a word: the need. 2^44 samples are 1,000 years at 500 a second.
 const NEED_BITS: u32 = 44;
 const NEED_MAX: u64 = (1 << NEED_BITS) - 1;
@@ -273,7 +272,7 @@ mod tests {
     #[test]
     fn the_slots_of_one_keyspace_have_words_of_their_own() {
         let words: std::collections::BTreeSet<_> =
-            (0..4096).map(|slot| SlotMark::of(2, SlotId::new(slot))).collect();
+            (0..4096).map(|slot| SlotMark::of(u32::MAX - 7, SlotId::new(slot))).collect();
         assert_eq!(words.len(), 4096);
         assert!(words.iter().all(|word| word.index() < SlotMark::COUNT));
     }

@@ -243,7 +243,9 @@ impl Driver {
         }
         self.count_events(events);
         let Some(conn) = &mut self.held.current else { return };
-        if conn.settle() && !conn.machine.second_try().is_wanted() {
+        // What the router itself asked of the backend showed the client nothing.
+        let shown = conn.settle() && !self.session.runs_own();
+        if shown && !conn.machine.second_try().is_wanted() {
             self.reads.note_end(conn, &self.database);
         }
         let shard = conn.shard;

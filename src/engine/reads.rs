@@ -36,9 +36,11 @@ pub(super) struct Reads {
     /// The replica that showed the session something last, and its life.
     last: Option<(NodeId, u32)>,
     running: Option<Running>,
-    /// A read ran while a write to what it read was sent: the session may have
-    /// seen the write before the primary shows it (level `slot`).
-    unsettled: Option<(ShardId, Mark)>,
+    /// The other parts of a read over several shards.
+    parts: Vec<Running>,
+    /// Reads ran while writes to what they read were sent: the session may
+    /// have seen a write before the primary shows it (level `slot`).
+    unsettled: Vec<(ShardId, Mark)>,
     /// The client's bytes of the read that runs on a replica.
     unit: Vec<u8>,
     /// A replica has failed the unit, which is fed again.
@@ -75,22 +77,42 @@ struct Running {
 }
 
 impl Reads {
-    /// A unit has ended on `conn`: what the session has seen by it.
+    /// The client's unit has ended on `conn`: what the session has seen by it.
     pub(super) fn note_end(&mut self, conn: &Conn, database: &Database) {
-        self.need = database.marks.started().next();
-        self.writes = false;
-        self.unit.clear();
-        self.unit.shrink_to(UNIT_KEPT_MAX);
+        self.begin_anew(database);
         let Some(running) = self.running.take().filter(|_| conn.writes == Writes::Impossible)
         else {
             self.last = None;
             return;
         };
         self.last = Some((running.node, running.life));
-        if let Some(demand) = running.demand
-            && database.marks.demand(running.shard, running.mark) != demand
-        {
-            self.unsettled = Some((running.shard, running.mark));
+        self.note_shown(running, database);
+    }
+
+    /// The same for a read over several shards.
+    pub(super) fn note_gathered(&mut self, database: &Database) {
+        self.begin_anew(database);
+        self.last = None;
+        let mut parts = std::mem::take(&mut self.parts);
+        parts.extend(self.running.take());
+        for part in parts.drain(..) {
+            self.note_shown(part, database);
+        }
+        self.parts = parts;
+    }
+
+    fn begin_anew(&mut self, database: &Database) {
+        self.need = database.marks.started().next();
+        self.writes = false;
+        self.unit.clear();
+        self.unit.shrink_to(UNIT_KEPT_MAX);
+    }
+
+    fn note_shown(&mut self, running: Running, database: &Database) {
+        let Running { shard, mark, .. } = running;
+        let moved = |demand| database.marks.demand(shard, mark) != demand;
+        if running.demand.is_some_and(moved) && !self.unsettled.contains(&(shard, mark)) {
+            self.unsettled.push((shard, mark));
         }
     }
 
@@ -139,7 +161,12 @@ impl Driver {
     /// and is to be fed again.
     pub(super) fn bring_backend(&mut self, want: Want) -> bool {
         self.reads.want = Some(want);
-        self.reads.running = None;
+        let part = self.reads.running.take().filter(|_| self.held.current.is_some());
+        match part {
+            Some(part) => self.reads.parts.push(part),
+            None if self.held.current.is_none() => self.reads.parts.clear(),
+            None => {}
+        }
         self.reads.unit.clear();
         if let Some(failure) = self.reads.again.take() {
             self.reads.writes = failure == Failure::Writes;
@@ -431,16 +458,21 @@ impl Driver {
     /// True if the read has to wait for a write that the session may have seen
     /// on a replica before the primary shows it.
     fn waits_for_write(&mut self, want: Want) -> bool {
-        let Some((shard, mark)) = self.reads.unsettled else { return false };
-        if self.database.marks.demand(shard, mark) != Demand::InFlight {
-            self.reads.unsettled = None;
-            return false;
-        }
-        if shard != want.shard {
+        if self.reads.unsettled.is_empty() || self.settles(want.shard) {
             return false;
         }
         self.park(want, SETTLE_WAIT, WaitsFor::Write);
         true
+    }
+
+    /// Forgets the writes that are settled; true if none is left that concerns
+    /// a read of `shard`.
+    fn settles(&mut self, shard: ShardId) -> bool {
+        let marks = &self.database.marks;
+        self.reads
+            .unsettled
+            .retain(|(shard, mark)| marks.demand(*shard, *mark) == Demand::InFlight);
+        self.reads.unsettled.iter().all(|(other, _)| *other != shard)
     }
 
     fn park(&mut self, want: Want, wait: Millis, for_what: WaitsFor) {
@@ -462,9 +494,7 @@ impl Driver {
         let late = clock::now() >= parked.until;
         let ready = late
             || match parked.for_what {
-                WaitsFor::Write => self.reads.unsettled.is_none_or(|(shard, mark)| {
-                    self.database.marks.demand(shard, mark) != Demand::InFlight
-                }),
+                WaitsFor::Write => self.settles(want.shard),
                 WaitsFor::Replica => {
                     !matches!(self.choose(want, self.level(want)).reason(), ReadReason::NoneFit(_))
                 }
@@ -474,7 +504,7 @@ impl Driver {
         }
         self.unpark();
         if late && parked.for_what == WaitsFor::Write {
-            self.reads.unsettled = None;
+            self.reads.unsettled.clear();
         }
         let has_backend = if late && parked.for_what == WaitsFor::Replica {
             self.thread.stats.note_read(ReadReason::NoneFit(Passed::default()));

@@ -150,6 +150,7 @@ impl Driver {
             self.unit_since_us = 0;
         }
         self.entry.gathered.set(self.entry.gathered.get() + 1);
+        self.reads.note_gathered(&self.database);
         self.release_unused();
         if !self.closing {
             self.feed_kept(cx);

@@ -24,6 +24,8 @@ pub(crate) struct Asides {
     volatile: bool,
     /// Rows may be written that no key of the statement tells.
     strays: bool,
+    /// Rows may be read that no key of the statement tells.
+    roams: bool,
     /// How many statements were looked at so closely.
     looked_at: usize,
 }
@@ -37,6 +39,7 @@ impl Asides {
         self.amend(&mut noted);
         self.looked_at += 1;
         self.strays |= !placed.stays || noted.nature == Nature::Unknown;
+        self.roams |= !placed.apart || noted.nature == Nature::Unknown;
         noted
     }
 
@@ -77,5 +80,11 @@ impl Asides {
     /// its keys.
     pub(crate) const fn stays(&self, statements: usize) -> bool {
         !self.strays && self.looked_at == statements
+    }
+
+    /// Whether every one of `statements` was seen to read no rows but those of
+    /// its keys.
+    pub(crate) const fn reads_stay(&self, statements: usize) -> bool {
+        !self.roams && self.looked_at == statements
     }
 }

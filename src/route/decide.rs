@@ -1,6 +1,8 @@
 //! From a text to its template: what each statement is, which tables it uses,
 //! and whether one shard provably holds all rows it can touch.
 
+use std::cell::Cell;
+
 use crate::catalog::Fingerprint;
 use crate::shardmap::{Key, Scratch, Table};
 use crate::sql::classify::{self, Classified};
@@ -45,7 +47,13 @@ pub(crate) fn decide(
     let list = token::tokens(text)?;
     let statements = token::statements(text, &list);
     let bare: Vec<Vec<Token>> = statements.iter().map(Tokens::without_hints).collect();
-    let known = |schema: Option<&str>, name: &str| volatility::nature(schema, name, world);
+    // What a function that is not the server's own reads, nobody tells.
+    let calls_others = Cell::new(false);
+    let known = |schema: Option<&str>, name: &str| {
+        let nature = volatility::nature(schema, name, world);
+        calls_others.set(calls_others.get() || nature.is_some());
+        nature
+    };
     let mut classified = Vec::new();
     let mut goals = Vec::new();
     let mut asides = Asides::default();
@@ -82,6 +90,8 @@ pub(crate) fn decide(
     }
     let access = facts.iter().map(|one| one.access).max().unwrap_or(Access::Read);
     let writes_stay = access == Access::Read || asides.stays(facts.len());
+    let reads_stay =
+        access == Access::Read && !calls_others.get() && asides.reads_stay(facts.len());
     let splices = splice::anchored(asides.lists, &list)
         .ok_or_else(|| RouteError::unsupported("this form of INSERT", "name the columns"))?;
     let router = matches!(&plan, Plan::Fixed { targets: Targets::Router(_), .. });
@@ -95,6 +105,7 @@ pub(crate) fn decide(
         access,
         replica_ok,
         writes_stay,
+        reads_stay,
         key_params,
         own,
         splices,
@@ -459,8 +470,17 @@ fn query(
 
 /// The goal of a statement whose tables are placed.
 fn settle(placed: Placed, one: &Classified) -> Result<Goal, RouteError> {
-    let Placed { sources, intervals, single, reference, system, open, demand: _, stays: _ } =
-        placed;
+    let Placed {
+        sources,
+        intervals,
+        single,
+        reference,
+        system,
+        open,
+        demand: _,
+        stays: _,
+        apart: _,
+    } = placed;
     let read = one.facts.access == Access::Read;
     if let Some(table) = &reference
         && one.locks
@@ -641,6 +661,7 @@ pub(crate) fn opaque(text: &[u8], world: &World<'_>) -> Template {
         access: Access::Write,
         replica_ok: false,
         writes_stay: false,
+        reads_stay: false,
         key_params: Box::default(),
         own: None,
         splices: Box::default(),

@@ -36,6 +36,8 @@ pub struct Explanation {
     pub keys: Vec<ExplainedKey>,
     /// Whether the catalogs prove that it writes no rows but those of its keys.
     pub writes_stay: bool,
+    /// Whether they prove that it reads no others.
+    pub reads_stay: bool,
     /// The text that is sent, if it is not the client's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sent: Option<String>,
@@ -126,6 +128,7 @@ fn refused(error: &RouteError) -> Explanation {
         replica_ok: false,
         keys: Vec::new(),
         writes_stay: false,
+        reads_stay: false,
         sent: None,
         refusal: Some(Refusal {
             sqlstate: error.sqlstate().to_string(),
@@ -174,6 +177,7 @@ fn routed(template: &Template, route: &Route, values: Values<'_>, map: &Map) -> 
         replica_ok: template.replica_ok,
         keys: keys(template, values, map, &name),
         writes_stay: template.writes_stay,
+        reads_stay: template.reads_stay,
         sent: template
             .rewritten(values.text)
             .map(|sent| String::from_utf8_lossy(&sent).into_owned()),

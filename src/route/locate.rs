@@ -42,7 +42,7 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
         each_key(source, values, &mut |key| {
             same &= hinted.is_none_or(|hinted| hinted == key);
             let (owner, slot) = keyspace.place(&key);
-            let own = Mark::Slot(SlotMark::of(source.keyspace.index(), slot));
+            let own = Mark::Slot(SlotMark::of(keyspace.spread(), slot));
             mark = Some(mark.map_or(own, |other| other.with(own)));
             match found {
                 None => found = Some(owner),

@@ -30,6 +30,8 @@ pub(crate) struct Placed {
     pub(crate) demand: Demand,
     /// No row but those that the statement names is written.
     pub(crate) stays: bool,
+    /// Reading its relations reads no rows of others.
+    pub(crate) apart: bool,
 }
 
 /// Shards that may hold rows of tables without a key, and why there is none.
@@ -187,10 +189,15 @@ pub(crate) fn place(
     uses: &[u16],
     calls: Calls,
 ) -> Result<Placed, RouteError> {
-    let mut placed = Placed { stays: true, ..Placed::default() };
+    let mut placed = Placed { stays: true, apart: true, ..Placed::default() };
     let sharded = relations(shape, world, &mut placed)?;
     let mut solver = Solver { shape, sharded, opaque: calls == Calls::Unknown };
     check_assigned(&solver)?;
+    placed.stays &= shape.inserts.iter().all(|insert| {
+        let target = |one: &&Sharded<'_>| one.level == insert.level && one.relation == 0;
+        let key = solver.sharded.iter().find(target).map(|one| one.column);
+        stays::updates_own_rows(insert, key)
+    });
     let mut key_uses = vec![0_u16; uses.len()];
     let rows = insert_keys(&mut solver, &mut key_uses)?;
     solver.count_uses(&mut key_uses);
@@ -252,6 +259,7 @@ pub(super) fn relations<'a>(
                 resolve::check_written(schema, name, world)?;
                 placed.stays = placed.stays && stays::writes_stay(schema, name, world);
             }
+            placed.apart = placed.apart && stays::reads_stay(schema, name, world);
             placed.demand.add(resolve::demand(schema, name, world));
             match named(schema, name, world)? {
                 Named::System if written => {

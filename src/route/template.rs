@@ -14,7 +14,6 @@ use super::locate;
 use super::place::Open;
 use super::scatter::{self, Scatter};
 use super::splice::{self, Splice};
-use super::stay;
 
 /// The cached plan of a text; belongs to one epoch of the map.
 #[derive(Debug)]
@@ -25,6 +24,7 @@ pub struct Template {
     pub(crate) access: Access,
     pub(crate) replica_ok: bool,
     pub(crate) writes_stay: bool,
+    pub(crate) reads_stay: bool,
     pub(crate) key_params: Box<[u16]>,
     /// The text and its constants, where the template serves no other text.
     pub(crate) own: Option<OwnText>,
@@ -436,6 +436,12 @@ impl Template {
         self.writes_stay
     }
 
+    /// Whether the catalogs prove that it reads no rows but those of the keys
+    /// that it names, and rows of tables whose writes mark their whole shard.
+    pub const fn reads_stay(&self) -> bool {
+        self.reads_stay
+    }
+
     /// What is sent in place of `text`, if that differs: a text of the normal
     /// form that was planned.
     pub fn rewritten(&self, text: &[u8]) -> Option<Vec<u8>> {
@@ -479,8 +485,12 @@ impl Template {
                 };
                 let values = locate::Values { text, literals, params };
                 let mut route = locate::route(keyed, values, map)?;
-                if self.access == Access::Write {
-                    route.mark = stay::unproven_write();
+                let stays = match self.access {
+                    Access::Write => self.writes_stay,
+                    Access::Read => self.reads_stay,
+                };
+                if !stays {
+                    route.mark = Mark::Shard;
                 }
                 Ok(route)
             }

@@ -11,7 +11,7 @@ use crate::types::{Consistency, Epoch, NodeId, Role, ShardId};
 use super::file::{File, KeyspaceEntry, PrimaryEntry, ReplicaEntry, ShardEntry};
 use super::hash::Hash;
 use super::key::{Key, KeyType, Scratch};
-use super::keyspace::{Cut, Keys, Keyspace, KeyspaceId, Pins, Rank};
+use super::keyspace::{Cut, Keys, Keyspace, KeyspaceId, Pins, Rank, spread};
 use super::map::{DEFAULT_SCHEMA, Map, NODES_MAX, Placement, SHARDS_MAX};
 use super::name::{identifier, table_name};
 use super::node::{Credentials, Endpoint, Node, SecretRef, Shard, Tls, TlsMode};
@@ -387,7 +387,8 @@ impl<'a> Builder<'a> {
                 .ok()
         });
         let (key_type, hash, owners) = (key_type?, hash?, owners?);
-        Some(Keyspace { id, name, key_type, hash, owners, pins: pins?, cut: cut? })
+        let spread = spread(&name);
+        Some(Keyspace { id, name, key_type, hash, owners, pins: pins?, cut: cut?, spread })
     }
 
     /// How keys become slots without a hash.

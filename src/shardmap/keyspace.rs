@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::types::{ShardId, SlotId};
 
 use super::decimal::Decimal;
@@ -38,6 +40,13 @@ pub struct Keyspace {
     pub(crate) owners: Box<[ShardId]>,
     pub(crate) pins: Pins,
     pub(crate) cut: Cut,
+    pub(crate) spread: u32,
+}
+
+/// A number made of a keyspace's name.
+pub(crate) fn spread(name: &str) -> u32 {
+    let bits = xxh3_64(name.as_bytes()).to_le_bytes();
+    u32::from_le_bytes([bits[0], bits[1], bits[2], bits[3]])
 }
 
 /// Which slot a key has, where no hash says it.
@@ -147,6 +156,11 @@ impl Keyspace {
     /// The name in the map.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A number made of its name, the same in every map that has it.
+    pub const fn spread(&self) -> u32 {
+        self.spread
     }
 
     /// Type of the key columns.

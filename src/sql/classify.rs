@@ -244,7 +244,7 @@ fn calls(t: &Tokens<'_>, known: Known<'_>) -> Vec<Call> {
 
 /// Whether the word at `at` is part of the grammar rather than a function.
 fn is_syntax(t: &Tokens<'_>, name: &str, at: usize) -> bool {
-    if functions::is_reserved(name) {
+    if functions::is_reserved(name) || (name == "conflict" && is_conflict_target(t, at)) {
         return true;
     }
     // The other words may be functions where an expression begins.
@@ -252,6 +252,23 @@ fn is_syntax(t: &Tokens<'_>, name: &str, at: usize) -> bool {
         && (t.is_punct(at - 1, ")")
             || (t.name(at - 1).is_some()
                 && !EXPRESSIONS_FOLLOW.iter().any(|w| t.is_word(at - 1, w))))
+}
+
+/// Whether `ON CONFLICT (…) DO` begins before the word at `at`, and no join's
+/// condition.
+fn is_conflict_target(t: &Tokens<'_>, at: usize) -> bool {
+    let mut depth = 0_usize;
+    for i in at + 1..t.len() {
+        if t.is_punct(i, "(") {
+            depth += 1;
+        } else if t.is_punct(i, ")") {
+            depth = depth.saturating_sub(1);
+            if depth == 0 {
+                return t.is_word(at.saturating_sub(1), "on") && t.is_word(i + 1, "do");
+            }
+        }
+    }
+    false
 }
 
 /// The effect of a built-in function on the session.

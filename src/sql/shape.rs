@@ -194,6 +194,18 @@ pub(crate) struct Insert {
     /// be put there.
     pub(crate) list_at: Option<u32>,
     pub(crate) rows: Rows,
+    pub(crate) conflict: Conflict,
+}
+
+/// What an INSERT does with rows that are there already.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Conflict {
+    /// Leaves them, or fails.
+    Leaves,
+    /// Updates the row that has the same values in these columns.
+    Updates(Vec<Name>),
+    /// Updates a row that is found otherwise.
+    UpdatesSome,
 }
 
 /// Where an INSERT's rows come from.

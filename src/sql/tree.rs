@@ -149,6 +149,8 @@ pub(crate) struct Insert {
     pub(crate) source: Option<Query>,
     /// ON CONFLICT DO UPDATE.
     pub(crate) update: Vec<Assignment>,
+    /// The columns of its conflict target, if that is plain columns.
+    pub(crate) conflict_on: Option<Vec<Name>>,
     /// Expressions and conditions of ON CONFLICT.
     pub(crate) conflict: Vec<Expr>,
     pub(crate) returning: Vec<Item>,

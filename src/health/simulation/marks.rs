@@ -29,6 +29,24 @@ enum Rules {
     NoMarker,
     /// A write whose connection was lost is forgotten.
     LostIsOver,
+    /// A write that changes a second register marks only its own.
+    StrayMarksItsSlot,
+    /// A read that looks at a second register needs only its own's mark.
+    RoamingNeedsItsSlot,
+}
+
+/// What a write touches, or a read looks at: a register of its own, and
+/// perhaps another, of which its text says nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Scope {
+    register: usize,
+    also: Option<usize>,
+}
+
+impl Scope {
+    fn registers(self) -> impl Iterator<Item = usize> {
+        std::iter::once(self.register).chain(self.also)
+    }
 }
 
 /// One client: what it does now, and what it has seen.
@@ -38,7 +56,7 @@ struct Session {
     /// Its connection to each node: when it was opened, and to which process.
     connections: [(u64, i64); NODES],
     /// It read while a write was sent: the register is settled first.
-    unsettled: Option<usize>,
+    unsettled: Option<Scope>,
 }
 
 #[derive(Clone, Copy)]
@@ -46,7 +64,7 @@ enum Doing {
     Nothing,
     /// A write, with the times at which it is inserted and acknowledged.
     Write {
-        register: usize,
+        scope: Scope,
         insert_at: u64,
         acknowledge_at: u64,
         sync: bool,
@@ -54,11 +72,11 @@ enum Doing {
     },
     /// A read that reaches its node at `at`.
     Read {
-        register: usize,
+        scope: Scope,
         at: u64,
         node: usize,
-        floor: u64,
-        chosen: Option<Word>,
+        floor: [u64; REGISTERS],
+        chosen: Option<Demand>,
     },
 }
 
@@ -81,14 +99,18 @@ struct World {
     cluster: Cluster,
     started: u64,
     words: [Word; REGISTERS],
+    /// Raised by writes that stray.
+    wide: Word,
+    /// Raised by all.
+    all: Word,
     samples: Vec<Sample>,
     sessions: Vec<Session>,
     acknowledged: [u64; REGISTERS],
-    /// Writes whose connection was lost: register, and when they commit.
-    orphans: Vec<(usize, Option<u64>)>,
-    /// Writes that go on without their client: register, and when they are
-    /// inserted and seen.
-    ghosts: Vec<(usize, u64, u64)>,
+    /// Writes whose connection was lost, and when they commit.
+    orphans: Vec<(Scope, Option<u64>)>,
+    /// Writes that go on without their client, and when they are inserted and
+    /// seen.
+    ghosts: Vec<(Scope, u64, u64)>,
     /// Values that were written; none is written twice.
     values: u64,
     replica_reads: u64,
@@ -115,6 +137,8 @@ impl World {
             cluster,
             started: 0,
             words: [Word::default(); REGISTERS],
+            wide: Word::default(),
+            all: Word::default(),
             samples: Vec::new(),
             sessions: (0..6).map(|_| session()).collect(),
             acknowledged: [0; REGISTERS],
@@ -175,10 +199,10 @@ impl World {
         let now = self.now;
         let due: Vec<_> = self.ghosts.iter().filter(|ghost| ghost.1 == now).copied().collect();
         self.ghosts.retain(|ghost| ghost.1 > now);
-        for (register, _, visible_at) in due {
+        for (scope, _, visible_at) in due {
             if let Some(primary) = self.primary() {
                 self.values += 1;
-                self.servers[primary].commit(register, self.values, 40, visible_at);
+                self.servers[primary].commit(scope.registers(), self.values, 40, visible_at);
             }
         }
     }
@@ -304,29 +328,50 @@ impl World {
             orphan.1 = None;
         }
         for index in 0..self.sessions.len() {
-            if let Doing::Write { register, .. } = self.sessions[index].doing {
+            if let Doing::Write { scope, .. } = self.sessions[index].doing {
                 self.sessions[index].doing = Doing::Nothing;
-                self.lose(register, None);
+                self.lose(scope, None);
             }
         }
     }
 
     // === marks ===
 
-    fn lose(&mut self, register: usize, commits_at: Option<u64>) {
+    fn lose(&mut self, scope: Scope, commits_at: Option<u64>) {
         match self.rules {
-            Rules::LostIsOver => self.settle(register),
-            _ => self.orphans.push((register, commits_at)),
+            Rules::LostIsOver => self.settle(scope),
+            _ => self.orphans.push((scope, commits_at)),
         }
     }
 
-    fn settle(&mut self, register: usize) {
+    fn marks_wide(&self, scope: Scope) -> bool {
+        scope.also.is_some() && self.rules != Rules::StrayMarksItsSlot
+    }
+
+    fn change(&mut self, scope: Scope, to: impl Fn(Word) -> Word) {
+        if self.marks_wide(scope) {
+            self.wide = to(self.wide);
+        } else {
+            self.words[scope.register] = to(self.words[scope.register]);
+        }
+        self.all = to(self.all);
+    }
+
+    fn settle(&mut self, scope: Scope) {
         let started = SampleNumber::new(self.started);
-        let word = self.words[register];
-        self.words[register] = match self.rules {
+        let rules = self.rules;
+        self.change(scope, |word| match rules {
             Rules::MarkAtAcknowledgementOnly => word.raised(started),
             _ => word.acknowledged(started),
-        };
+        });
+    }
+
+    fn demand(&self, scope: Scope) -> Demand {
+        if scope.also.is_some() && self.rules != Rules::RoamingNeedsItsSlot {
+            Demand::of(self.all, Word::default())
+        } else {
+            Demand::of(self.words[scope.register], self.wide)
+        }
     }
 
     // === the monitor ===
@@ -424,8 +469,8 @@ impl World {
                 .into_iter()
                 .partition(|(_, commits_at)| commits_at.is_none_or(|at| at < now));
             self.orphans = open;
-            for (register, _) in over {
-                self.settle(register);
+            for (scope, _) in over {
+                self.settle(scope);
             }
         }
         self.cluster = self.watch.cluster();
@@ -441,9 +486,9 @@ impl World {
                 }
             }
             Doing::Write { .. } => self.go_on_writing(index),
-            Doing::Read { register, at, node, floor, chosen } => {
+            Doing::Read { scope, at, node, floor, chosen } => {
                 if at == self.now {
-                    self.finish_read(index, register, node, floor, chosen);
+                    self.finish_read(index, scope, node, &floor, chosen);
                 }
             }
         }
@@ -451,37 +496,38 @@ impl World {
 
     fn begin(&mut self, index: usize) {
         let register = self.index(REGISTERS);
+        let also = (self.dice(6) == 0).then(|| (register + 1) % REGISTERS);
+        let scope = Scope { register, also };
         if self.dice(9) == 0 {
             if self.writer().is_none() {
                 return;
             }
             if self.rules != Rules::MarkAtAcknowledgementOnly {
-                self.words[register] = self.words[register].sent();
+                self.change(scope, Word::sent);
             }
             let insert_at = self.now + 1 + self.dice(12);
             let acknowledge_at = insert_at + 1 + self.dice(25);
             let sync = self.dice(2) == 0;
             self.sessions[index].doing =
-                Doing::Write { register, insert_at, acknowledge_at, sync, end: None };
+                Doing::Write { scope, insert_at, acknowledge_at, sync, end: None };
             return;
         }
         if let Some(unsettled) = self.sessions[index].unsettled {
-            if self.words[unsettled].in_flight() > 0 {
+            if self.demand(unsettled) == Demand::InFlight {
                 return;
             }
             self.sessions[index].unsettled = None;
         }
-        let word = self.words[register];
-        let wanted = Wanted::Marks(Demand::of(word, Word::default()));
+        let demand = self.demand(scope);
         let tie = self.dice(97);
-        let floor = self.acknowledged[register];
+        let floor = self.acknowledged;
         let at = self.now + 1 + self.dice(3);
-        let replica = self.cluster.choose(SHARD, wanted, tie).node();
+        let replica = self.cluster.choose(SHARD, Wanted::Marks(demand), tie).node();
         if let Some(replica) = replica.filter(|node| self.connects(index, node.index())) {
-            let (node, chosen) = (replica.index(), Some(word));
-            self.sessions[index].doing = Doing::Read { register, at, node, floor, chosen };
+            let (node, chosen) = (replica.index(), Some(demand));
+            self.sessions[index].doing = Doing::Read { scope, at, node, floor, chosen };
         } else if let Some(node) = self.writer() {
-            self.sessions[index].doing = Doing::Read { register, at, node, floor, chosen: None };
+            self.sessions[index].doing = Doing::Read { scope, at, node, floor, chosen: None };
         }
     }
 
@@ -514,14 +560,14 @@ impl World {
     }
 
     fn go_on_writing(&mut self, index: usize) {
-        let Doing::Write { register, insert_at, acknowledge_at, sync, end } =
+        let Doing::Write { scope, insert_at, acknowledge_at, sync, end } =
             self.sessions[index].doing
         else {
             return;
         };
         let Some(primary) = self.writer() else {
             self.sessions[index].doing = Doing::Nothing;
-            self.lose(register, None);
+            self.lose(scope, None);
             return;
         };
         if self.now == insert_at {
@@ -530,17 +576,17 @@ impl World {
             let size = 1 + self.dice(60);
             // In between others on the primary don't see it, replicas may.
             let visible_at = acknowledge_at - self.dice(acknowledge_at - insert_at);
-            let end = self.servers[primary].commit(register, value, size, visible_at);
+            let end = self.servers[primary].commit(scope.registers(), value, size, visible_at);
             self.sessions[index].doing =
-                Doing::Write { register, insert_at, acknowledge_at, sync, end: Some((end, value)) };
+                Doing::Write { scope, insert_at, acknowledge_at, sync, end: Some((end, value)) };
         }
         // The client's connection breaks; the server goes on.
         if self.now < acknowledge_at && self.dice(60) == 0 {
             self.sessions[index].doing = Doing::Nothing;
             if end.is_none() {
-                self.ghosts.push((register, insert_at, acknowledge_at));
+                self.ghosts.push((scope, insert_at, acknowledge_at));
             }
-            self.lose(register, Some(acknowledge_at));
+            self.lose(scope, Some(acknowledge_at));
             return;
         }
         if self.now >= acknowledge_at
@@ -549,9 +595,12 @@ impl World {
             if sync {
                 self.servers[primary].flushed = self.servers[primary].flushed.max(end);
             }
-            self.settle(register);
-            self.acknowledged[register] = self.acknowledged[register].max(value);
-            self.sessions[index].seen[register] = self.sessions[index].seen[register].max(value);
+            self.settle(scope);
+            for register in scope.registers() {
+                self.acknowledged[register] = self.acknowledged[register].max(value);
+                let seen = &mut self.sessions[index].seen[register];
+                *seen = value.max(*seen);
+            }
             self.sessions[index].doing = Doing::Nothing;
         }
     }
@@ -559,10 +608,10 @@ impl World {
     fn finish_read(
         &mut self,
         index: usize,
-        register: usize,
+        scope: Scope,
         from: usize,
-        floor: u64,
-        chosen: Option<Word>,
+        floor: &[u64; REGISTERS],
+        chosen: Option<Demand>,
     ) {
         self.sessions[index].doing = Doing::Nothing;
         let server = &self.servers[from];
@@ -575,22 +624,24 @@ impl World {
             // Its connection is gone: an error, not an answer.
             return;
         }
-        let value = server.value(register, self.now);
         if chosen.is_some() {
             self.replica_reads += 1;
         }
-        if value < floor {
-            self.stale += 1;
-        } else if value < self.sessions[index].seen[register] {
-            self.backward += 1;
+        for register in scope.registers() {
+            let value = self.servers[from].value(register, self.now);
+            let seen = &mut self.sessions[index].seen[register];
+            if value < floor[register] {
+                self.stale += 1;
+            } else if value < *seen {
+                self.backward += 1;
+            }
+            *seen = value.max(*seen);
         }
-        let session = &mut self.sessions[index];
-        session.seen[register] = session.seen[register].max(value);
-        if let Some(word) = chosen
-            && self.words[register] != word
+        if let Some(demand) = chosen
+            && self.demand(scope) != demand
             && self.rules != Rules::MarkAtAcknowledgementOnly
         {
-            session.unsettled = Some(register);
+            self.sessions[index].unsettled = Some(scope);
         }
     }
 }
@@ -625,6 +676,8 @@ fn each_rule_is_needed() {
         Rules::Flushed,
         Rules::AnyConnection,
         Rules::NoMarker,
+        Rules::StrayMarksItsSlot,
+        Rules::RoamingNeedsItsSlot,
     ] {
         let (stale, _, _) = run(rules, SEEDS);
         assert!(stale > 0, "{rules:?} violates nothing in this world");

@@ -65,14 +65,15 @@ impl Server {
     /// A commit record is written; others see it after `delay`.
     pub(super) fn commit(
         &mut self,
-        register: usize,
+        registers: impl Iterator<Item = usize>,
         value: u64,
         size: u64,
         visible_at: u64,
     ) -> u64 {
         self.insert += size;
-        self.log.push(Commit { end: self.insert, register, value, visible_at });
-        self.insert
+        let end = self.insert;
+        self.log.extend(registers.map(|register| Commit { end, register, value, visible_at }));
+        end
     }
 
     /// Its process ends and starts again; a replica opens `back` bytes before

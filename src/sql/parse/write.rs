@@ -54,6 +54,7 @@ impl Reader<'_> {
             list_at,
             source,
             update: Vec::new(),
+            conflict_on: None,
             conflict: Vec::new(),
             returning: Vec::new(),
         };
@@ -67,10 +68,12 @@ impl Reader<'_> {
     fn conflict(&mut self, insert: &mut Insert) -> Read<()> {
         if self.punct("(") {
             let close = self.closing(self.at).ok_or_else(|| self.unexpected())?;
+            insert.conflict_on = self.plain_names(close);
             // Columns, expressions, collations, operator classes.
             insert.conflict.extend(self.soup(close)?);
             self.at = close + 1;
             if self.eat_word("where") {
+                insert.conflict_on = None;
                 insert.conflict.push(self.expr()?);
             }
         } else if self.eat_words(&["on", "constraint"]) {
@@ -87,6 +90,21 @@ impl Reader<'_> {
             insert.conflict.push(self.expr()?);
         }
         Ok(())
+    }
+
+    /// The names between the parenthesis at hand and the one at `close`, if
+    /// nothing else stands there.
+    fn plain_names(&self, close: usize) -> Option<Vec<Name>> {
+        let mut names = Vec::new();
+        let mut at = self.at + 1;
+        loop {
+            names.push(self.t.name(at)?);
+            match at + 1 {
+                end if end == close => return Some(names),
+                comma if self.t.is_punct(comma, ",") => at = comma + 1,
+                _ => return None,
+            }
+        }
     }
 
     /// A column that is written; fields and subscripts belong to it.

@@ -7,8 +7,8 @@ use crate::sql::tree::{
 };
 
 use super::{
-    Assigned, Branch, Column, Condition, Level, Output, Relation, RelationKind, Rows, Shape,
-    Target, Test, conditions,
+    Assigned, Branch, Column, Condition, Conflict, Level, Output, Relation, RelationKind, Rows,
+    Shape, Target, Test, conditions,
 };
 
 /// The shape of a statement.
@@ -350,7 +350,12 @@ impl Build {
         self.returning(&insert.returning, level, branches)?;
         let columns = insert.columns.clone();
         let list_at = Some(insert.list_at);
-        self.shape.inserts.push(super::Insert { level, columns, list_at, rows });
+        let conflict = match &insert.conflict_on {
+            _ if insert.update.is_empty() => Conflict::Leaves,
+            Some(columns) => Conflict::Updates(columns.clone()),
+            None => Conflict::UpdatesSome,
+        };
+        self.shape.inserts.push(super::Insert { level, columns, list_at, rows, conflict });
         Ok(level)
     }
 
@@ -442,7 +447,8 @@ impl Build {
                     }
                 };
                 let columns = columns.clone();
-                self.shape.inserts.push(super::Insert { level, columns, list_at: None, rows });
+                let (list_at, conflict) = (None, Conflict::Leaves);
+                self.shape.inserts.push(super::Insert { level, columns, list_at, rows, conflict });
             }
         }
         Ok(())
