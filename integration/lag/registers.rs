@@ -1,23 +1,65 @@
-//! Registers that many clients write and read back, and what each of them may
-//! see: the promise of the level `slot` as a checker.
+//! The checker: many clients add to registers and read them back, and what a
+//! read shows is held against what its level promises.
+//!
+//! Values only grow, so a smaller one than must be seen is a violation. What
+//! was acknowledged is noted after the client has heard of it and looked up
+//! before a read is sent: a read is never judged by what came later.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::Barrier;
 use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls, Statement};
+
+use super::naive::Naive;
+
+/// What a client's reads must show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Promise {
+    /// What was acknowledged to anybody, and no less than before.
+    Slot,
+    /// What was acknowledged to this session.
+    Session,
+    /// What was acknowledged to anybody so many milliseconds before.
+    Bounded(u64),
+}
+
+impl Promise {
+    fn level(self) -> String {
+        match self {
+            Self::Slot => "slot".to_owned(),
+            Self::Session => "session".to_owned(),
+            Self::Bounded(ms) => format!("bounded({ms}ms)"),
+        }
+    }
+}
+
+/// Who says which server a read uses.
+#[derive(Clone, Debug)]
+pub(crate) enum Reader {
+    /// The router, at its own level.
+    Router,
+    /// The router; clients ask for the levels of these promises in turn.
+    Levels(&'static [Promise]),
+    /// A rule that looks right.
+    Naive(Arc<Naive>),
+}
 
 /// What a run is made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Workload {
     pub(crate) url: String,
+    pub(crate) reader: Reader,
     pub(crate) clients: u64,
     pub(crate) registers: i64,
     /// Writes among 100 operations.
     pub(crate) write_percent: u64,
     /// Operations after which the run ends.
     pub(crate) operations: u64,
+    /// Stale reads after which it ends.
+    pub(crate) stale: u64,
     /// The run ends here whatever was done.
     pub(crate) limit: Duration,
     /// Waits between two operations of a client.
@@ -31,9 +73,10 @@ pub(crate) struct Seen {
     pub(crate) reads: u64,
     pub(crate) writes: u64,
     pub(crate) errors: u64,
-    /// Reads that missed a write that had been acknowledged before they began.
+    /// Reads that missed a write which they had to show.
     pub(crate) stale: u64,
-    /// Reads that showed less than an earlier read of the same session.
+    /// Reads at level slot that showed less than an earlier read of the same
+    /// session.
     pub(crate) backward: u64,
     /// Reads that showed less than an earlier read of another session.
     pub(crate) backward_elsewhere: u64,
@@ -61,11 +104,10 @@ impl std::fmt::Display for Seen {
 
 /// What all clients know of the registers.
 struct Board {
-    /// The greatest value that was acknowledged, and when.
-    acknowledged: Vec<(AtomicI64, AtomicU64)>,
-    /// The greatest value that any read showed.
-    shown: Vec<AtomicI64>,
+    registers: Vec<Register>,
     began: Instant,
+    /// Lets the clients begin when all of them are logged in.
+    ready: Barrier,
     done: AtomicU64,
     stop: AtomicBool,
     reads: AtomicU64,
@@ -77,13 +119,56 @@ struct Board {
     stale_ms_max: AtomicU64,
 }
 
+#[derive(Default)]
+struct Register {
+    /// The values that were acknowledged and when, both growing.
+    acknowledged: Mutex<Vec<(i64, u64)>>,
+    /// The greatest value that any read showed.
+    shown: AtomicI64,
+}
+
+/// What a session knows of one register.
+#[derive(Clone, Copy, Default)]
+struct Own {
+    written: i64,
+    shown: i64,
+}
+
+impl Board {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap()
+    }
+
+    /// The value that a read which begins now must show, and when that was
+    /// acknowledged.
+    fn floor(&self, register: usize, promise: Promise, own: Own) -> (i64, u64) {
+        let now = self.now_ms();
+        let until = match promise {
+            Promise::Slot => now,
+            Promise::Session => return (own.written, now),
+            Promise::Bounded(ms) => now.saturating_sub(ms),
+        };
+        let acknowledged = self.registers[register].acknowledged.lock().unwrap();
+        let old = acknowledged.iter().rev().find(|(_, at)| *at <= until);
+        old.copied().unwrap_or_default()
+    }
+
+    fn acknowledge(&self, register: usize, value: i64) {
+        let mut acknowledged = self.registers[register].acknowledged.lock().unwrap();
+        if acknowledged.last().is_none_or(|(last, _)| *last < value) {
+            acknowledged.push((value, self.now_ms()));
+        }
+        self.writes.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Runs the workload, and sets `over` at its end.
 pub(crate) async fn run(workload: &Workload, over: &AtomicBool) -> Seen {
     let count = usize::try_from(workload.registers).unwrap();
     let board = Arc::new(Board {
-        acknowledged: (0..count).map(|_| (AtomicI64::new(0), AtomicU64::new(0))).collect(),
-        shown: (0..count).map(|_| AtomicI64::new(0)).collect(),
+        registers: (0..count).map(|_| Register::default()).collect(),
         began: Instant::now(),
+        ready: Barrier::new(usize::try_from(workload.clients).unwrap()),
         done: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         reads: AtomicU64::new(0),
@@ -116,24 +201,30 @@ pub(crate) async fn run(workload: &Workload, over: &AtomicBool) -> Seen {
 
 async fn client(workload: Workload, number: u64, board: Arc<Board>) {
     let mut dice = Dice(workload.seed ^ (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    let mut own: Vec<i64> = vec![0; board.shown.len()];
+    let mut own: Vec<Own> = vec![Own::default(); board.registers.len()];
     let mut session: Option<Session> = None;
+    while session.is_none() {
+        session = Session::open(&workload, number).await;
+    }
+    board.ready.wait().await;
+    let began = Instant::now();
     while !board.stop.load(Ordering::Relaxed) {
-        if board.began.elapsed() > workload.limit
+        if began.elapsed() > workload.limit
             || board.done.load(Ordering::Relaxed) >= workload.operations
+            || board.stale.load(Ordering::Relaxed) >= workload.stale
         {
             board.stop.store(true, Ordering::Relaxed);
             break;
         }
         let Some(open) = &session else {
-            session = Session::open(&workload.url, number).await;
-            own.fill(0);
+            session = Session::open(&workload, number).await;
+            own.fill(Own::default());
             continue;
         };
         let register = usize::try_from(dice.roll(u64::try_from(own.len()).unwrap())).unwrap();
         let write = dice.roll(100) < workload.write_percent;
         let done = if write {
-            open.write(&mut dice, register, &board).await
+            open.write(&mut dice, register, &board, &mut own).await
         } else {
             open.read(&mut dice, register, &board, &mut own).await
         };
@@ -157,18 +248,33 @@ async fn client(workload: Workload, number: u64, board: Arc<Board>) {
 struct Session {
     client: Client,
     read: Statement,
+    pair: Statement,
     write: Statement,
+    promise: Promise,
+    naive: Option<Arc<Naive>>,
 }
 
 impl Session {
-    async fn open(url: &str, number: u64) -> Option<Self> {
-        let (client, connection) = tokio_postgres::connect(url, NoTls).await.ok()?;
+    async fn open(workload: &Workload, number: u64) -> Option<Self> {
+        let (client, connection) = tokio_postgres::connect(&workload.url, NoTls).await.ok()?;
         tokio::spawn(connection);
-        let commit = ["on", "off", "local"][usize::try_from(number % 3).unwrap()];
+        let at = |count: usize| usize::try_from(number).unwrap() % count;
+        let commit = ["on", "off", "local"][at(3)];
         client.batch_execute(&format!("SET synchronous_commit = {commit}")).await.ok()?;
+        let (promise, naive) = match &workload.reader {
+            Reader::Router => (Promise::Slot, None),
+            Reader::Naive(naive) => (Promise::Slot, Some(Arc::clone(naive))),
+            Reader::Levels(promises) => {
+                let promise = promises[at(promises.len())];
+                let level = promise.level();
+                client.batch_execute(&format!("SET keyway.consistency = '{level}'")).await.unwrap();
+                (promise, None)
+            }
+        };
         let read = client.prepare(READ).await.ok()?;
+        let pair = client.prepare(PAIR).await.ok()?;
         let write = client.prepare(WRITE).await.ok()?;
-        Some(Self { client, read, write })
+        Some(Self { client, read, pair, write, promise, naive })
     }
 
     async fn write(
@@ -176,6 +282,7 @@ impl Session {
         dice: &mut Dice,
         register: usize,
         board: &Board,
+        own: &mut [Own],
     ) -> Result<(), tokio_postgres::Error> {
         let id = i64::try_from(register).unwrap();
         let value: i64 = match dice.roll(4) {
@@ -201,12 +308,11 @@ impl Session {
             }
             _ => self.client.query_one(&self.write, &[&id]).await?.get(0),
         };
-        let (acknowledged, at) = &board.acknowledged[register];
-        let now = u64::try_from(board.began.elapsed().as_millis()).unwrap();
-        if acknowledged.fetch_max(value, Ordering::SeqCst) < value {
-            at.store(now, Ordering::SeqCst);
+        if let Some(naive) = &self.naive {
+            naive.acknowledged(register);
         }
-        board.writes.fetch_add(1, Ordering::Relaxed);
+        board.acknowledge(register, value);
+        own[register].written = own[register].written.max(value);
         Ok(())
     }
 
@@ -215,34 +321,67 @@ impl Session {
         dice: &mut Dice,
         register: usize,
         board: &Board,
-        own: &mut [i64],
+        own: &mut [Own],
     ) -> Result<(), tokio_postgres::Error> {
         let id = i64::try_from(register).unwrap();
-        let floor = board.acknowledged[register].0.load(Ordering::SeqCst);
-        let since = board.acknowledged[register].1.load(Ordering::SeqCst);
-        let elsewhere = board.shown[register].load(Ordering::SeqCst);
-        let value: i64 = match dice.roll(3) {
-            0 => {
+        let other = (register + 1) % own.len();
+        let floor = |at: usize| board.floor(at, self.promise, own[at]);
+        let shown = |at: usize| board.registers[at].shown.load(Ordering::SeqCst);
+        let before = [register, other].map(|at| (at, floor(at), shown(at)));
+        let mut values = Vec::new();
+        match (&self.naive, dice.roll(8)) {
+            (Some(naive), _) => {
                 let sql = READ.replace("$1", &id.to_string());
-                first(&self.client.simple_query(&sql).await?)
+                let client = naive.client(register, dice).await;
+                let client = client.as_deref().unwrap_or(&self.client);
+                values.push(first(&client.simple_query(&sql).await?));
             }
-            _ => self.client.query_one(&self.read, &[&id]).await?.get(0),
-        };
+            (None, 0..3) => {
+                let sql = READ.replace("$1", &id.to_string());
+                values.push(first(&self.client.simple_query(&sql).await?));
+            }
+            (None, 3) => {
+                let second = i64::try_from(other).unwrap();
+                let rows = self.client.query(&self.pair, &[&id, &second]).await?;
+                let mut rows: Vec<(i64, i64)> =
+                    rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+                rows.sort_by_key(|(of, _)| *of != id);
+                values.extend(rows.iter().map(|(_, value)| *value));
+            }
+            (None, _) => values.push(self.client.query_one(&self.read, &[&id]).await?.get(0)),
+        }
         board.reads.fetch_add(1, Ordering::Relaxed);
+        for (value, (register, floor, elsewhere)) in values.into_iter().zip(before) {
+            self.judge(board, value, register, floor, elsewhere, &mut own[register]);
+        }
+        Ok(())
+    }
+
+    fn judge(
+        &self,
+        board: &Board,
+        value: i64,
+        register: usize,
+        (floor, since): (i64, u64),
+        elsewhere: i64,
+        own: &mut Own,
+    ) {
         if value < floor {
             if board.stale.fetch_add(1, Ordering::Relaxed) < SHOWN_MAX {
-                println!("stale: register {register} shows {value}, acknowledged is {floor}");
+                println!(
+                    "stale: register {register} shows {value}, {floor} is due at {:?}",
+                    self.promise
+                );
             }
-            let now = u64::try_from(board.began.elapsed().as_millis()).unwrap();
-            board.stale_ms_max.fetch_max(now.saturating_sub(since), Ordering::Relaxed);
-        } else if value < own[register] {
+            let missed = board.now_ms().saturating_sub(since);
+            board.stale_ms_max.fetch_max(missed, Ordering::Relaxed);
+        } else if value < own.shown && self.promise == Promise::Slot {
             board.backward.fetch_add(1, Ordering::Relaxed);
         } else if value < elsewhere {
             board.backward_elsewhere.fetch_add(1, Ordering::Relaxed);
         }
-        own[register] = own[register].max(value);
-        board.shown[register].fetch_max(value, Ordering::SeqCst);
-        Ok(())
+        own.shown = own.shown.max(value);
+        board.registers[register].shown.fetch_max(value, Ordering::SeqCst);
     }
 }
 
@@ -269,6 +408,8 @@ impl Dice {
 /// Stale reads that are printed.
 const SHOWN_MAX: u64 = 5;
 const READ: &str = "SELECT value FROM registers WHERE tenant_id = $1";
+const IDENTITY: &str = "SELECT value FROM identities WHERE tenant_id = $1";
+const PAIR: &str = "SELECT tenant_id, value FROM registers WHERE tenant_id IN ($1, $2)";
 const WRITE: &str = "UPDATE registers SET value = value + 1 WHERE tenant_id = $1 RETURNING value";
 
 /// Reads registers that hold their own numbers until `over`; returns how many.
@@ -278,11 +419,11 @@ pub(crate) async fn read_identities(url: &str, client: i64, over: &AtomicBool) -
     while !over.load(Ordering::Relaxed) {
         let (session, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
         tokio::spawn(connection);
-        let Ok(read) = session.prepare(READ).await else { continue };
+        let Ok(read) = session.prepare(IDENTITY).await else { continue };
         while !over.load(Ordering::Relaxed) && !session.is_closed() {
             id = (id + 1) % 9_999;
             let row = session.query_one(&read, &[&id]).await;
-            let simple = session.simple_query(&READ.replace("$1", &id.to_string())).await;
+            let simple = session.simple_query(&IDENTITY.replace("$1", &id.to_string())).await;
             // A connection that ends after the first bytes of its answer is an error.
             let simple = simple.map(|rows| first(&rows));
             for value in [row.map(|row| row.get::<_, i64>(0)), simple].into_iter().flatten() {

@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use crate::cluster::Mark;
 use crate::protocol::encode::{self, Column};
 use crate::route::{ExplainedKey, Route, RouterCommand, Targets, Template, World, explain_in};
 use crate::sql::statement::{Facts, Kind, SessionEffect, TxEffect, TxModes};
@@ -492,10 +493,15 @@ impl Feed<'_, '_> {
             Access::Read => "read",
             Access::Write => "write",
         };
+        let marks = match route.mark {
+            Mark::Slot(_) => "its slot",
+            Mark::Shard => "the whole shard",
+        };
         let mut facts = vec![("targets", targets), ("reason", route.reason.to_string())];
         facts.extend(keys.iter().map(|key| ("key", key.to_string())));
         facts.extend([
             ("access", access.to_owned()),
+            ("marks", marks.to_owned()),
             ("node", node),
             ("epoch", map.epoch().number().to_string()),
         ]);
