@@ -296,6 +296,25 @@ pub enum Consistency {
     Any,
 }
 
+impl Consistency {
+    /// The level that promises more; of two bounds the shorter.
+    #[must_use]
+    pub const fn stricter(self, other: Self) -> Self {
+        let ((mine, my_lag), (theirs, their_lag)) = (self.rank(), other.rank());
+        if mine < theirs || (mine == theirs && my_lag <= their_lag) { self } else { other }
+    }
+
+    const fn rank(self) -> (u8, u64) {
+        match self {
+            Self::Primary => (0, 0),
+            Self::Slot => (1, 0),
+            Self::Session => (2, 0),
+            Self::Bounded(lag) => (3, lag.count()),
+            Self::Any => (4, 0),
+        }
+    }
+}
+
 impl fmt::Display for Consistency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -400,6 +419,25 @@ mod tests {
         assert!(SqlState::from_bytes(b"0A000").is_some());
         assert!(SqlState::from_bytes(b"0a000").is_none());
         assert!(SqlState::from_bytes(b"0A00").is_none());
+    }
+
+    #[test]
+    fn the_stricter_level_promises_more() {
+        let bounded = |ms| Consistency::Bounded(Millis::new(ms));
+        let ordered = [
+            Consistency::Primary,
+            Consistency::Slot,
+            Consistency::Session,
+            bounded(5),
+            bounded(9),
+            Consistency::Any,
+        ];
+        for (at, strict) in ordered.iter().enumerate() {
+            for loose in &ordered[at..] {
+                assert_eq!(strict.stricter(*loose), *strict);
+                assert_eq!(loose.stricter(*strict), *strict);
+            }
+        }
     }
 
     #[test]

@@ -295,6 +295,7 @@ fn make_user(user: &crate::config::User, environment: &Environment) -> Result<Us
         admin: user.admin == Admin::Allow,
         databases: (!user.databases.is_empty()).then(|| user.databases.clone()),
         pool_mode: user.pool_mode,
+        consistency: user.consistency,
         ..User::default()
     };
     let reference = match &user.login {

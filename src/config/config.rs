@@ -4,7 +4,7 @@
 use toml::de::{DeTable, DeValue};
 
 use crate::document::{Problem, Source};
-use crate::types::Secret;
+use crate::types::{Consistency, Secret};
 
 use super::reader::Reader;
 use super::setting::{Setting, section, words};
@@ -100,6 +100,8 @@ pub struct User {
     pub admin: Admin,
     /// The pool mode, where it is not that of `pool.mode`.
     pub pool_mode: Option<PoolMode>,
+    /// How fresh its reads must be, over the configured level and the maps'.
+    pub consistency: Option<Consistency>,
 }
 
 /// Whether a user may use the console.
@@ -147,6 +149,8 @@ section! {
         admin: bool = false;
         /// `transaction` or `session`; as `pool.mode` if absent.
         pool_mode: Option<String> = None;
+        /// How fresh the user's reads must be, as `reads.consistency`; as there or in the map if absent.
+        consistency: Option<String> = None;
     }
 }
 
@@ -305,8 +309,12 @@ fn user(section: UserSection) -> Result<User, String> {
         Some("session") => Some(PoolMode::Session),
         Some(_) => return Err(format!("pool_mode of user {name} must be transaction or session")),
     };
+    let consistency = section
+        .consistency
+        .map(|text| text.parse().map_err(|error| format!("consistency of user {name} is {error}")))
+        .transpose()?;
     let admin = if section.admin { Admin::Allow } else { Admin::Refuse };
-    Ok(User { name, login, databases: section.databases, admin, pool_mode })
+    Ok(User { name, login, databases: section.databases, admin, pool_mode, consistency })
 }
 
 /// Most bytes of a configuration file.

@@ -402,12 +402,17 @@ impl Newcomer {
         let mut stream = self.stream.take().ok_or(())?;
         stream.write_all(&out).await.map_err(|_| ())?;
         let mut session = Session::new(limits(thread), &hello.user, startup);
-        let own_mode = thread.users().by_name.get(&hello.user).and_then(|user| user.pool_mode);
+        let (own_mode, own_level) = thread
+            .users()
+            .by_name
+            .get(&hello.user)
+            .map_or((None, None), |user| (user.pool_mode, user.consistency));
         let mode = own_mode.unwrap_or(thread.settings.pool.mode);
         if mode == PoolMode::Session {
             session.hold_for_life();
         }
-        let consistency = database.map().consistency().unwrap_or(thread.settings.reads.consistency);
+        let consistency =
+            own_level.or(database.map().consistency()).unwrap_or(thread.settings.reads.consistency);
         Ok(Driver::new(thread, &database, entry, stream, session, consistency, self.buf))
     }
 

@@ -10,7 +10,7 @@ use tokio_rustls::rustls;
 use crate::auth::Verifier;
 use crate::config::{ClientAuth, PoolMode, Settings};
 use crate::shardmap::Map;
-use crate::types::{Secret, ShardId};
+use crate::types::{Consistency, Secret, ShardId};
 
 use super::marks::Marks;
 
@@ -94,4 +94,6 @@ pub struct User {
     pub databases: Option<Vec<String>>,
     /// Over the configured mode.
     pub pool_mode: Option<PoolMode>,
+    /// Over the configured level of reads.
+    pub consistency: Option<Consistency>,
 }

@@ -6,7 +6,7 @@ use crate::sql::parse;
 use crate::sql::shape::{self, RelationKind};
 use crate::sql::statement::Kind;
 use crate::sql::token::Tokens;
-use crate::types::Access;
+use crate::types::{Access, Consistency};
 
 use super::place::Placed;
 use super::planner::World;
@@ -20,6 +20,10 @@ pub(crate) struct Asides {
     pub(crate) lists: Vec<List>,
     /// Something that no replica can read is read.
     pub(crate) primary: bool,
+    /// The level that comments name.
+    pub(crate) hinted: Option<Consistency>,
+    /// The strictest level of the tables.
+    pub(crate) level: Option<Consistency>,
     /// The statement at hand reads a view that may do anything.
     volatile: bool,
     /// Rows may be written that no key of the statement tells.
@@ -46,7 +50,7 @@ impl Asides {
     /// Notes what a SELECT of an unsharded database asks for. A statement that
     /// can't be read is the server's affair.
     pub(crate) fn note_unsharded(&mut self, t: &Tokens<'_>, one: &Classified, world: &World<'_>) {
-        if world.catalog.is_none() || one.facts.kind != Kind::Select {
+        if one.facts.kind != Kind::Select {
             return;
         }
         let Ok(shape) = parse::parse(t).and_then(|tree| shape::shape(&tree)) else { return };
@@ -57,7 +61,8 @@ impl Asides {
         }
     }
 
-    const fn add(&mut self, demand: Demand) {
+    fn add(&mut self, demand: Demand) {
+        self.level = stricter(self.level, demand.level);
         self.primary |= demand.primary;
         self.volatile |= demand.volatile;
     }
@@ -86,5 +91,16 @@ impl Asides {
     /// its keys.
     pub(crate) const fn reads_stay(&self, statements: usize) -> bool {
         !self.roams && self.looked_at == statements
+    }
+}
+
+/// The level that promises more, if either names one.
+pub(crate) fn stricter(
+    one: Option<Consistency>,
+    other: Option<Consistency>,
+) -> Option<Consistency> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.stricter(other)),
+        (one, other) => one.or(other),
     }
 }

@@ -14,7 +14,7 @@ use crate::sql::statement::{Facts, Kind, SessionEffect, Span, TxEffect};
 use crate::sql::token::{self, Token, Tokens};
 use crate::types::{Access, Epoch, ShardId};
 
-use super::asides::Asides;
+use super::asides::{Asides, stricter};
 use super::error::RouteError;
 use super::hints::{self, Hints};
 use super::place::{self, Calls, Named, Placed};
@@ -23,7 +23,7 @@ use super::router_words;
 use super::scatter;
 use super::splice;
 use super::template::{
-    Hint, KeyPlace, KeySource, Keyed, OwnText, Plan, Reason, Spread, Targets, Template,
+    Hint, KeyPlace, KeySource, Keyed, OwnText, Plan, ReadLevels, Reason, Spread, Targets, Template,
 };
 use super::volatility;
 
@@ -62,6 +62,7 @@ pub(crate) fn decide(
         let mut one = classify::classify_with(&tokens, &known);
         let hints = hints_of(whole, world)?;
         asides.primary |= hints.primary;
+        asides.hinted = stricter(asides.hinted, hints.consistency);
         goals.push(goal(&tokens, &one, &hints, world, &mut asides)?);
         asides.next(&mut one);
         classified.push(one);
@@ -106,6 +107,7 @@ pub(crate) fn decide(
         replica_ok,
         writes_stay,
         reads_stay,
+        levels: ReadLevels { hinted: asides.hinted, tables: asides.level },
         key_params,
         own,
         splices,
@@ -243,13 +245,14 @@ fn in_turn_alone(all: bool, classified: &[Classified]) -> Result<Plan, RouteErro
 }
 
 /// The hints of a statement; of those on an unsharded database only `primary`
-/// has a meaning, and none is an error.
+/// and `consistency` have a meaning, and none is an error.
 fn hints_of(t: &Tokens<'_>, world: &World<'_>) -> Result<Hints, RouteError> {
     let hints = hints::read(t, world.map);
     if world.map.is_sharded() {
         return hints;
     }
-    Ok(Hints { primary: hints.is_ok_and(|hints| hints.primary), ..Hints::default() })
+    let Hints { primary, consistency, .. } = hints.unwrap_or_default();
+    Ok(Hints { primary, consistency, ..Hints::default() })
 }
 
 fn goal(
@@ -662,6 +665,7 @@ pub(crate) fn opaque(text: &[u8], world: &World<'_>) -> Template {
         replica_ok: false,
         writes_stay: false,
         reads_stay: false,
+        levels: ReadLevels::default(),
         key_params: Box::default(),
         own: None,
         splices: Box::default(),

@@ -1,5 +1,5 @@
 //! Routing hints in comments: `/* keyway: shard=NAME */`, `/* keyway: key=VALUE */`,
-//! `/* keyway: primary */`.
+//! `/* keyway: primary */`, `/* keyway: consistency=LEVEL */`.
 //!
 //! A hint says what a statement leaves open; it never overrules what the
 //! statement says itself. Several words may stand in one comment, parted by
@@ -7,7 +7,7 @@
 
 use crate::shardmap::Map;
 use crate::sql::token::{Kind, Tokens};
-use crate::types::ShardId;
+use crate::types::{Consistency, ShardId};
 
 use super::error::RouteError;
 
@@ -17,6 +17,7 @@ pub(super) struct Hints {
     pub(super) shard: Option<ShardId>,
     pub(super) key: Option<Box<str>>,
     pub(super) primary: bool,
+    pub(super) consistency: Option<Consistency>,
 }
 
 /// Reads the hints among the tokens of a statement.
@@ -78,6 +79,14 @@ fn apply(
         ("key", Some(value)) => {
             if hints.key.replace(value.as_str().into()).is_some_and(|other| *other != **value) {
                 return Err(RouteError::BadHint { reason: "two keys are named".into() });
+            }
+        }
+        ("consistency", Some(level)) => {
+            let level = level.parse().map_err(|error| RouteError::BadHint {
+                reason: format!("consistency is {error}").into(),
+            })?;
+            if hints.consistency.replace(level).is_some_and(|other| other != level) {
+                return Err(RouteError::BadHint { reason: "two levels are named".into() });
             }
         }
         (word, _) => return Err(unknown(word)),

@@ -10,7 +10,9 @@
 
 use crate::catalog::{Catalog, Persistence, Relation, RelationKind, View, Volatility};
 use crate::shardmap::Table;
+use crate::types::Consistency;
 
+use super::asides::stricter;
 use super::error::RouteError;
 use super::keycheck;
 use super::place::{Named, SYSTEM_SCHEMAS};
@@ -209,28 +211,48 @@ pub(crate) struct Demand {
     pub(crate) primary: bool,
     /// Reading it may do anything: a view calls a volatile function.
     pub(crate) volatile: bool,
+    /// The strictest of the levels that the map gives to what is read.
+    pub(crate) level: Option<Consistency>,
 }
 
 impl Demand {
     /// Both together.
-    pub(crate) const fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.level = stricter(self.level, other.level);
         self.primary |= other.primary;
         self.volatile |= other.volatile;
     }
 }
 
-/// What reading the relation asks for. Nothing, if no catalog knows it.
+/// What reading the relation asks for; no more than its level, if no catalog
+/// knows it.
 pub(crate) fn demand(schema: Option<&str>, name: &str, world: &World<'_>) -> Demand {
     let mut out = Demand::default();
+    match schema {
+        Some(schema) => out.level = world.map.level_of(schema, name),
+        None => {
+            for schema in world.search_path.schemas() {
+                out.level = stricter(out.level, world.map.level_of(schema, name));
+            }
+        }
+    }
     if let Some(catalog) = known(world)
         && let Ok(Some(schema)) = schema_of(schema, name, world, catalog)
     {
-        add_demand(&schema, name, catalog, &mut out, 0);
+        add_demand(&schema, name, world, catalog, &mut out, 0);
     }
     out
 }
 
-fn add_demand(schema: &str, name: &str, catalog: &Catalog, out: &mut Demand, depth: usize) {
+fn add_demand(
+    schema: &str,
+    name: &str,
+    world: &World<'_>,
+    catalog: &Catalog,
+    out: &mut Demand,
+    depth: usize,
+) {
+    out.level = stricter(out.level, world.map.level_of(schema, name));
     for (shard, relation) in catalog.relation(schema, name) {
         out.primary |= match relation.kind {
             // Ahead of its last value on a replica; or another server's affair.
@@ -249,7 +271,7 @@ fn add_demand(schema: &str, name: &str, catalog: &Catalog, out: &mut Demand, dep
         {
             out.volatile |= view.volatility == Volatility::Volatile;
             for base in &view.reads {
-                add_demand(&base.schema, &base.name, catalog, out, depth + 1);
+                add_demand(&base.schema, &base.name, world, catalog, out, depth + 1);
             }
         }
         if relation.kind == RelationKind::PartitionedTable
@@ -257,7 +279,7 @@ fn add_demand(schema: &str, name: &str, catalog: &Catalog, out: &mut Demand, dep
         {
             for (part_schema, part_name, part) in content.relations() {
                 if part.partition && part.parents.iter().any(|p| p.is(schema, name)) {
-                    add_demand(part_schema, part_name, catalog, out, depth + 1);
+                    add_demand(part_schema, part_name, world, catalog, out, depth + 1);
                 }
             }
         }

@@ -7,7 +7,7 @@ use crate::cluster::Mark;
 use crate::shardmap::{KeyType, KeyspaceId, Map};
 use crate::sql::literal::Literals;
 use crate::sql::statement::{Facts, Span};
-use crate::types::{Access, Epoch, Format, Oid, ShardId};
+use crate::types::{Access, Consistency, Epoch, Format, Oid, ShardId};
 
 use super::error::RouteError;
 use super::locate;
@@ -25,6 +25,7 @@ pub struct Template {
     pub(crate) replica_ok: bool,
     pub(crate) writes_stay: bool,
     pub(crate) reads_stay: bool,
+    pub(crate) levels: ReadLevels,
     pub(crate) key_params: Box<[u16]>,
     /// The text and its constants, where the template serves no other text.
     pub(crate) own: Option<OwnText>,
@@ -48,6 +49,15 @@ pub(crate) enum Plan {
     Keyed(Keyed),
     /// Known to have no route, but the session may handle it by its effect.
     Refused(RouteError),
+}
+
+/// The levels that a text's own words and tables ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReadLevels {
+    /// A comment's.
+    pub(crate) hinted: Option<Consistency>,
+    /// The strictest of its tables'.
+    pub(crate) tables: Option<Consistency>,
 }
 
 /// The keys that matter.
@@ -440,6 +450,13 @@ impl Template {
     /// that it names, and rows of tables whose writes mark their whole shard.
     pub const fn reads_stay(&self) -> bool {
         self.reads_stay
+    }
+
+    /// How fresh its reads must be for a session that has asked for `session`;
+    /// `None` leaves it to the configuration. A comment comes first, then the
+    /// session, then the tables.
+    pub fn level(&self, session: Option<Consistency>) -> Option<Consistency> {
+        self.levels.hinted.or(session).or(self.levels.tables)
     }
 
     /// What is sent in place of `text`, if that differs: a text of the normal

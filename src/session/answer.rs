@@ -478,7 +478,7 @@ impl Feed<'_, '_> {
             | Targets::Several(_)
             | Targets::Router(_) => map.home(),
         };
-        let level = self.s.consistency.unwrap_or(self.env.consistency);
+        let level = template.level(self.s.consistency).unwrap_or(self.env.consistency);
         let writes = template.access() == Access::Write;
         let node = if writes {
             "primary: it writes, locks or may do so".to_owned()

@@ -186,7 +186,8 @@ impl Feed<'_, '_> {
         self.s.pending.set_outside(outside);
         let replica = template.replica_ok() && (lazy.is_none() || outside);
         let access = if replica { Access::Read } else { Access::Write };
-        Place::Need(Want { shard, access, consistency: self.s.consistency, mark: route.mark })
+        let consistency = template.level(self.s.consistency);
+        Place::Need(Want { shard, access, consistency, mark: route.mark })
     }
 
     fn other_shard(&self, wanted: ShardId, bound: ShardId) -> Refused {

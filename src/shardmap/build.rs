@@ -12,7 +12,7 @@ use super::file::{File, KeyspaceEntry, PrimaryEntry, ReplicaEntry, ShardEntry};
 use super::hash::Hash;
 use super::key::{Key, KeyType, Scratch};
 use super::keyspace::{Cut, Keys, Keyspace, KeyspaceId, Pins, Rank, spread};
-use super::map::{DEFAULT_SCHEMA, Map, NODES_MAX, Placement, SHARDS_MAX};
+use super::map::{DEFAULT_SCHEMA, Levels, Map, NODES_MAX, Placement, SHARDS_MAX};
 use super::name::{identifier, table_name};
 use super::node::{Credentials, Endpoint, Node, SecretRef, Shard, Tls, TlsMode};
 use super::slots;
@@ -52,7 +52,8 @@ impl<'a> Builder<'a> {
         let home = self.home(file);
         self.keyspaces(file);
         self.placements(file);
-        let consistency = self.consistency(file);
+        let consistency = self.consistency(file.consistency.as_ref());
+        let levels = self.levels(file);
         let already_moved = self.already_moved(file);
         match (epoch, home) {
             (Some(epoch), Some(home)) if self.problems.is_empty() => Ok(Map {
@@ -65,6 +66,7 @@ impl<'a> Builder<'a> {
                 tables: self.tables,
                 schemas: self.schemas,
                 consistency,
+                levels,
                 already_moved,
             }),
             _ => Err(self.problems),
@@ -112,8 +114,36 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn consistency(&mut self, file: &File) -> Option<Consistency> {
-        let found = file.consistency.as_ref()?;
+    /// The levels of tables that have one of their own.
+    fn levels(&mut self, file: &File) -> Levels {
+        let mut levels = Levels::new();
+        for entry in &file.reads {
+            let level = self.consistency(Some(&entry.get_ref().consistency));
+            for name in &entry.get_ref().tables {
+                let at = name.span().start;
+                let (schema, table) = match table_name(name.get_ref()) {
+                    Ok((schema, table)) => {
+                        (schema.unwrap_or_else(|| DEFAULT_SCHEMA.to_owned()), table)
+                    }
+                    Err(reason) => {
+                        self.refuse(at, reason);
+                        continue;
+                    }
+                };
+                let tables = levels.entry(schema).or_default();
+                if let Some(level) = level
+                    && tables.insert(table, level).is_some()
+                {
+                    let name = name.get_ref();
+                    self.refuse(at, format!("the table {name} has two levels of reads"));
+                }
+            }
+        }
+        levels
+    }
+
+    fn consistency(&mut self, found: Option<&Spanned<String>>) -> Option<Consistency> {
+        let found = found?;
         found
             .get_ref()
             .parse()

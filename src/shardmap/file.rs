@@ -26,9 +26,12 @@ pub(crate) struct File {
     /// more than one shard.
     #[schemars(with = "Option<String>")]
     pub(crate) home: Option<Spanned<String>>,
-    /// How fresh reads must be: primary, any, or bounded(LAG) like
-    /// bounded(500ms). The router's configuration decides if absent.
-    #[schemars(with = "Option<String>", regex(pattern = r"^(primary|any|bounded\(.*\))$"))]
+    /// How fresh reads must be: primary, slot, session, any, or bounded(LAG)
+    /// like bounded(500ms). The router's configuration decides if absent.
+    #[schemars(
+        with = "Option<String>",
+        regex(pattern = r"^(primary|slot|session|any|bounded\(.*\))$")
+    )]
     pub(crate) consistency: Option<Spanned<String>>,
     /// Says that the data already lies where this map says, so that a change
     /// of ownership may take effect without a move.
@@ -52,6 +55,9 @@ pub(crate) struct File {
     /// Tables and schemas that live on one shard.
     #[schemars(with = "Vec<SingleEntry>", default)]
     pub(crate) single: Vec<Spanned<SingleEntry>>,
+    /// How fresh reads of certain tables must be.
+    #[schemars(with = "Vec<ReadsEntry>", default)]
+    pub(crate) reads: Vec<Spanned<ReadsEntry>>,
 }
 
 /// The words that `data` may have; only the schema needs the type.
@@ -206,6 +212,19 @@ pub(crate) struct RuleEntry {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReferenceEntry {
+    /// The tables, as `schema.table`.
+    #[schemars(with = "Vec<String>")]
+    pub(crate) tables: Vec<Spanned<String>>,
+}
+
+/// Tables whose reads have a level of their own.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReadsEntry {
+    /// The level, as for the whole map. A read of several tables has the
+    /// strictest of theirs.
+    #[schemars(with = "String", regex(pattern = r"^(primary|slot|session|any|bounded\(.*\))$"))]
+    pub(crate) consistency: Spanned<String>,
     /// The tables, as `schema.table`.
     #[schemars(with = "Vec<String>")]
     pub(crate) tables: Vec<Spanned<String>>,

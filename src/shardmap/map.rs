@@ -24,8 +24,13 @@ pub struct Map {
     /// Schemas whose tables all live on one shard, unless listed themselves.
     pub(crate) schemas: BTreeMap<String, ShardId>,
     pub(crate) consistency: Option<Consistency>,
+    /// Levels of tables that have one of their own.
+    pub(crate) levels: Levels,
     pub(crate) already_moved: bool,
 }
+
+/// How fresh reads of a table must be: by schema, then by table.
+pub(crate) type Levels = BTreeMap<String, BTreeMap<String, Consistency>>;
 
 /// Where a table's rows live, as a map stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +92,7 @@ impl Map {
             tables: BTreeMap::new(),
             schemas: BTreeMap::new(),
             consistency: None,
+            levels: Levels::new(),
             already_moved: false,
         }
     }
@@ -203,6 +209,11 @@ impl Map {
     /// How fresh reads of this database must be, if the map says so.
     pub const fn consistency(&self) -> Option<Consistency> {
         self.consistency
+    }
+
+    /// The level of reads of `schema.table`, if it has one of its own.
+    pub fn level_of(&self, schema: &str, table: &str) -> Option<Consistency> {
+        self.levels.get(schema)?.get(table).copied()
     }
 
     /// Whether the operator says that the data already lies where this map

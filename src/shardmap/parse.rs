@@ -79,6 +79,7 @@ impl Shape<'_> {
             "table" => file.table = self.list("table", value),
             "key_rule" => file.key_rule = self.list("key_rule", value),
             "single" => file.single = self.list("single", value),
+            "reads" => file.reads = self.list("reads", value),
             name => self.refuse(key.span().start, unknown(name, SECTIONS)),
         }
     }
@@ -151,6 +152,7 @@ const SECTIONS: &[&str] = &[
     "key_rule",
     "reference",
     "single",
+    "reads",
 ];
 /// Parts of the design that this version does not have.
 const LATER: &[&str] = &["schema_per_tenant", "tenant_schemas"];

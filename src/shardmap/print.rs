@@ -45,6 +45,12 @@ impl Map {
             self.write_keyspace(out, keyspace);
         }
         self.write_tables(out);
+        for (schema, tables) in &self.levels {
+            for (table, level) in tables {
+                let name = quoted(&spelled(&[schema, table]));
+                let _ = writeln!(out, "\n[[reads]]\nconsistency = \"{level}\"\ntables = [{name}]");
+            }
+        }
     }
 
     fn write_shard(&self, out: &mut String, shard: &Shard) {
