@@ -14,6 +14,7 @@
 //! Sources: PostgreSQL manual, "Extended Query"; hazards 78 to 87 of
 //! `docs/hazards.md`.
 
+mod collect;
 mod error;
 mod key;
 mod shape;
@@ -22,6 +23,7 @@ mod source;
 #[cfg(test)]
 mod simulation;
 
+pub use collect::{Collect, CollectLimits, TableColumn, Told};
 pub use error::GatherError;
 pub use key::{BadValue, Direction, KeyKind, Nulls, append};
 pub use shape::Formats;
@@ -50,6 +52,8 @@ pub struct Plan {
     pub formats: Formats,
     /// Whether the client is told the shape of the rows first.
     pub describe: Describe,
+    /// What the shape must be, where that is known: a RowDescription's body.
+    pub expected: Option<Box<[u8]>>,
 }
 
 /// One column of ORDER BY.
@@ -137,6 +141,8 @@ pub struct Gather {
     shape: Shape,
     /// The source that is being concatenated.
     current: usize,
+    /// The client has heard of the shape, or knows it.
+    has_described: bool,
     skipped: u64,
     said: u64,
     failure: Option<Failure>,
@@ -151,6 +157,7 @@ impl Gather {
             stage: Stage::Describing,
             shape: Shape::default(),
             current: 0,
+            has_described: false,
             skipped: 0,
             said: 0,
             failure: None,
@@ -198,6 +205,27 @@ impl Gather {
         self.stage = Stage::Failed;
         self.failure = Some(failure);
         self.sources.iter_mut().for_each(Source::forget);
+    }
+
+    /// The failure.
+    pub const fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// The plan.
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Whether the client has heard nothing of it.
+    pub const fn has_said_nothing(&self) -> bool {
+        !self.has_described && self.skipped == 0 && self.said == 0
+    }
+
+    /// Fails in another way than it has.
+    pub fn replace_failure(&mut self, failure: Failure) {
+        self.stage = Stage::Failed;
+        self.failure = Some(failure);
     }
 
     /// The failure, once.
@@ -260,14 +288,12 @@ impl Gather {
         if waiting {
             return;
         }
-        let mut bodies = self.sources.iter().map(Source::description);
+        let expected = self.plan.expected.iter().map(|body| &**body);
+        let mut bodies = expected.chain(self.sources.iter().map(Source::description));
         let shaped = Shape::agreed(&mut bodies, &self.plan);
         match shaped {
             Ok(shape) => {
                 self.shape = shape;
-                if self.plan.describe == Describe::Rows {
-                    self.shape.write_description(&self.plan.formats, out);
-                }
                 self.stage = Stage::Binding;
             }
             Err(error) => self.fail(Failure::Own(error)),
@@ -276,9 +302,18 @@ impl Gather {
 
     // === rows ===
 
+    /// Tells the client the shape, once it is certain that rows follow it.
+    fn say_shape(&mut self, out: &mut Vec<u8>) {
+        if self.plan.describe == Describe::Rows && !self.has_described {
+            self.shape.write_description(&self.plan.formats, out);
+        }
+        self.has_described = true;
+    }
+
     /// Says the next row, if it is known which it is.
     fn next_row(&mut self, out: &mut Vec<u8>) -> Result<Said, Failure> {
         if let Some(end) = self.end() {
+            self.say_shape(out);
             self.stage = Stage::Ended(end);
             return Ok(Said::Row);
         }
@@ -289,11 +324,13 @@ impl Gather {
         };
         let Next::Source(index) = next else {
             if matches!(next, Next::NoMore) {
+                self.say_shape(out);
                 self.stage = Stage::Ended(End::Complete(self.said));
                 return Ok(Said::Row);
             }
             return Ok(Said::Nothing);
         };
+        self.say_shape(out);
         let Some(one) = self.sources.get_mut(index) else { return Ok(Said::Nothing) };
         if self.skipped < self.plan.offset {
             self.skipped += 1;

@@ -141,7 +141,9 @@ fn note(
             if plain == router {
                 report.equal += 1;
             } else {
-                report.wrong.push(format!("{what}: {}\n  {plain:?}\n  {router:?}", read.sql));
+                report
+                    .wrong
+                    .push(format!("{what}: {}\n  {plain:.500?}\n  {router:.500?}", read.sql));
             }
         }
         (Err(plain), Err(router)) => {

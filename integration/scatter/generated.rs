@@ -49,7 +49,7 @@ fn plain(dice: &mut Dice) -> Read {
         items = vec!["*".to_owned()];
     }
     let filter = filter(dice, "");
-    let (order, rows) = order(dice, &items, &["tenant_id", "id"]);
+    let (order, rows) = order(dice, &items, &["events.tenant_id", "events.id"]);
     let limit = limit(dice, rows);
     let sql = format!("SELECT {} FROM events{filter}{order}{limit}", items.join(", "));
     Read { sql, rows }
@@ -218,7 +218,7 @@ fn order(dice: &mut Dice, items: &[String], key: &[&str]) -> (String, Rows) {
                     _ => "n".to_owned(),
                 }
             }
-            2 if key[0] == "tenant_id" => dice.pick(COLUMNS).to_owned(),
+            2 if key[0] == "events.tenant_id" => dice.pick(COLUMNS).to_owned(),
             _ => format!("{} + 0", key[1]),
         };
         keys.push(format!("{one}{}", direction(dice)));

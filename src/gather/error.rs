@@ -26,6 +26,18 @@ pub enum GatherError {
         /// The name.
         name: Box<str>,
     },
+    /// A value that means something else on every server.
+    LocalType {
+        /// The column's name.
+        column: Box<str>,
+    },
+    /// More rows than may be brought together.
+    TooMuch {
+        /// Most rows.
+        rows_max: u64,
+        /// Most bytes.
+        bytes_max: usize,
+    },
     /// The client asked for another number of formats than there are columns.
     Formats {
         /// Formats given.
@@ -54,7 +66,9 @@ impl GatherError {
             Self::ColumnsDiffer { .. }
             | Self::OrderOfType { .. }
             | Self::OrderOfText
+            | Self::LocalType { .. }
             | Self::OrderOfName { .. } => SqlState::new("0A000"),
+            Self::TooMuch { .. } => SqlState::new("53400"),
             Self::Formats { .. } | Self::Malformed | Self::Silent => SqlState::new("08P01"),
             Self::Unsorted => SqlState::new("XX000"),
             Self::RowTooLong { .. } => SqlState::new("54000"),
@@ -75,6 +89,12 @@ impl GatherError {
             }
             Self::OrderOfName { .. } => {
                 Some("qualify the column with its table, or give the output column another name")
+            }
+            Self::LocalType { .. } => {
+                Some("cast the column to text in a view, or fix the sharding key")
+            }
+            Self::TooMuch { .. } => {
+                Some("add conditions on the tables, aggregate by the sharding key, or fix it")
             }
             Self::Formats { .. } | Self::Malformed | Self::Silent | Self::Unsorted => None,
             Self::RowTooLong { .. } => Some("select fewer or shorter columns"),
@@ -99,6 +119,14 @@ impl fmt::Display for GatherError {
             Self::OrderOfName { name } => write!(
                 f,
                 "ORDER BY {name} may mean a column of the result or of a table"
+            ),
+            Self::LocalType { column } => write!(
+                f,
+                "column {column} has a type whose values mean something else on every shard"
+            ),
+            Self::TooMuch { rows_max, bytes_max } => write!(
+                f,
+                "the read brings more than {rows_max} rows or {bytes_max} bytes of several shards together"
             ),
             Self::Formats { given, columns } => write!(
                 f,

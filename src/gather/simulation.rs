@@ -152,6 +152,7 @@ fn case(dice: &mut Dice) -> Case {
         suspend_after: (dice.below(4) == 0).then(|| u64::try_from(1 + dice.below(6)).unwrap()),
         formats: Formats::Text,
         describe: Describe::Rows,
+        expected: None,
     };
     Case { merged, descending, sources, fails, plan }
 }

@@ -15,7 +15,9 @@
 //! columns, types or collations.
 
 mod clauses;
+mod filter;
 mod items;
+pub(crate) mod merge;
 mod words;
 
 use crate::shardmap::Table;
@@ -25,8 +27,10 @@ use crate::sql::token::{self, Tokens};
 use super::error::RouteError;
 use super::place::{self, Named, Sharded};
 use super::planner::World;
+use super::resolve;
 use super::solve::{Solver, Spot};
 use clauses::{Clauses, CountAt};
+pub use merge::{Fragment, Merge};
 
 /// What the shards of one read are sent, and how their rows become one result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,17 @@ pub struct Scatter {
     keys: Box<[OrderKey]>,
     limit: Option<Count>,
     offset: Option<Count>,
+    streams: bool,
+    merge: Option<Box<Merge>>,
+}
+
+/// What is proven of a read of several shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Proven {
+    /// Its rows are those of the shards, one after the other or in order.
+    pub(crate) streams: bool,
+    /// One server can put its rows together.
+    pub(crate) split: Option<Box<merge::Split>>,
 }
 
 /// One expression of ORDER BY; the shards' rows carry its value in a column of
@@ -81,6 +96,61 @@ impl Scatter {
     pub const fn offset(&self) -> Option<Count> {
         self.offset
     }
+
+    /// Whether the shards' rows are the answer's.
+    pub const fn streams(&self) -> bool {
+        self.streams
+    }
+
+    /// How one server puts the answer together, if it can.
+    pub fn merge(&self) -> Option<&Merge> {
+        self.merge.as_deref()
+    }
+}
+
+/// Proves that the rows of several shards make the answer of a SELECT, in one
+/// way or in both.
+///
+/// # Errors
+/// What stands in the way, by name.
+pub(crate) fn prove(
+    t: &Tokens<'_>,
+    shape: &Shape,
+    world: &World<'_>,
+    otherwise: RouteError,
+) -> Result<Proven, RouteError> {
+    let streams = prove_streams(t, shape, world, otherwise);
+    let known = resolve::known(world).is_some();
+    match (streams, merge::split(t, shape, world)) {
+        (Ok(()), split) => Ok(Proven { streams: true, split: split.ok().map(Box::new) }),
+        (Err(_), Ok(split)) => Ok(Proven { streams: false, split: Some(Box::new(split)) }),
+        (Err(error), Err(_)) if !known => Err(error),
+        (Err(_), Err(error)) => Err(error),
+    }
+}
+
+/// What the shards of a proven read are sent.
+///
+/// # Errors
+/// Its constants make no LIMIT.
+pub(crate) fn scatter(proven: &Proven, text: &[u8]) -> Result<Scatter, RouteError> {
+    let merge = match &proven.split {
+        Some(split) => Some(Box::new(split.of(text)?)),
+        None => None,
+    };
+    let streamed = if proven.streams { spread(text) } else { Err(RouteError::SeveralShards) };
+    match (streamed, merge) {
+        (Ok(scatter), merge) => Ok(Scatter { merge, ..scatter }),
+        (Err(_), Some(merge)) => Ok(Scatter {
+            text: merge.original().into(),
+            keys: Box::default(),
+            limit: None,
+            offset: None,
+            streams: false,
+            merge: Some(merge),
+        }),
+        (Err(error), None) => Err(error),
+    }
 }
 
 /// Proves that the rows of several shards make the answer of a SELECT.
@@ -88,7 +158,7 @@ impl Scatter {
 /// # Errors
 /// `otherwise` if its relations are not tied together; what else stands in the
 /// way, by name.
-pub(crate) fn prove(
+fn prove_streams(
     t: &Tokens<'_>,
     shape: &Shape,
     world: &World<'_>,
@@ -123,7 +193,7 @@ pub(crate) fn prove(
 ///
 /// # Errors
 /// Its constants make no LIMIT.
-pub(crate) fn spread(text: &[u8]) -> Result<Scatter, RouteError> {
+fn spread(text: &[u8]) -> Result<Scatter, RouteError> {
     let list = token::tokens(text)?;
     let statements = token::statements(text, &list);
     let t = &bare(statements.first().ok_or(RouteError::SeveralShards)?);
@@ -134,6 +204,8 @@ pub(crate) fn spread(text: &[u8]) -> Result<Scatter, RouteError> {
         keys: order.into_iter().map(|one| one.key).collect(),
         limit: clauses.limit.map(|at| at.count),
         offset: clauses.offset.map(|at| at.count),
+        streams: true,
+        merge: None,
     })
 }
 

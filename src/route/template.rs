@@ -12,7 +12,7 @@ use crate::types::{Access, Consistency, Epoch, Format, Oid, ShardId};
 use super::error::RouteError;
 use super::locate;
 use super::place::Open;
-use super::scatter::{self, Scatter};
+use super::scatter::{self, Proven, Scatter};
 use super::splice::{self, Splice};
 
 /// The cached plan of a text; belongs to one epoch of the map.
@@ -75,7 +75,7 @@ pub(crate) struct Keyed {
     /// What a comment says; `single` is its shard then.
     pub(crate) hint: Option<Hint>,
     /// Whether rows of several shards are proven to make the answer.
-    pub(crate) across: Result<(), RouteError>,
+    pub(crate) across: Result<Proven, RouteError>,
 }
 
 /// Keys between two values of a keyspace by range.
@@ -436,7 +436,7 @@ impl Template {
         let Plan::Keyed(keyed) = &self.plan else { return Err(RouteError::SeveralShards) };
         match &keyed.across {
             Err(error) => Err(error.clone()),
-            Ok(()) => scatter::spread(self.own.as_ref().map_or(text, |own| &own.text)),
+            Ok(proven) => scatter::scatter(proven, self.own.as_ref().map_or(text, |own| &own.text)),
         }
     }
 

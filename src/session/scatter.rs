@@ -10,27 +10,19 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::backend::{Event, Expect, OwnPurpose, Report};
 use crate::cluster::Mark;
-use crate::gather::{
-    Collation, Describe, Direction, End, Failure, Formats, Gather, GatherError, Nulls, Plan,
-    Progress, SortKey,
-};
-use crate::protocol::backend::TxStatus;
-use crate::protocol::encode;
+use crate::gather::{Collation, Describe, Direction, Formats, Gather, Nulls, Plan, SortKey};
 use crate::protocol::frontend::{Bind, Describe as Describing, Execute, Target};
 use crate::protocol::tag::frontend as tag;
-use crate::route::{Count, OrderKey, Scatter, Template};
+use crate::route::{Count, Merge, OrderKey, Scatter, Template};
 use crate::types::{Access, Format, Oid, ShardId};
 
-use super::events::EventEnv;
 use super::feed::{Feed, refuse_route};
+use super::merging::Merging;
 use super::names::Named;
-use super::refusal::{
-    CONNECTION_FAILURE, INVALID_VALUE, LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused,
-};
+use super::refusal::{INVALID_VALUE, LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused};
 use super::values::BoundParams;
-use super::{Phase, Session, Step, Tx, Want};
+use super::{Phase, Step, Tx, Want};
 use crate::route::Params;
 
 /// What the shell does next for a read over several shards.
@@ -50,50 +42,60 @@ pub enum Gathering {
 
 /// A bound portal of such a read.
 pub(super) struct ScatterPortal {
-    scatter: Scatter,
+    pub(super) scatter: Scatter,
     shards: Box<[ShardId]>,
     replica_ok: bool,
-    raw_types: Box<[u8]>,
+    pub(super) raw_types: Box<[u8]>,
     /// Bind's parameters as they crossed the wire, formats and values.
-    values: Box<[u8]>,
+    pub(super) values: Box<[u8]>,
     formats: Formats,
     limit: Option<u64>,
     offset: u64,
     /// It has been executed with a row limit.
-    suspended: Cell<bool>,
+    pub(super) suspended: Cell<bool>,
 }
 
 /// A read that is under way.
 pub(super) struct ScatterRead {
-    portal: Rc<ScatterPortal>,
-    parts: Vec<Part>,
-    gather: Gather,
-    spoken: Spoken,
+    pub(super) portal: Rc<ScatterPortal>,
+    pub(super) parts: Vec<Part>,
+    pub(super) gather: Gather,
+    pub(super) spoken: Spoken,
     /// The result formats of the shards' Bind.
-    formats: Vec<u8>,
+    pub(super) formats: Vec<u8>,
     /// Rows that each shard's Execute asks for; zero is all.
-    rows_max: i32,
+    pub(super) rows_max: i32,
     access: Access,
-    cancelled: bool,
+    pub(super) cancelled: bool,
+    /// The server that would put the rows together.
+    pub(super) at: ShardId,
+    /// The answer is one server's.
+    pub(super) merging: Option<Box<Merging>>,
+    /// The rows can't be streamed after all: the backends come to rest, then
+    /// one server makes the answer.
+    pub(super) turning: bool,
 }
 
 /// The protocol that the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spoken {
+pub(super) enum Spoken {
     Simple,
     Extended,
 }
 
-struct Part {
-    shard: ShardId,
-    state: PartState,
+pub(super) struct Part {
+    pub(super) shard: ShardId,
+    pub(super) state: PartState,
 }
 
 /// How far one shard is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PartState {
+pub(super) enum PartState {
     /// It has been sent nothing.
     Waiting,
+    /// It has been asked for what comes before the answer, and its transaction
+    /// goes on.
+    Held,
     /// It has been asked for its columns.
     Asked,
     /// It has been sent everything, up to the end of its transaction.
@@ -329,16 +331,31 @@ impl Feed<'_, '_> {
             suspend_after,
             formats: portal.formats.clone(),
             describe,
+            expected: None,
         };
         let rows_max = suspend_after.map_or(0, |max| {
             // Too many to count are all of them.
             max.checked_add(portal.offset).and_then(|sum| i32::try_from(sum).ok()).unwrap_or(0)
         });
-        let parts: Vec<Part> = portal
-            .shards
-            .iter()
-            .map(|shard| Part { shard: *shard, state: PartState::Waiting })
-            .collect();
+        let mut shards = portal.shards.to_vec();
+        let home = self.map().home();
+        let homely = portal.scatter.merge().is_some_and(Merge::is_homely);
+        if homely && !shards.contains(&home) {
+            shards.push(home);
+            shards.sort_unstable();
+        }
+        let at = match shards.iter().position(|shard| *shard == home) {
+            Some(at) if homely => at,
+            Some(_) | None => self.turn(shards.len()),
+        };
+        let place = shards.get(at).copied().unwrap_or(home);
+        let merging = portal
+            .scatter
+            .merge()
+            .filter(|_| !portal.scatter.streams())
+            .map(|merge| Box::new(Merging::new(merge, &shards, at)));
+        let parts: Vec<Part> =
+            shards.into_iter().map(|shard| Part { shard, state: PartState::Waiting }).collect();
         let gather = Gather::new(plan, parts.len());
         let access = if portal.replica_ok { Access::Read } else { Access::Write };
         let formats = Vec::new();
@@ -351,10 +368,19 @@ impl Feed<'_, '_> {
             rows_max,
             access,
             cancelled: false,
+            at: place,
+            merging,
+            turning: false,
         };
         self.fix_map();
         self.s.scatter = Some(Box::new(read));
         Ok(())
+    }
+
+    /// A number below `count` that goes round.
+    fn turn(&self, count: usize) -> usize {
+        let turns = usize::try_from(self.s.statements_seen).unwrap_or(0);
+        turns.checked_rem(count).unwrap_or(0)
     }
 
     /// Whether such a read may run now.
@@ -397,225 +423,6 @@ impl Feed<'_, '_> {
             );
         }
         Ok(())
-    }
-}
-
-impl Session {
-    /// True while a read over several shards is under way: the shell calls
-    /// [`Session::gather`] in place of feeding and hearing.
-    pub const fn is_gathering(&self) -> bool {
-        matches!(self.phase, Phase::Gather)
-    }
-
-    /// True if the shard's backend may be read from.
-    pub fn gather_wants(&self, shard: ShardId) -> bool {
-        self.scatter.as_ref().is_some_and(|read| {
-            read.parts
-                .iter()
-                .position(|part| part.shard == shard)
-                .is_some_and(|at| read.gather.wants(at))
-        })
-    }
-
-    /// Sends a backend what is due: the question for its columns, its Bind, or
-    /// the Sync with which it gives up.
-    pub fn gather_ask(&mut self, env: &mut EventEnv<'_>) {
-        let settings = Rc::clone(&self.settings);
-        let Some(read) = &mut self.scatter else { return };
-        let failed = read.gather.has_failed();
-        let Some(part) = read.parts.iter_mut().find(|part| part.shard == env.shard) else { return };
-        part.state = match (part.state, failed) {
-            (PartState::Waiting, false) => {
-                ask_columns(&read.portal, &settings, env);
-                PartState::Asked
-            }
-            (PartState::Waiting, true) => PartState::Done,
-            (PartState::Asked, false) => {
-                bind_rows(&read.portal, &read.formats, read.rows_max, env);
-                PartState::Bound
-            }
-            (PartState::Asked, true) => {
-                env.backend.push(Expect::Sync);
-                encode::sync(env.to_backend);
-                PartState::Leaving
-            }
-            (state @ (PartState::Bound | PartState::Leaving | PartState::Done), _) => state,
-        };
-    }
-
-    /// Takes in what a backend said, and what its machine made of it.
-    pub fn gather_hear(
-        &mut self,
-        bytes: &[&[u8]],
-        events: &mut Vec<Event>,
-        env: &mut EventEnv<'_>,
-    ) {
-        let settings = Rc::clone(&self.settings);
-        let Some(read) = &mut self.scatter else { return };
-        let Some(at) = read.parts.iter().position(|part| part.shard == env.shard) else { return };
-        for piece in bytes {
-            read.gather.push(at, piece);
-        }
-        for event in events.drain(..) {
-            match event {
-                Event::Error { fatal: false, .. } => read.gather.on_error(at),
-                Event::Error { fatal: true, .. } => {
-                    read.gather.fail(Failure::Server(lost().frame().into()));
-                }
-                Event::OwnFailed(_, frame) => {
-                    env.backend.mark_dirty();
-                    read.gather.fail(Failure::Server(frame));
-                }
-                Event::OwnDone(OwnPurpose::Prelude, _) if !env.backend.is_dirty() => {
-                    env.backend.set_settings(Rc::clone(&settings));
-                }
-                Event::OwnDone(..)
-                | Event::Ready(_)
-                | Event::Complete(_)
-                | Event::StalePlan
-                | Event::Retired(_)
-                | Event::Parameter(..)
-                | Event::CopyIn(_) => {}
-            }
-        }
-        let Some(part) = read.parts.get_mut(at) else { return };
-        let resting =
-            env.backend.is_settled() && matches!(part.state, PartState::Bound | PartState::Leaving);
-        if resting && env.backend.status() == TxStatus::Idle {
-            part.state = PartState::Done;
-        } else if resting {
-            end_transaction(b"ROLLBACK", env);
-        }
-    }
-
-    /// Goes on with the read; what the client gets is appended to `out`.
-    pub fn gather(&mut self, out: &mut Vec<u8>) -> Gathering {
-        let Some(read) = &mut self.scatter else { return Gathering::Over };
-        let progress = read.gather.advance(out);
-        let resting = read.parts.iter().all(|part| part.state == PartState::Done);
-        match progress {
-            Progress::Starved if resting => {
-                read.gather.fail(Failure::Own(GatherError::Silent));
-                self.end_scatter(None, out);
-                Gathering::Over
-            }
-            Progress::Starved => Gathering::Read,
-            Progress::Full => Gathering::Write,
-            Progress::Bind => {
-                read.formats.clear();
-                read.gather.bind(&mut read.formats);
-                Gathering::Ask
-            }
-            Progress::Ended(end) if resting => {
-                self.end_scatter(Some(end), out);
-                Gathering::Over
-            }
-            Progress::Failed if resting => {
-                self.end_scatter(None, out);
-                Gathering::Over
-            }
-            Progress::Failed if !read.cancelled => {
-                read.cancelled = true;
-                Gathering::Cancel
-            }
-            Progress::Ended(_) | Progress::Failed => Gathering::Read,
-        }
-    }
-
-    /// A backend of the read is gone.
-    pub(super) fn gather_lost(&mut self, shard: ShardId) {
-        let Some(read) = &mut self.scatter else { return };
-        if let Some(part) = read.parts.iter_mut().find(|part| part.shard == shard) {
-            part.state = PartState::Done;
-        }
-        read.gather.fail(Failure::Server(lost().frame().into()));
-    }
-
-    fn end_scatter(&mut self, end: Option<End>, out: &mut Vec<u8>) {
-        let Some(mut read) = self.scatter.take() else { return };
-        match end {
-            Some(end) => {
-                Gather::say_end(end, out);
-                read.portal.suspended.set(end == End::Suspended);
-            }
-            None => {
-                if let Tx::Lazy(lazy) = &mut self.tx {
-                    lazy.fail();
-                }
-                match read.gather.take_failure() {
-                    Some(Failure::Server(frame)) => out.extend_from_slice(&frame),
-                    Some(Failure::Own(error)) => out.extend_from_slice(&refuse(&error).frame()),
-                    None => {}
-                }
-            }
-        }
-        match (read.spoken, end) {
-            (Spoken::Simple, _) => {
-                self.phase = Phase::Idle;
-                let status = match &self.tx {
-                    Tx::Lazy(lazy) if lazy.is_failed() => TxStatus::Failed,
-                    Tx::Lazy(_) => TxStatus::InTransaction,
-                    Tx::Backend => TxStatus::Idle,
-                };
-                encode::ready_for_query(out, status);
-                if matches!(self.tx, Tx::Backend) {
-                    self.tx_map = None;
-                }
-            }
-            (Spoken::Extended, Some(_)) => self.phase = Phase::Batch,
-            (Spoken::Extended, None) => self.phase = Phase::Skip,
-        }
-    }
-}
-
-/// Brings a backend to the session's settings, opens its transaction, and asks
-/// for the columns.
-fn ask_columns(
-    portal: &ScatterPortal,
-    settings: &Rc<crate::backend::SettingsSet>,
-    env: &mut EventEnv<'_>,
-) {
-    env.backend.begin_unit(None);
-    // Only reads are spread.
-    env.backend.writes().declare();
-    if !Rc::ptr_eq(env.backend.settings(), settings) {
-        let mut sql = String::new();
-        settings.transition(env.backend.settings(), &mut sql);
-        if sql.is_empty() {
-            env.backend.set_settings(Rc::clone(settings));
-        } else {
-            own_query(sql.as_bytes(), OwnPurpose::Prelude, env);
-        }
-    }
-    own_query(BEGIN, OwnPurpose::Begin, env);
-    let written = encode::parse_raw(env.to_backend, b"", portal.scatter.text(), &portal.raw_types)
-        .is_ok()
-        && encode::describe(env.to_backend, Target::Statement, b"").is_ok();
-    debug_assert!(written, "a text that came in a message goes in one");
-    encode::flush(env.to_backend);
-    env.backend.set_unnamed(None);
-    env.backend.push(Expect::ParseUnnamed);
-    env.backend.push(Expect::Describe);
-}
-
-fn bind_rows(portal: &ScatterPortal, formats: &[u8], rows_max: i32, env: &mut EventEnv<'_>) {
-    let written = encode::bind_unnamed(env.to_backend, &portal.values, formats).is_ok()
-        && encode::execute(env.to_backend, b"", rows_max).is_ok();
-    debug_assert!(written, "values that came in a message go in one");
-    encode::sync(env.to_backend);
-    env.backend.push(Expect::Bind(None));
-    env.backend.push(Expect::Execute(Report::Nothing));
-    env.backend.push(Expect::Sync);
-    end_transaction(b"COMMIT", env);
-}
-
-fn end_transaction(sql: &[u8], env: &mut EventEnv<'_>) {
-    own_query(sql, OwnPurpose::End, env);
-}
-
-fn own_query(sql: &[u8], purpose: OwnPurpose, env: &mut EventEnv<'_>) {
-    if encode::query(env.to_backend, sql).is_ok() {
-        env.backend.push(Expect::OwnQuery(purpose));
     }
 }
 
@@ -671,19 +478,6 @@ fn rows(params: Option<&dyn Params>, index: u16, what: &str) -> Result<Option<u6
         .map_err(|_| Refused::new(state, format!("{what} must not be negative")))
 }
 
-fn lost() -> Refused {
-    Refused::new(CONNECTION_FAILURE, "connection to a shard was lost in a read over several shards")
-        .hint("the read can be run again")
-}
-
-fn refuse(error: &GatherError) -> Refused {
-    let mut refused = Refused::new(error.sqlstate(), error.to_string());
-    refused.hint = error.hint().map(str::to_owned);
-    refused
-}
-
-/// Nothing of what it reads may change while it reads.
-const BEGIN: &[u8] = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// No parameter formats and no parameters.
 const NO_VALUES: &[u8] = &[0, 0, 0, 0];
 /// Most shards of one read.

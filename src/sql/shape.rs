@@ -28,6 +28,8 @@ pub(crate) struct Level {
     pub(crate) parent: Option<usize>,
     pub(crate) relations: Vec<Relation>,
     pub(crate) conditions: Vec<Condition>,
+    /// The tokens of WHERE's condition.
+    pub(crate) filter_at: (usize, usize),
     /// Columns merged by USING, once for each join.
     pub(crate) merged: Vec<Name>,
     /// Columns may be merged that aren't named.
@@ -38,6 +40,8 @@ pub(crate) struct Level {
 #[derive(Debug)]
 pub(crate) struct Relation {
     pub(crate) kind: RelationKind,
+    /// The tokens of a table's name.
+    pub(crate) at: (usize, usize),
     /// The name that columns are qualified with.
     pub(crate) alias: Option<Name>,
     /// Names that an alias gives to the first columns.

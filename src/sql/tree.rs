@@ -57,6 +57,8 @@ pub(crate) struct Select {
     pub(crate) items: Vec<Item>,
     pub(crate) from: Vec<From>,
     pub(crate) filter: Option<Expr>,
+    /// The tokens of `filter`.
+    pub(crate) filter_at: (usize, usize),
     pub(crate) group: Option<Group>,
     pub(crate) having: Option<Expr>,
     pub(crate) windows: Vec<Expr>,
@@ -97,6 +99,8 @@ pub(crate) enum From {
 /// A table by its name.
 #[derive(Debug)]
 pub(crate) struct TableRef {
+    /// The tokens of the name with ONLY and `*`, without the alias.
+    pub(crate) at: (usize, usize),
     pub(crate) schema: Option<Name>,
     pub(crate) name: Name,
     pub(crate) alias: Option<Alias>,

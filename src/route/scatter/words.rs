@@ -2,13 +2,15 @@
 //! more than one row, that depend on the server they run on, or that are not
 //! known; system columns; subqueries.
 
-use crate::sql::functions;
+use crate::sql::functions::{self, Nature};
 use crate::sql::lex::TokenKind;
 use crate::sql::token::{Kind, Tokens};
 
 use super::clauses::Clauses;
 use super::several_shards;
 use crate::route::RouteError;
+use crate::route::planner::World;
+use crate::route::volatility;
 
 /// Refuses what does not work row by row, or within one group.
 pub(super) fn check(t: &Tokens<'_>, clauses: &Clauses) -> Result<(), RouteError> {
@@ -27,6 +29,67 @@ pub(super) fn check(t: &Tokens<'_>, clauses: &Clauses) -> Result<(), RouteError>
         }
     }
     Ok(())
+}
+
+/// Refuses what one server can't tell of rows that were brought to it: locks,
+/// places of rows, what other tables or servers hold, and what changes from call
+/// to call.
+pub(super) fn check_merged(t: &Tokens<'_>, world: &World<'_>) -> Result<(), RouteError> {
+    for i in 0..t.len() {
+        let moment = t.name(i).is_some_and(|name| has(MOMENTS, &name));
+        if !moment {
+            check_word(t, i)?;
+        }
+        let lock = t.is_word(i, "for")
+            && ["update", "share", "no", "key"].iter().any(|word| t.is_word(i + 1, word));
+        if lock {
+            return Err(several_shards("FOR UPDATE or FOR SHARE", "fix the sharding key"));
+        }
+        if t.is_punct(i, "(") && i > 0 {
+            check_merged_call(t, i - 1, world)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_merged_call(t: &Tokens<'_>, at: usize, world: &World<'_>) -> Result<(), RouteError> {
+    let quoted = match t.kind(at) {
+        Some(Kind::Plain(TokenKind::Word)) => false,
+        Some(Kind::Plain(TokenKind::Quoted | TokenKind::UnicodeQuoted)) => true,
+        _ => return Ok(()),
+    };
+    let name = t.name(at).unwrap_or_default();
+    let schema = (at >= 2 && t.is_punct(at - 1, ".")).then(|| t.name(at - 2).unwrap_or_default());
+    if !quoted
+        && schema.is_none()
+        && (functions::is_reserved(&name) || has(SYNTAX, &name) || has(MERGED_SYNTAX, &name))
+    {
+        return Ok(());
+    }
+    // A list of column names of a table, an alias or a common table expression.
+    let after = t.after_parens(at + 1);
+    let cte = t.is_word(after, "as")
+        && (t.is_punct(after + 1, "(")
+            || t.is_word(after + 1, "materialized")
+            || t.are_words(after + 1, &["not", "materialized"]));
+    if schema.is_none() && (cte || at > 0 && (t.is_word(at - 1, "as") || t.is_punct(at - 1, ")"))) {
+        return Ok(());
+    }
+    let own = [SCALARS, AGGREGATES, WINDOWS, SETS, MOMENTS_CALLED];
+    let built_in = own.iter().any(|list| has(list, &name));
+    match schema.as_deref() {
+        None | Some("pg_catalog") if built_in => Ok(()),
+        schema => match volatility::nature(schema, &name, world) {
+            Some(Nature::Neutral) => Ok(()),
+            Some(Nature::Bound | Nature::Primary | Nature::Unknown) | None => Err(unknown(&name)),
+        },
+    }
+}
+
+/// Whether it is a function that depends on its arguments and the session's
+/// settings only.
+pub(super) fn is_scalar(name: &str) -> bool {
+    has(SCALARS, name)
 }
 
 fn check_word(t: &Tokens<'_>, i: usize) -> Result<(), RouteError> {
@@ -151,3 +214,24 @@ json_array_length jsonb_array_length json_extract_path jsonb_extract_path json_e
 jsonb_extract_path_text json_build_object jsonb_build_object json_build_array jsonb_build_array
 json_typeof jsonb_typeof jsonb_set jsonb_strip_nulls json_strip_nulls jsonb_pretty
 jsonb_path_exists jsonb_path_match jsonb_path_query_first";
+
+/// Words of the grammar before a parenthesis that stand between relations.
+const MERGED_SYNTAX: &str = "
+over partition materialized recursive grouping natural full left right inner outer within";
+
+/// Functions over the rows of a window.
+const WINDOWS: &str = "
+row_number rank dense_rank percent_rank cume_dist ntile lag lead first_value last_value nth_value";
+
+/// Functions that give any number of rows.
+const SETS: &str = "
+generate_series generate_subscripts unnest regexp_matches regexp_split_to_table string_to_table
+regexp_split_to_array json_each jsonb_each json_each_text jsonb_each_text json_array_elements
+jsonb_array_elements json_array_elements_text jsonb_array_elements_text json_object_keys
+jsonb_object_keys jsonb_path_query jsonb_path_query_array json_to_record jsonb_to_record
+json_to_recordset jsonb_to_recordset array_to_json";
+
+/// The beginning of the transaction, which is one for the whole answer.
+const MOMENTS: &str = "current_timestamp current_time current_date localtime localtimestamp";
+const MOMENTS_CALLED: &str = "
+now transaction_timestamp age current_timestamp current_time localtime localtimestamp";

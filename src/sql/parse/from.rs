@@ -228,6 +228,7 @@ impl Reader<'_> {
 
     /// `name`, `ONLY name`, `ONLY (name)` or `name *`, without alias.
     pub(super) fn table_name(&mut self) -> Read<TableRef> {
+        let start = self.at;
         let only = self.eat_word("only");
         let parens = only && self.eat_punct("(");
         let (schema, name) = self.qualified()?;
@@ -235,7 +236,7 @@ impl Reader<'_> {
             self.expect_punct(")")?;
         }
         self.eat_operator("*");
-        Ok(TableRef { schema, name, alias: None, sample: Vec::new() })
+        Ok(TableRef { at: (start, self.at), schema, name, alias: None, sample: Vec::new() })
     }
 }
 

@@ -151,6 +151,7 @@ impl Reader<'_> {
             items,
             from: vec![From::Table(table)],
             filter: None,
+            filter_at: (0, 0),
             group: None,
             having: None,
             windows: Vec::new(),
@@ -172,7 +173,10 @@ impl Reader<'_> {
             return construct("SELECT INTO");
         }
         let from = if self.eat_word("from") { self.relation_list()? } else { Vec::new() };
-        let filter = if self.eat_word("where") { Some(self.expr()?) } else { None };
+        let filtered = self.eat_word("where");
+        let start = self.at;
+        let filter = if filtered { Some(self.expr()?) } else { None };
+        let filter_at = (start, self.at);
         let group = if self.eat_words(&["group", "by"]) { Some(self.group()?) } else { None };
         let having = if self.eat_word("having") { Some(self.expr()?) } else { None };
         let mut windows = Vec::new();
@@ -186,7 +190,7 @@ impl Reader<'_> {
                 }
             }
         }
-        Ok(Select { distinct_on, items, from, filter, group, having, windows })
+        Ok(Select { distinct_on, items, from, filter, filter_at, group, having, windows })
     }
 
     /// A select list, or RETURNING's.

@@ -23,13 +23,15 @@ impl Reader<'_> {
 
     fn insert(&mut self) -> Read<Insert> {
         self.expect_word("into")?;
+        let start = self.at;
         let (schema, name) = self.qualified()?;
+        let at = (start, self.at);
         let alias = if self.eat_word("as") {
             Some(Alias { name: self.name()?, columns: Vec::new() })
         } else {
             None
         };
-        let table = TableRef { schema, name, alias, sample: Vec::new() };
+        let table = TableRef { at, schema, name, alias, sample: Vec::new() };
         let list_at = self.t.token_span(self.at).start;
         let columns = if self.punct("(") && !self.is_query(self.at) {
             self.expect_punct("(")?;

@@ -132,6 +132,7 @@ impl Build {
             self.from(item, level, Rights::Inner)?;
         }
         self.filter(select.filter.as_ref(), level)?;
+        self.shape.levels[level].filter_at = select.filter_at;
         self.exprs(&select.distinct_on, inside)?;
         for item in &select.items {
             self.expr(&item.expr, inside)?;
@@ -208,6 +209,7 @@ impl Build {
     fn push(&mut self, level: usize, kind: RelationKind, alias: Option<&Alias>, rights: Rights) {
         let relation = Relation {
             kind,
+            at: (0, 0),
             alias: alias.map(|alias| alias.name.clone()),
             columns: alias.map(|alias| alias.columns.clone()).unwrap_or_default(),
             nullable: rights == Rights::Nullable,
@@ -254,8 +256,11 @@ impl Build {
         };
         let by_name = !matches!(kind, RelationKind::Table { .. });
         self.push(level, kind, table.alias.as_ref(), rights);
-        if by_name && let Some(last) = self.relations(level).last_mut() {
-            last.alias.get_or_insert_with(|| table.name.clone());
+        if let Some(last) = self.relations(level).last_mut() {
+            last.at = table.at;
+            if by_name {
+                last.alias.get_or_insert_with(|| table.name.clone());
+            }
         }
     }
 

@@ -1,0 +1,315 @@
+//! Many shards' rows → array parameters of one statement.
+//!
+//! A machine: bytes of each source go in; out come the descriptions that the
+//! server at the place of the merge gives, then each fragment's rows as one
+//! array of its table's row type, in binary. The rows of the first source come
+//! first, whenever they arrive, so that the same data make the same statement.
+//!
+//! It computes nothing, and knows no SQL. What it holds is bounded by
+//! [`CollectLimits`].
+//!
+//! Source: the send and receive functions of PostgreSQL's array and record
+//! types.
+
+use crate::protocol::backend::{ParameterDescription, RowDescription};
+use crate::protocol::frame::HEADER_LEN;
+use crate::protocol::tag::backend as tag;
+use crate::types::Oid;
+
+use super::{Failure, GatherError, is_passing, whole_frame};
+
+/// What a read may bring together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CollectLimits {
+    /// Rows of all fragments.
+    pub rows_max: u64,
+    /// Bytes of all fragments' values.
+    pub bytes_max: usize,
+}
+
+/// One column of a fragment's table, at the place of the merge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableColumn {
+    /// Its name.
+    pub name: Box<str>,
+    type_oid: Oid,
+    modifier: i32,
+    /// Where its value stands in the fragment's rows; it is NULL if nowhere.
+    source: Option<usize>,
+}
+
+/// What the server at the place of the merge says of the client's statement.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// The types of its parameters.
+    pub params: Vec<Oid>,
+    /// The body of its RowDescription.
+    pub description: Box<[u8]>,
+}
+
+/// The rows of fragments on their way together.
+#[derive(Debug)]
+pub struct Collect {
+    sources: Vec<Source>,
+    place: usize,
+    limits: CollectLimits,
+    told: Told,
+    tables: Vec<Vec<TableColumn>>,
+    fragments: usize,
+    /// Descriptions that have come.
+    described: usize,
+    rows: u64,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Source {
+    buffer: Vec<u8>,
+    rows: Vec<Rows>,
+    /// The fragment that is being read.
+    current: usize,
+}
+
+/// One source's rows of one fragment.
+#[derive(Clone, Debug, Default)]
+struct Rows {
+    count: u32,
+    bytes: Vec<u8>,
+    described: bool,
+}
+
+impl Collect {
+    /// Collects `fragments` fragments of `sources` sources; the one at `place`
+    /// describes the statement and the fragments' tables first.
+    pub fn new(sources: usize, place: usize, fragments: usize, limits: CollectLimits) -> Self {
+        let source =
+            || Source { buffer: Vec::new(), rows: vec![Rows::default(); fragments], current: 0 };
+        Self {
+            sources: (0..sources).map(|_| source()).collect(),
+            place,
+            limits,
+            told: Told::default(),
+            tables: Vec::new(),
+            fragments,
+            described: 0,
+            rows: 0,
+            bytes: 0,
+        }
+    }
+
+    /// The source at the place of the merge.
+    pub const fn place(&self) -> usize {
+        self.place
+    }
+
+    /// Takes what a source said, in pieces of any size.
+    ///
+    /// # Errors
+    /// The read has failed; nothing more need be pushed.
+    pub fn push(&mut self, source: usize, bytes: &[u8]) -> Result<(), Failure> {
+        let Some(one) = self.sources.get_mut(source) else { return Ok(()) };
+        one.buffer.extend_from_slice(bytes);
+        let buffer = std::mem::take(&mut one.buffer);
+        let mut at = 0;
+        let mut rest = buffer.as_slice();
+        while let Some((kind, len)) = whole_frame(rest)? {
+            let frame = rest.get(..len).unwrap_or_default();
+            self.frame(source, kind, frame)?;
+            at += len;
+            rest = buffer.get(at..).unwrap_or_default();
+        }
+        if let Some(one) = self.sources.get_mut(source) {
+            one.buffer.extend_from_slice(rest);
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, source: usize, kind: u8, frame: &[u8]) -> Result<(), Failure> {
+        let body = frame.get(HEADER_LEN..).unwrap_or_default();
+        match kind {
+            tag::ERROR_RESPONSE => Err(Failure::Server(frame.into())),
+            _ if !self.is_described() => self.describe(kind, body),
+            tag::ROW_DESCRIPTION => self.check(source, body),
+            tag::DATA_ROW => self.row(source, body),
+            tag::COMMAND_COMPLETE => {
+                if let Some(one) = self.sources.get_mut(source) {
+                    one.current += 1;
+                }
+                Ok(())
+            }
+            tag::NOTICE_RESPONSE => Ok(()),
+            _ if is_passing(kind) => Ok(()),
+            _ => Err(Failure::Own(GatherError::Malformed)),
+        }
+    }
+
+    // === what there is ===
+
+    /// Whether the statement and all tables are described.
+    pub const fn is_described(&self) -> bool {
+        self.described > self.fragments
+    }
+
+    /// What the statement is.
+    pub const fn told(&self) -> &Told {
+        &self.told
+    }
+
+    /// The columns of a fragment's table.
+    pub fn columns(&self, fragment: usize) -> &[TableColumn] {
+        self.tables.get(fragment).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Chooses the columns of a fragment that its rows will have, in order.
+    pub fn choose(&mut self, fragment: usize, wanted: &[bool]) {
+        let mut next = 0;
+        for (at, column) in self.tables.get_mut(fragment).into_iter().flatten().enumerate() {
+            column.source = wanted.get(at).copied().unwrap_or(false).then(|| {
+                next += 1;
+                next - 1
+            });
+        }
+    }
+
+    fn describe(&mut self, kind: u8, body: &[u8]) -> Result<(), Failure> {
+        let malformed = |_| Failure::Own(GatherError::Malformed);
+        match kind {
+            tag::PARAMETER_DESCRIPTION if self.described == 0 => {
+                let types = ParameterDescription::decode(body).map_err(malformed)?;
+                self.told.params = types.iter().collect();
+            }
+            tag::ROW_DESCRIPTION if self.described == 0 => {
+                self.told.description = body.into();
+                self.described = 1;
+            }
+            tag::ROW_DESCRIPTION => {
+                self.described += 1;
+                let columns = RowDescription::decode(body).map_err(malformed)?;
+                let columns: Result<Vec<TableColumn>, Failure> = columns
+                    .iter()
+                    .map(|field| {
+                        let name = std::str::from_utf8(field.name);
+                        let name = name.map_err(|_| Failure::Own(GatherError::Malformed))?;
+                        let (type_oid, modifier) = (field.type_oid, field.type_modifier);
+                        Ok(TableColumn { name: name.into(), type_oid, modifier, source: None })
+                    })
+                    .collect();
+                self.tables.push(columns?);
+            }
+            tag::NO_DATA => return Err(Failure::Own(GatherError::Malformed)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    // === rows ===
+
+    /// A fragment's columns on a shard must be those of its table at the place.
+    fn check(&mut self, source: usize, body: &[u8]) -> Result<(), Failure> {
+        let malformed = |_| Failure::Own(GatherError::Malformed);
+        let current = self.sources.get(source).map_or(0, |one| one.current);
+        let fields = RowDescription::decode(body).map_err(malformed)?;
+        let table = self.tables.get(current).map(Vec::as_slice).unwrap_or_default();
+        let chosen = table.iter().filter(|column| column.source.is_some());
+        let differs = |name: &str, what| {
+            Err(Failure::Own(GatherError::ColumnsDiffer { column: name.into(), what }))
+        };
+        let mut seen = 0;
+        for (field, column) in fields.iter().zip(chosen.clone()) {
+            seen += 1;
+            let own = |oid: Oid| oid.number() >= FIRST_OWN;
+            let both = own(field.type_oid) && own(column.type_oid);
+            if field.type_oid != column.type_oid && !both {
+                return differs(&column.name, "its type");
+            }
+            if field.type_modifier != column.modifier {
+                return differs(&column.name, "the length or precision of its type");
+            }
+            if LOCAL.contains(&field.type_oid.number()) {
+                return Err(Failure::Own(GatherError::LocalType { column: column.name.clone() }));
+            }
+        }
+        if seen != fields.count() || seen != chosen.count() {
+            return Err(Failure::Own(GatherError::Malformed));
+        }
+        let rows = self.sources.get_mut(source).and_then(|one| one.rows.get_mut(current));
+        if let Some(rows) = rows {
+            rows.described = true;
+        }
+        Ok(())
+    }
+
+    /// One row becomes one element of the array.
+    fn row(&mut self, source: usize, body: &[u8]) -> Result<(), Failure> {
+        let malformed = || Failure::Own(GatherError::Malformed);
+        let Some(one) = self.sources.get_mut(source) else { return Ok(()) };
+        let table = self.tables.get(one.current).ok_or_else(malformed)?;
+        let rows = one.rows.get_mut(one.current).filter(|rows| rows.described);
+        let rows = rows.ok_or_else(malformed)?;
+        let before = rows.bytes.len();
+        let mut values = body.get(2..).unwrap_or_default();
+        let start = rows.bytes.len();
+        rows.bytes.extend_from_slice(&[0; 4]);
+        rows.bytes.extend_from_slice(&length(table.len())?);
+        for column in table {
+            rows.bytes.extend_from_slice(&column.type_oid.number().to_be_bytes());
+            if column.source.is_none() {
+                rows.bytes.extend_from_slice(&(-1_i32).to_be_bytes());
+                continue;
+            }
+            let (head, rest) = values.split_first_chunk::<4>().ok_or_else(malformed)?;
+            let len = usize::try_from(i32::from_be_bytes(*head)).unwrap_or(0);
+            let (value, rest) = rest.split_at_checked(len).ok_or_else(malformed)?;
+            rows.bytes.extend_from_slice(head);
+            rows.bytes.extend_from_slice(value);
+            values = rest;
+        }
+        let len = length(rows.bytes.len() - start - 4)?;
+        if let Some(head) = rows.bytes.get_mut(start..start + 4) {
+            head.copy_from_slice(&len);
+        }
+        rows.count += 1;
+        self.rows += 1;
+        self.bytes += rows.bytes.len() - before;
+        if self.rows > self.limits.rows_max || self.bytes > self.limits.bytes_max {
+            return Err(Failure::Own(GatherError::TooMuch {
+                rows_max: self.limits.rows_max,
+                bytes_max: self.limits.bytes_max,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Whether every source has given all its rows.
+    pub fn is_complete(&self) -> bool {
+        self.is_described() && self.sources.iter().all(|one| one.current >= self.fragments)
+    }
+
+    /// Appends a fragment's rows as the binary value of an array.
+    pub fn write_array(&self, fragment: usize, out: &mut Vec<u8>) {
+        let all = || self.sources.iter().filter_map(|one| one.rows.get(fragment));
+        let count: u32 = all().map(|rows| rows.count).sum();
+        // Dimensions, whether there are NULLs, and the elements' type: the
+        // server takes any number for a row type that is not its own.
+        let dimensions: u32 = if count == 0 { 0 } else { 1 };
+        for number in [dimensions, 0, 0] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        if count > 0 {
+            for number in [count, 1] {
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+            all().for_each(|rows| out.extend_from_slice(&rows.bytes));
+        }
+    }
+}
+
+fn length(len: usize) -> Result<[u8; 4], Failure> {
+    let len = i32::try_from(len).map_err(|_| Failure::Own(GatherError::Malformed))?;
+    Ok(len.to_be_bytes())
+}
+
+/// Types from this number on are a database's own; their numbers differ.
+const FIRST_OWN: u32 = 16_384;
+/// Types whose values are numbers that mean something else on every server.
+const LOCAL: [u32; 11] = [24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];

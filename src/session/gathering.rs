@@ -1,0 +1,453 @@
+//! The running of a read over several shards: what each backend is asked, what
+//! it says, and how the read ends.
+//!
+//! The client hears of the end only once every backend has come to rest.
+
+use std::rc::Rc;
+
+use crate::backend::{Event, Expect, OwnPurpose, Report, SettingsSet};
+use crate::gather::{End, Failure, Gather, GatherError, Plan, Progress};
+use crate::protocol::backend::{ErrorFields, TxStatus};
+use crate::protocol::encode;
+use crate::protocol::frame::HEADER_LEN;
+use crate::protocol::frontend::Target;
+use crate::types::ShardId;
+
+use super::events::EventEnv;
+use super::merging::{Merging, Stage};
+use super::refusal::{CONNECTION_FAILURE, NOT_SUPPORTED, Refused};
+use super::scatter::{Gathering, PartState, ScatterPortal, ScatterRead, Spoken};
+use super::{Phase, Session, Tx};
+
+impl Session {
+    /// True while a read over several shards is under way: the shell calls
+    /// [`Session::gather`] in place of feeding and hearing.
+    pub const fn is_gathering(&self) -> bool {
+        matches!(self.phase, Phase::Gather)
+    }
+
+    /// True if the shard's backend may be read from.
+    pub fn gather_wants(&self, shard: ShardId) -> bool {
+        self.scatter.as_ref().is_some_and(|read| {
+            if let Some(merging) = &read.merging {
+                let answers = merging.stage == Stage::Answer && shard == merging.place;
+                return !answers || read.gather.wants(0);
+            }
+            read.parts
+                .iter()
+                .position(|part| part.shard == shard)
+                .is_some_and(|at| read.gather.wants(at))
+        })
+    }
+
+    /// Sends a backend what is due: the question for its columns, its Bind, or
+    /// the Sync with which it gives up.
+    pub fn gather_ask(&mut self, env: &mut EventEnv<'_>) {
+        let settings = Rc::clone(&self.settings);
+        let Some(read) = &mut self.scatter else { return };
+        let failed = read.gather.has_failed();
+        let Some(part) = read.parts.iter_mut().find(|part| part.shard == env.shard) else { return };
+        if let (Some(merging), false) = (&mut read.merging, failed) {
+            part.state = merge_ask(
+                merging,
+                part.state,
+                &read.portal,
+                (&read.formats, read.rows_max),
+                &settings,
+                env,
+            );
+            return;
+        }
+        part.state = match (part.state, failed) {
+            (PartState::Waiting, false) => {
+                open(&settings, env);
+                ask_columns(read.portal.scatter.text(), &read.portal.raw_types, env);
+                PartState::Asked
+            }
+            (PartState::Waiting, true) => PartState::Done,
+            (PartState::Held, _) => {
+                end_transaction(b"ROLLBACK", env);
+                PartState::Leaving
+            }
+            (PartState::Asked, false) => {
+                bind_rows(&read.portal.values, &read.formats, read.rows_max, env);
+                PartState::Bound
+            }
+            (PartState::Asked, true) => {
+                env.backend.push(Expect::Sync);
+                encode::sync(env.to_backend);
+                PartState::Leaving
+            }
+            (state @ (PartState::Bound | PartState::Leaving | PartState::Done), _) => state,
+        };
+    }
+
+    /// Takes in what a backend said, and what its machine made of it.
+    pub fn gather_hear(
+        &mut self,
+        bytes: &[&[u8]],
+        events: &mut Vec<Event>,
+        env: &mut EventEnv<'_>,
+    ) {
+        let settings = Rc::clone(&self.settings);
+        let Some(read) = &mut self.scatter else { return };
+        let Some(at) = read.parts.iter().position(|part| part.shard == env.shard) else { return };
+        let source = read.source(at);
+        for piece in bytes {
+            match (&mut read.merging, source) {
+                (_, Some(source)) => read.gather.push(source, piece),
+                (Some(merging), None) if !read.gather.has_failed() => {
+                    if let Err(failure) = merging.push(at, piece) {
+                        read.gather.fail(failure);
+                    }
+                }
+                (_, None) => {}
+            }
+        }
+        for event in events.drain(..) {
+            match event {
+                Event::Error { fatal: false, .. } if read.turning => {
+                    read.turning = false;
+                    read.gather.replace_failure(Failure::Server(unasked().frame().into()));
+                }
+                Event::Error { fatal: false, .. } => {
+                    if let Some(source) = source {
+                        read.gather.on_error(source);
+                    }
+                }
+                Event::Error { fatal: true, .. } => {
+                    read.gather.fail(Failure::Server(lost().frame().into()));
+                }
+                Event::OwnFailed(_, frame) => {
+                    env.backend.mark_dirty();
+                    read.gather.fail(Failure::Server(frame));
+                }
+                Event::OwnDone(OwnPurpose::Prelude, _) if !env.backend.is_dirty() => {
+                    env.backend.set_settings(Rc::clone(&settings));
+                }
+                Event::OwnDone(..)
+                | Event::Ready(_)
+                | Event::Complete(_)
+                | Event::StalePlan
+                | Event::Retired(_)
+                | Event::Parameter(..)
+                | Event::CopyIn(_) => {}
+            }
+        }
+        let Some(part) = read.parts.get_mut(at) else { return };
+        let resting =
+            env.backend.is_settled() && matches!(part.state, PartState::Bound | PartState::Leaving);
+        if resting && env.backend.status() == TxStatus::Idle {
+            part.state = PartState::Done;
+        } else if resting {
+            end_transaction(b"ROLLBACK", env);
+        }
+    }
+
+    /// Goes on with the read; what the client gets is appended to `out`.
+    pub fn gather(&mut self, out: &mut Vec<u8>) -> Gathering {
+        let Some(read) = &mut self.scatter else { return Gathering::Over };
+        let resting = read.parts.iter().all(|part| part.state == PartState::Done);
+        if let Some(next) = read.merge_step(resting) {
+            return next;
+        }
+        let progress = read.gather.advance(out);
+        match progress {
+            Progress::Starved if resting => {
+                read.gather.fail(Failure::Own(GatherError::Silent));
+                self.end_scatter(None, out);
+                Gathering::Over
+            }
+            Progress::Starved => Gathering::Read,
+            Progress::Full => Gathering::Write,
+            Progress::Bind => {
+                if let Some(merging) = &mut read.merging {
+                    merging.is_bound = true;
+                }
+                read.formats.clear();
+                read.gather.bind(&mut read.formats);
+                Gathering::Ask
+            }
+            Progress::Ended(end) if resting => {
+                self.end_scatter(Some(end), out);
+                Gathering::Over
+            }
+            Progress::Failed if read.turning && resting => {
+                read.turn_to_merge();
+                Gathering::Ask
+            }
+            Progress::Failed if read.may_turn() => {
+                read.turning = true;
+                Gathering::Ask
+            }
+            Progress::Failed if resting => {
+                self.end_scatter(None, out);
+                Gathering::Over
+            }
+            Progress::Failed if !read.cancelled && !read.turning => {
+                read.cancelled = true;
+                Gathering::Cancel
+            }
+            Progress::Ended(_) | Progress::Failed => Gathering::Read,
+        }
+    }
+
+    /// A backend of the read is gone.
+    pub(super) fn gather_lost(&mut self, shard: ShardId) {
+        let Some(read) = &mut self.scatter else { return };
+        if let Some(part) = read.parts.iter_mut().find(|part| part.shard == shard) {
+            part.state = PartState::Done;
+        }
+        read.turning = false;
+        read.gather.fail(Failure::Server(lost().frame().into()));
+    }
+
+    fn end_scatter(&mut self, end: Option<End>, out: &mut Vec<u8>) {
+        let Some(mut read) = self.scatter.take() else { return };
+        match end {
+            Some(end) => {
+                Gather::say_end(end, out);
+                read.portal.suspended.set(end == End::Suspended);
+            }
+            None => {
+                if let Tx::Lazy(lazy) = &mut self.tx {
+                    lazy.fail();
+                }
+                let unread = read
+                    .merging
+                    .as_ref()
+                    .is_some_and(|merging| merging.stage == Stage::Answer && !merging.is_bound);
+                match read.gather.take_failure() {
+                    Some(Failure::Server(frame)) if unread && is_reading(&frame) => {
+                        out.extend_from_slice(&not_put_together(&frame).frame());
+                    }
+                    Some(Failure::Server(frame)) => out.extend_from_slice(&frame),
+                    Some(Failure::Own(error)) => out.extend_from_slice(&refuse(&error).frame()),
+                    None => {}
+                }
+            }
+        }
+        match (read.spoken, end) {
+            (Spoken::Simple, _) => {
+                self.phase = Phase::Idle;
+                let status = match &self.tx {
+                    Tx::Lazy(lazy) if lazy.is_failed() => TxStatus::Failed,
+                    Tx::Lazy(_) => TxStatus::InTransaction,
+                    Tx::Backend => TxStatus::Idle,
+                };
+                encode::ready_for_query(out, status);
+                if matches!(self.tx, Tx::Backend) {
+                    self.tx_map = None;
+                }
+            }
+            (Spoken::Extended, Some(_)) => self.phase = Phase::Batch,
+            (Spoken::Extended, None) => self.phase = Phase::Skip,
+        }
+    }
+}
+
+impl ScatterRead {
+    /// The source of `gather` that the part at `at` is, if it is one now.
+    fn source(&self, at: usize) -> Option<usize> {
+        let Some(merging) = &self.merging else { return Some(at) };
+        let place = self.parts.get(at).is_some_and(|part| part.shard == merging.place);
+        (merging.stage == Stage::Answer && place).then_some(0)
+    }
+
+    /// The next step of a read that one server puts together, before that
+    /// server answers.
+    fn merge_step(&mut self, resting: bool) -> Option<Gathering> {
+        let merging = self.merging.as_mut()?;
+        if merging.stage == Stage::Answer || self.gather.has_failed() {
+            return None;
+        }
+        if resting {
+            self.gather.fail(Failure::Own(GatherError::Silent));
+            return None;
+        }
+        let merge = self.portal.scatter.merge()?;
+        if !merging.advance(merge, &self.portal.values) {
+            return Some(Gathering::Read);
+        }
+        if merging.stage == Stage::Answer {
+            let plan = Plan {
+                keys: Vec::new(),
+                offset: 0,
+                limit: None,
+                expected: Some(merging.description()),
+                ..self.gather.plan().clone()
+            };
+            self.gather = Gather::new(plan, 1);
+        }
+        Some(Gathering::Ask)
+    }
+
+    /// Whether one server can make the answer that the shards' streams don't,
+    /// and nothing has been said yet.
+    fn may_turn(&self) -> bool {
+        self.merging.is_none()
+            && !self.turning
+            && !self.cancelled
+            && self.portal.scatter.merge().is_some()
+            && self.gather.has_said_nothing()
+            && matches!(
+                self.gather.failure(),
+                Some(Failure::Own(
+                    GatherError::OrderOfType { .. }
+                        | GatherError::OrderOfText
+                        | GatherError::OrderOfName { .. }
+                        | GatherError::ColumnsDiffer { what: "its type", .. }
+                ))
+            )
+    }
+
+    /// Begins again, with one server that makes the answer.
+    fn turn_to_merge(&mut self) {
+        self.turning = false;
+        let Some(merge) = self.portal.scatter.merge() else { return };
+        let shards: Vec<ShardId> = self.parts.iter().map(|part| part.shard).collect();
+        let at = shards.iter().position(|shard| *shard == self.at).unwrap_or(0);
+        self.merging = Some(Box::new(Merging::new(merge, &shards, at)));
+        for part in &mut self.parts {
+            part.state = PartState::Waiting;
+        }
+        self.gather = Gather::new(self.gather.plan().clone(), self.parts.len());
+    }
+}
+
+/// What a backend of a read that one server puts together is sent.
+fn merge_ask(
+    merging: &mut Merging,
+    state: PartState,
+    portal: &ScatterPortal,
+    (formats, rows_max): (&[u8], i32),
+    settings: &Rc<SettingsSet>,
+    env: &mut EventEnv<'_>,
+) -> PartState {
+    let Some(merge) = portal.scatter.merge() else { return state };
+    let place = env.shard == merging.place;
+    match (merging.stage, state) {
+        (Stage::Describe, PartState::Waiting) if place => {
+            open(settings, env);
+            merging.ask_descriptions(merge, &portal.raw_types, env);
+            PartState::Held
+        }
+        (Stage::Fetch, PartState::Waiting) => {
+            open(settings, env);
+            merging.ask_rows(&portal.values, env);
+            end_transaction(b"COMMIT", env);
+            PartState::Bound
+        }
+        (Stage::Fetch, PartState::Held) => {
+            merging.ask_rows(&portal.values, env);
+            PartState::Held
+        }
+        (Stage::Answer, PartState::Held) => {
+            let answer = merging.answer();
+            ask_columns(&answer.text, &answer.types, env);
+            PartState::Asked
+        }
+        (Stage::Answer, PartState::Asked) => {
+            bind_rows(&merging.answer().values, formats, rows_max, env);
+            PartState::Bound
+        }
+        (
+            _,
+            state @ (PartState::Waiting
+            | PartState::Held
+            | PartState::Asked
+            | PartState::Bound
+            | PartState::Leaving
+            | PartState::Done),
+        ) => state,
+    }
+}
+
+/// Brings a backend to the session's settings and opens its transaction.
+fn open(settings: &Rc<SettingsSet>, env: &mut EventEnv<'_>) {
+    env.backend.begin_unit(None);
+    // Only reads are spread.
+    env.backend.writes().declare();
+    if !Rc::ptr_eq(env.backend.settings(), settings) {
+        let mut sql = String::new();
+        settings.transition(env.backend.settings(), &mut sql);
+        if sql.is_empty() {
+            env.backend.set_settings(Rc::clone(settings));
+        } else {
+            own_query(sql.as_bytes(), OwnPurpose::Prelude, env);
+        }
+    }
+    own_query(BEGIN, OwnPurpose::Begin, env);
+}
+
+/// Asks for the columns of a statement.
+fn ask_columns(text: &[u8], types: &[u8], env: &mut EventEnv<'_>) {
+    let written = encode::parse_raw(env.to_backend, b"", text, types).is_ok()
+        && encode::describe(env.to_backend, Target::Statement, b"").is_ok();
+    debug_assert!(written, "a text that came in a message goes in one");
+    encode::flush(env.to_backend);
+    env.backend.set_unnamed(None);
+    env.backend.push(Expect::ParseUnnamed);
+    env.backend.push(Expect::Describe);
+}
+
+fn bind_rows(values: &[u8], formats: &[u8], rows_max: i32, env: &mut EventEnv<'_>) {
+    let written = encode::bind_unnamed(env.to_backend, values, formats).is_ok()
+        && encode::execute(env.to_backend, b"", rows_max).is_ok();
+    debug_assert!(written, "values that came in a message go in one");
+    encode::sync(env.to_backend);
+    env.backend.push(Expect::Bind(None));
+    env.backend.push(Expect::Execute(Report::Nothing));
+    env.backend.push(Expect::Sync);
+    end_transaction(b"COMMIT", env);
+}
+
+fn end_transaction(sql: &[u8], env: &mut EventEnv<'_>) {
+    own_query(sql, OwnPurpose::End, env);
+}
+
+fn own_query(sql: &[u8], purpose: OwnPurpose, env: &mut EventEnv<'_>) {
+    if encode::query(env.to_backend, sql).is_ok() {
+        env.backend.push(Expect::OwnQuery(purpose));
+    }
+}
+
+fn lost() -> Refused {
+    Refused::new(CONNECTION_FAILURE, "connection to a shard was lost in a read over several shards")
+        .hint("the read can be run again")
+}
+
+/// A read that was given up for another way, in which something failed.
+fn unasked() -> Refused {
+    Refused::new(CANCELLED, "canceling statement due to user request")
+}
+
+/// Whether the error is about a statement's words, not about its run.
+fn is_reading(frame: &[u8]) -> bool {
+    let said = ErrorFields::decode(frame.get(HEADER_LEN..).unwrap_or_default());
+    said.is_ok_and(|said| said.field(b'C').is_some_and(|code| code.starts_with(b"42")))
+}
+
+/// The statement is valid, but not with its tables' rows in their place.
+fn not_put_together(frame: &[u8]) -> Refused {
+    let said = ErrorFields::decode(frame.get(HEADER_LEN..).unwrap_or_default());
+    let message = said.map(|said| String::from_utf8_lossy(said.message()).into_owned());
+    let mut refused = Refused::new(
+        NOT_SUPPORTED,
+        "a read over several shards that depends on more than its tables' rows is not supported",
+    )
+    .hint("name in GROUP BY what the select list shows, or fix the sharding key");
+    refused.detail = message.ok();
+    refused
+}
+
+fn refuse(error: &GatherError) -> Refused {
+    let mut refused = Refused::new(error.sqlstate(), error.to_string());
+    refused.hint = error.hint().map(str::to_owned);
+    refused
+}
+
+/// Nothing of what it reads may change while it reads.
+const BEGIN: &[u8] = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// `query_canceled`
+const CANCELLED: crate::types::SqlState = crate::types::SqlState::new("57014");

@@ -1,0 +1,218 @@
+//! A read over several shards whose answer one of their servers makes: what
+//! each backend is asked, and when.
+//!
+//! The server at the place of the merge first describes the client's own
+//! statement: its parameters' types, the answer's columns, and whether it is
+//! valid at all are what one server says. It also describes the fragments'
+//! tables. Then every shard is asked for its rows, and at last the place for
+//! the answer, in the transaction in which it has said everything else.
+
+use crate::backend::{Expect, Report};
+use crate::gather::{Collect, CollectLimits, Failure};
+use crate::protocol::encode;
+use crate::protocol::frontend::Target;
+use crate::route::Merge;
+use crate::types::{Format, ShardId};
+
+use super::events::EventEnv;
+
+/// How far the read is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The statement and its tables are described.
+    Describe,
+    /// The shards are asked for their rows.
+    Fetch,
+    /// The place makes the answer.
+    Answer,
+}
+
+/// A read that one server puts together.
+pub(super) struct Merging {
+    pub(super) stage: Stage,
+    pub(super) place: ShardId,
+    collect: Collect,
+    /// The queries of the fragments, and whether they use parameters.
+    queries: Vec<(Vec<u8>, bool)>,
+    /// The types of the client's parameters as a Parse carries them.
+    types: Vec<u8>,
+    /// The statement that makes the answer, and what it is bound to.
+    answer: Answer,
+    /// The statement has been read by the server.
+    pub(super) is_bound: bool,
+}
+
+/// A statement with its parameters.
+#[derive(Default)]
+pub(super) struct Answer {
+    pub(super) text: Vec<u8>,
+    pub(super) types: Vec<u8>,
+    pub(super) values: Vec<u8>,
+}
+
+impl Merging {
+    /// A read of these shards, put together on the one at `at`.
+    pub(super) fn new(merge: &Merge, shards: &[ShardId], at: usize) -> Self {
+        let fragments = merge.fragments().len();
+        Self {
+            stage: Stage::Describe,
+            place: shards.get(at).copied().unwrap_or(ShardId::new(0)),
+            collect: Collect::new(shards.len(), at, fragments, LIMITS),
+            queries: Vec::new(),
+            types: Vec::new(),
+            answer: Answer::default(),
+            is_bound: false,
+        }
+    }
+
+    /// Takes what the part at `at` said.
+    pub(super) fn push(&mut self, at: usize, bytes: &[u8]) -> Result<(), Failure> {
+        self.collect.push(at, bytes)
+    }
+
+    /// The answer's statement.
+    pub(super) const fn answer(&self) -> &Answer {
+        &self.answer
+    }
+
+    /// The answer's columns, as the client's own statement has them.
+    pub(super) fn description(&self) -> Box<[u8]> {
+        self.collect.told().description.clone()
+    }
+
+    /// Goes on to the next stage if all is here that it needs.
+    pub(super) fn advance(&mut self, merge: &Merge, values: &[u8]) -> bool {
+        match self.stage {
+            Stage::Describe if self.collect.is_described() => {
+                self.write_queries(merge);
+                self.stage = Stage::Fetch;
+                true
+            }
+            Stage::Fetch if self.collect.is_complete() => {
+                self.write_answer(merge, values);
+                self.stage = Stage::Answer;
+                true
+            }
+            Stage::Describe | Stage::Fetch | Stage::Answer => false,
+        }
+    }
+
+    fn write_queries(&mut self, merge: &Merge) {
+        let params = &self.collect.told().params;
+        self.types = params.iter().flat_map(|oid| oid.number().to_be_bytes()).collect();
+        // The numbers of a database's own types are not the same everywhere.
+        let portable = params.iter().all(|oid| oid.number() < FIRST_OWN);
+        for (index, fragment) in merge.fragments().iter().enumerate() {
+            let wanted: Vec<bool> = self
+                .collect
+                .columns(index)
+                .iter()
+                .map(|column| merge.wants(fragment, &column.name))
+                .collect();
+            self.collect.choose(index, &wanted);
+            let columns = self.collect.columns(index).iter().zip(&wanted);
+            let names: Vec<&str> =
+                columns.filter(|(_, wanted)| **wanted).map(|(column, _)| &*column.name).collect();
+            let filtered = portable || !fragment.has_params();
+            let query = fragment.query(&names, filtered);
+            self.queries.push((query, filtered && fragment.has_params()));
+        }
+    }
+
+    fn write_answer(&mut self, merge: &Merge, values: &[u8]) {
+        let params = self.collect.told().params.len();
+        let fragments = merge.fragments().len();
+        self.answer.text = merge.statement(params);
+        self.answer.types.clone_from(&self.types);
+        // What the arrays are, the statement says.
+        self.answer.types.extend(std::iter::repeat_n(0, 4 * fragments));
+        let out = &mut self.answer.values;
+        let (formats, rest) = formats(values, params);
+        let count = u16::try_from(params + fragments).unwrap_or(u16::MAX);
+        out.extend_from_slice(&count.to_be_bytes());
+        for format in formats.into_iter().chain(std::iter::repeat_n(Format::Binary, fragments)) {
+            let code: u16 = match format {
+                Format::Text => 0,
+                Format::Binary => 1,
+            };
+            out.extend_from_slice(&code.to_be_bytes());
+        }
+        out.extend_from_slice(&count.to_be_bytes());
+        out.extend_from_slice(rest);
+        for fragment in 0..fragments {
+            let start = out.len();
+            out.extend_from_slice(&[0; 4]);
+            self.collect.write_array(fragment, out);
+            let len = i32::try_from(out.len() - start - 4).unwrap_or(i32::MAX);
+            if let Some(head) = out.get_mut(start..start + 4) {
+                head.copy_from_slice(&len.to_be_bytes());
+            }
+        }
+    }
+
+    /// Asks the place to describe the statement and the fragments' tables.
+    pub(super) fn ask_descriptions(&self, merge: &Merge, raw_types: &[u8], env: &mut EventEnv<'_>) {
+        ask_description(merge.original(), raw_types, env);
+        for fragment in merge.fragments() {
+            ask_description(fragment.columns_query().as_bytes(), &[], env);
+        }
+        sync(env);
+    }
+
+    /// Asks a shard for its rows.
+    pub(super) fn ask_rows(&self, values: &[u8], env: &mut EventEnv<'_>) {
+        for (query, params) in &self.queries {
+            let (types, values) =
+                if *params { (&*self.types, values) } else { (&[][..], NO_VALUES) };
+            let written = encode::parse_raw(env.to_backend, b"", query, types).is_ok()
+                && encode::bind_unnamed(env.to_backend, values, ALL_BINARY).is_ok()
+                && encode::describe(env.to_backend, Target::Portal, b"").is_ok()
+                && encode::execute(env.to_backend, b"", 0).is_ok();
+            debug_assert!(written, "a part of a text that came in a message goes in one");
+            env.backend.push(Expect::ParseUnnamed);
+            env.backend.push(Expect::Bind(None));
+            env.backend.push(Expect::Describe);
+            env.backend.push(Expect::Execute(Report::Nothing));
+        }
+        env.backend.set_unnamed(None);
+        sync(env);
+    }
+}
+
+fn ask_description(text: &[u8], types: &[u8], env: &mut EventEnv<'_>) {
+    let written = encode::parse_raw(env.to_backend, b"", text, types).is_ok()
+        && encode::describe(env.to_backend, Target::Statement, b"").is_ok();
+    debug_assert!(written, "a text that came in a message goes in one");
+    env.backend.set_unnamed(None);
+    env.backend.push(Expect::ParseUnnamed);
+    env.backend.push(Expect::Describe);
+}
+
+fn sync(env: &mut EventEnv<'_>) {
+    encode::sync(env.to_backend);
+    env.backend.push(Expect::Sync);
+}
+
+/// The format of each of `count` parameters, and the values behind formats and
+/// count.
+fn formats(values: &[u8], count: usize) -> (Vec<Format>, &[u8]) {
+    let number = |bytes: &[u8]| bytes.first_chunk::<2>().map_or(0, |b| u16::from_be_bytes(*b));
+    let given = usize::from(number(values));
+    let codes = values.get(2..2 + 2 * given).unwrap_or_default();
+    let rest = values.get(4 + 2 * given..).unwrap_or_default();
+    let (codes, _) = codes.as_chunks::<2>();
+    let format = |index: usize| match (given, codes.first(), codes.get(index)) {
+        (1, Some([0, 1]), _) | (_, _, Some([0, 1])) => Format::Binary,
+        _ => Format::Text,
+    };
+    ((0..count).map(format).collect(), rest)
+}
+
+/// No parameter formats and no parameters.
+const NO_VALUES: &[u8] = &[0, 0, 0, 0];
+/// One format for all results: binary.
+const ALL_BINARY: &[u8] = &[0, 1, 0, 1];
+/// Types from this number on are a database's own.
+const FIRST_OWN: u32 = 16_384;
+/// What one server may be sent.
+const LIMITS: CollectLimits = CollectLimits { rows_max: 20_000, bytes_max: 4 * 1024 * 1024 };
