@@ -1,6 +1,7 @@
 //! Generated reads: columns, conditions, joins, orders and limits of all kinds.
 
 use super::answers::{Read, Rows};
+use super::constructs;
 
 /// Numbers that look random and are the same for the same seed.
 pub(crate) struct Dice(u64);
@@ -10,28 +11,29 @@ impl Dice {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 % u64::try_from(limit).unwrap()).unwrap()
     }
 
-    fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+    pub(crate) fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
         choices[self.below(choices.len())]
     }
 
-    fn once_in(&mut self, times: usize) -> bool {
+    pub(crate) fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 }
 
 /// A read that is valid on one server, most of the time.
 pub(crate) fn read(dice: &mut Dice) -> Read {
-    match dice.below(4) {
+    match dice.below(8) {
         0 => grouped(dice),
         1 => joined(dice),
-        _ => plain(dice),
+        2 | 3 => plain(dice),
+        _ => constructs::read(dice),
     }
 }
 
@@ -122,7 +124,7 @@ fn grouped(dice: &mut Dice) -> Read {
     Read { sql, rows }
 }
 
-const COLUMNS: &[&str] = &[
+pub(crate) const COLUMNS: &[&str] = &[
     "tenant_id",
     "id",
     "n",

@@ -16,6 +16,7 @@ mod support;
 
 mod answers;
 mod both;
+mod constructs;
 mod generated;
 mod protocol;
 mod statements;
