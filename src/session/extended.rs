@@ -56,7 +56,7 @@ impl Feed<'_, '_> {
             match self.look_ahead() {
                 Ahead::Need(want) => return Some(self.ask(want, None)),
                 Ahead::More => return self.wait_for_more(),
-                Ahead::Local => {}
+                Ahead::Local | Ahead::Spread => {}
             }
         } else if !self.s.unit_open
             && let Some(step) = self.begin_batch()

@@ -31,6 +31,8 @@ pub(super) enum Ahead {
     More,
     /// No backend: the router answers, or refuses, its next message.
     Local,
+    /// No backend yet: the statement asks each shard by itself.
+    Spread,
 }
 
 /// What a message opens.
@@ -97,7 +99,7 @@ impl Feed<'_, '_> {
             Ahead::Need(want) if want.access == Access::Read && !self.binds_one() => {
                 Ahead::Need(Want { access: Access::Write, ..want })
             }
-            Ahead::Need(_) | Ahead::More | Ahead::Local => ahead,
+            Ahead::Need(_) | Ahead::More | Ahead::Local | Ahead::Spread => ahead,
         }
     }
 
@@ -135,7 +137,9 @@ impl Feed<'_, '_> {
         let input = self.input;
         let mut at = self.at;
         let mut parsed = AllParsed::default();
-        let mut describes = false;
+        // Something is a server's to judge; something else than the statement
+        // that the batch is about is described.
+        let (mut describes, mut asks) = (false, false);
         loop {
             let rest = input.get(at..).unwrap_or_default();
             let Ok(Some(header)) = decode_header(rest) else { return Ahead::More };
@@ -164,7 +168,11 @@ impl Feed<'_, '_> {
                 },
                 tag::DESCRIBE => {
                     self.keep_literals(&mut parsed);
-                    describes |= self.describes_statement(body);
+                    if self.describes_statement(body) {
+                        describes = true;
+                        let name = body.get(1..body.len().saturating_sub(1));
+                        asks |= !self.is_only(name, &parsed);
+                    }
                     None
                 }
                 tag::SYNC | tag::FLUSH | tag::QUERY | tag::FUNCTION_CALL | tag::TERMINATE => {
@@ -173,13 +181,31 @@ impl Feed<'_, '_> {
                 _ => None,
             };
             match found {
+                // Its shards judge the one statement that is parsed.
+                Some(Ahead::Spread) if !asks && self.binds_all_of(body, &parsed) => {
+                    return Ahead::Spread;
+                }
                 // What was parsed before is still a server's to judge.
-                Some(Ahead::Local) if describes => return self.describing(&parsed),
+                Some(Ahead::Local | Ahead::Spread) if describes => return self.describing(&parsed),
                 Some(found) => return found,
                 None => {}
             }
             at = end;
         }
+    }
+
+    /// True if a Bind's `body` binds the only statement of `parsed` that is for
+    /// servers.
+    fn binds_all_of(&self, body: &[u8], parsed: &AllParsed<'_>) -> bool {
+        let Ok(bind) = Bind::decode(body) else { return false };
+        self.is_only(Some(bind.statement()), parsed)
+    }
+
+    /// True if no statement of another name is for servers to judge.
+    fn is_only(&self, name: Option<&[u8]>, parsed: &AllParsed<'_>) -> bool {
+        let mut for_servers = parsed.iter().filter(|one| !self.is_local_text(&one.template));
+        for_servers.next().is_none_or(|one| Some(one.parse.name) == name)
+            && for_servers.next().is_none()
     }
 
     /// A Parse that will succeed here; otherwise the router refuses it.
@@ -266,9 +292,11 @@ impl Feed<'_, '_> {
 
     fn ahead_of(&mut self, template: &Template, route: Option<Route>) -> Ahead {
         let Some(route) = route else { return Ahead::Local };
-        let many = matches!(route.targets, Targets::AllInTurn | Targets::Several(_));
-        if many || self.refuse_in_failed().is_some() {
+        if self.refuse_in_failed().is_some() {
             return Ahead::Local;
+        }
+        if matches!(route.targets, Targets::AllInTurn | Targets::Several(_)) {
+            return Ahead::Spread;
         }
         match self.place(template, &route) {
             Place::Need(want) => Ahead::Need(want),

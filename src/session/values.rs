@@ -34,7 +34,7 @@ impl Feed<'_, '_> {
             match self.look_ahead() {
                 Ahead::Need(want) => return Some(self.ask(want, None)),
                 Ahead::More => return self.wait_for_more(),
-                Ahead::Local => {
+                Ahead::Local | Ahead::Spread => {
                     let refused = Refused::new(
                         LIMIT_EXCEEDED,
                         format!(
