@@ -13,6 +13,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod frameworks;
 mod rust_clients;
 
 use std::env;
@@ -122,6 +123,11 @@ fn servers() -> &'static (Cluster, Router) {
 /// Runs one client both ways; its report is the failure's text.
 fn run(client: &str) {
     let urls = urls();
+    run_with(client, &urls.direct, &urls.router, &[]);
+}
+
+/// The same with two databases and more of an environment.
+fn run_with(client: &str, direct: &str, router: &str, more: &[(&str, &str)]) {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/drivers");
     install(&here);
     // The clients of the server's own version: an older pg_dump refuses it.
@@ -132,8 +138,9 @@ fn run(client: &str) {
     let output = Command::new(here.join("run"))
         .arg(client)
         .env("PATH", path.unwrap())
-        .env("KEYWAY_TEST_DIRECT_URL", &urls.direct)
-        .env("KEYWAY_TEST_ROUTER_URL", &urls.router)
+        .env("KEYWAY_TEST_DIRECT_URL", direct)
+        .env("KEYWAY_TEST_ROUTER_URL", router)
+        .envs(more.iter().copied())
         .stdin(Stdio::null())
         .output()
         .unwrap();
