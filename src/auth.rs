@@ -2,14 +2,15 @@
 //!
 //! Messages go in, steps come out; randomness is an argument and the slow
 //! derivation of a key is handed to the caller as a request, so that no login
-//! can hold up a thread that serves queries. Who may connect to what is not
-//! decided here, only whether a peer knows a password.
+//! can hold up a thread that serves queries. `rules` decides what a connection
+//! is asked for, the exchanges whether a peer knows what it is asked.
 //!
 //! Source: PostgreSQL manual, "SASL Authentication"; RFC 5802, RFC 7677.
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod client;
-mod md5;
+pub mod md5;
+pub mod rules;
 pub mod scram;
 pub mod server;
 pub mod verifier;
@@ -17,10 +18,13 @@ pub mod verifier;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Cleartext, ClientError, ClientExchange, ClientPolicy, ClientStep, Credentials};
+pub use client::{
+    Borrowed, Cleartext, ClientError, ClientExchange, ClientPolicy, ClientStep, Credentials,
+};
+pub use md5::Md5Hash;
 pub use scram::{DeriveRequest, Nonce, SaltedPassword};
-pub use server::{Account, Login, ServerError, ServerExchange, ServerStep};
-pub use verifier::{Verifier, VerifierError};
+pub use server::{Account, Binding, Login, ServerError, ServerExchange, ServerStep};
+pub use verifier::{ScramKeys, StoredPassword, Verifier, VerifierError};
 
 /// The longest nonce accepted from a peer, its own and ours together.
 pub const NONCE_LEN_MAX: usize = 512;

@@ -14,6 +14,7 @@ pub mod encode;
 pub mod error;
 pub mod frame;
 pub mod frontend;
+pub mod proxy;
 mod read;
 pub mod startup;
 pub mod tag;

@@ -8,6 +8,10 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+mod network;
+
+pub use self::network::Network;
+
 /// A shard's permanent number, as the map declares it; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(u16);
@@ -130,7 +134,7 @@ impl fmt::Display for LsnError {
 impl std::error::Error for LsnError {}
 
 /// A point on the process's own monotonic clock, in milliseconds since start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Moment(u64);
 
 impl Moment {

@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["types", "document"]),
     // 2 decisions
     ("route", &["types", "sql", "shardmap", "catalog", "cluster"]),
-    ("auth", &["types", "protocol"]),
+    ("auth", &["types", "document", "protocol"]),
     ("backend", &["types", "protocol", "cluster", "auth"]),
     ("gather", &["types", "protocol"]),
     (
@@ -47,7 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "control",
         &[
             "types", "document", "protocol", "sql", "shardmap", "catalog", "cluster", "config",
-            "health", "net", "engine", "store",
+            "auth", "health", "net", "engine", "store",
         ],
     ),
     (

@@ -10,8 +10,9 @@ use std::fmt;
 use std::mem;
 
 use super::SALT_LEN_MAX;
-use super::md5;
+use super::md5::Md5Hash;
 use super::scram::{self, DeriveRequest, MECHANISM, Nonce, SaltedPassword};
+use super::verifier::ScramKeys;
 use crate::protocol::backend::Authentication;
 use crate::protocol::encode;
 use crate::protocol::error::{DecodeError, EncodeError, PROTOCOL_VIOLATION};
@@ -71,7 +72,18 @@ pub struct ClientExchange {
     credentials: Credentials,
     policy: ClientPolicy,
     nonce: Nonce,
+    /// Where there is no password, but what a client's own login gave.
+    borrowed: Option<Borrowed>,
     state: State,
+}
+
+/// What stands in for a password that the router does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Borrowed {
+    /// The keys of a login by SCRAM.
+    Scram(ScramKeys),
+    /// The stored hash, which MD5 takes for the password.
+    Md5(Md5Hash),
 }
 
 #[derive(Debug)]
@@ -98,7 +110,13 @@ type Next = Result<(State, ClientStep), ClientError>;
 impl ClientExchange {
     /// An exchange that waits for the backend's request. `nonce` must be fresh.
     pub const fn new(credentials: Credentials, policy: ClientPolicy, nonce: Nonce) -> Self {
-        Self { credentials, policy, nonce, state: State::Start }
+        Self { credentials, policy, nonce, borrowed: None, state: State::Start }
+    }
+
+    /// The same, with what stands in for the password if there is none.
+    #[must_use]
+    pub fn with_borrowed(self, borrowed: Option<Borrowed>) -> Self {
+        Self { borrowed, ..self }
     }
 
     /// The step after an Authentication message with this body.
@@ -142,14 +160,21 @@ impl ClientExchange {
             }
             (State::Start, Authentication::Cleartext) => self.send_password(),
             (State::Start, Authentication::Md5 { salt }) => {
-                let answer = md5::answer(&self.credentials.user, self.password()?, salt);
-                self.answer(&answer)
+                let hash = match &self.borrowed {
+                    Some(Borrowed::Md5(hash)) if self.credentials.password.is_none() => {
+                        hash.clone()
+                    }
+                    Some(_) | None => Md5Hash::of(&self.credentials.user, self.password()?),
+                };
+                self.answer(&hash.answer(salt))
             }
             (State::Start, Authentication::Sasl { mechanisms }) => {
                 if !mechanisms.offers(MECHANISM) {
                     return Err(ClientError::Mechanism);
                 }
-                self.password()?;
+                if self.keys().is_none() {
+                    self.password()?;
+                }
                 let mut out = Vec::new();
                 let first = [b"n,,", &self.first_bare()[..]].concat();
                 encode::sasl_initial(&mut out, MECHANISM.as_bytes(), Some(&first))?;
@@ -182,6 +207,14 @@ impl ClientExchange {
     fn password(&self) -> Result<&[u8], ClientError> {
         let password = self.credentials.password.as_deref();
         password.filter(|password| !password.is_empty()).ok_or(ClientError::MissingPassword)
+    }
+
+    /// The keys to use in place of a password.
+    fn keys(&self) -> Option<&ScramKeys> {
+        match &self.borrowed {
+            Some(Borrowed::Scram(keys)) if self.credentials.password.is_none() => Some(keys),
+            Some(_) | None => None,
+        }
     }
 
     fn send_password(&self) -> Next {
@@ -222,19 +255,29 @@ impl ClientExchange {
             let max = self.policy.iterations_max;
             return Err(ClientError::Iterations { iterations, max });
         }
-        let request = DeriveRequest::new(self.password()?, &salt, iterations);
         let first = ServerFirst { nonce: nonce.to_vec(), message: message.to_vec() };
+        if let Some(keys) = self.keys() {
+            return if keys.fit(&salt, iterations) {
+                self.prove_by(&first, keys.client_key(), &keys.server_key())
+            } else {
+                Err(ClientError::OtherVerifier)
+            };
+        }
+        let request = DeriveRequest::new(self.password()?, &salt, iterations);
         Ok((State::Deriving(first), ClientStep::Derive(request)))
     }
 
     fn prove(&self, first: &ServerFirst, salted: &SaltedPassword) -> Next {
+        self.prove_by(first, salted.client_key(), &salted.server_key())
+    }
+
+    fn prove_by(&self, first: &ServerFirst, client_key: [u8; 32], server_key: &[u8]) -> Next {
         let without_proof = [b"c=biws,r=", &first.nonce[..]].concat();
         let auth_message =
             [&self.first_bare()[..], b",", &first.message, b",", &without_proof].concat();
-        let client_key = salted.client_key();
         let signature = scram::sign(&scram::hash(&client_key), &[&auth_message]);
         let proof = scram::encode(&scram::xor(client_key, signature));
-        let expected = scram::sign(&salted.server_key(), &[&auth_message]);
+        let expected = scram::sign(server_key, &[&auth_message]);
         let mut out = Vec::new();
         let message = [&without_proof[..], b",p=", proof.as_bytes()].concat();
         encode::sasl_response(&mut out, &message)?;
@@ -283,6 +326,8 @@ pub enum ClientError {
         /// The most allowed.
         max: u32,
     },
+    /// The client's password is stored otherwise on this backend.
+    OtherVerifier,
     /// The backend's nonce does not extend ours, or is too long.
     Nonce,
     /// The backend did not prove that it knows the password.
@@ -304,6 +349,7 @@ impl ClientError {
             | Self::Method { .. }
             | Self::Mechanism
             | Self::Iterations { .. }
+            | Self::OtherVerifier
             | Self::ServerSignature
             | Self::Refused => SqlState::new("08001"),
             Self::Nonce | Self::Malformed(_) | Self::Unexpected => PROTOCOL_VIOLATION,
@@ -319,6 +365,10 @@ impl ClientError {
                 "use scram-sha-256 in the backend's pg_hba.conf"
             }
             Self::Iterations { .. } => "raise the limit if the backend is to be trusted with it",
+            Self::OtherVerifier => {
+                "give the role the same stored password on every shard: ALTER ROLE … PASSWORD \
+                 'SCRAM-SHA-256$…' with the home shard's rolpassword"
+            }
             Self::Nonce
             | Self::ServerSignature
             | Self::Refused
@@ -343,6 +393,10 @@ impl fmt::Display for ClientError {
             Self::Iterations { iterations, max } => {
                 write!(f, "backend asks for {iterations} SCRAM iterations, allowed are 1 to {max}")
             }
+            Self::OtherVerifier => f.write_str(
+                "backend stores another verifier of the user's password than the one that the \
+                 client logged in by",
+            ),
             Self::Nonce => f.write_str("backend sent an invalid SCRAM nonce"),
             Self::ServerSignature => {
                 f.write_str("backend did not prove that it knows the password")

@@ -1,7 +1,7 @@
 //! The arithmetic of SCRAM-SHA-256, which both sides share.
 //!
-//! Nothing here knows in which order messages come. Without channel binding:
-//! the router offers no `-PLUS` mechanism and asks for none.
+//! Nothing here knows in which order messages come, or what a channel is bound
+//! to.
 //!
 //! Source: RFC 5802 section 3, RFC 7677; RFC 4013 for passwords, with
 //! PostgreSQL's exception that a password it does not allow is used as it is.
@@ -20,6 +20,8 @@ use super::NONCE_LEN_MAX;
 
 /// The mechanism's name on the wire.
 pub const MECHANISM: &str = "SCRAM-SHA-256";
+/// The same, bound to the TLS connection.
+pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
 /// A nonce of ours: 18 random bytes, as 24 printable characters.
 #[derive(Clone, Debug, PartialEq, Eq)]

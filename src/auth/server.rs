@@ -2,17 +2,20 @@
 //!
 //! An unknown user goes through the same messages as a known one, with a
 //! verifier that nobody has the password of, and fails as a wrong password
-//! does. Channel binding is not offered, so a client that believes the router
-//! could (`y`) is fine, and one that insists on it (`p`) is refused.
+//! does. Channel binding is offered where the router's certificate is known:
+//! there a client that believes it is not (`y`) has been lied to on the way,
+//! and is refused; elsewhere it is fine, and one that insists (`p`) is refused.
 //!
-//! Source: PostgreSQL manual, "SASL Authentication"; RFC 5802 sections 5 to 7.
+//! Source: PostgreSQL manual, "SASL Authentication"; RFC 5802 sections 5 to 7;
+//! RFC 5929 section 4 (`tls-server-end-point`).
 
 use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use super::scram::{self, DeriveRequest, MECHANISM, Nonce, SaltedPassword};
-use super::verifier::Verifier;
+use super::md5::Md5Hash;
+use super::scram::{self, DeriveRequest, MECHANISM, MECHANISM_PLUS, Nonce, SaltedPassword};
+use super::verifier::{ScramKeys, Verifier};
 use crate::protocol::encode;
 use crate::protocol::error::{DecodeError, EncodeError, PROTOCOL_VIOLATION};
 use crate::protocol::frontend::{Password, SaslInitialResponse, SaslResponse};
@@ -46,7 +49,20 @@ impl Account {
             Self::Unknown(_) => false,
         }
     }
+
+    /// What a login whose client's key is this leaves behind.
+    fn keys(&self, client_key: [u8; 32]) -> Option<ScramKeys> {
+        match self {
+            Self::Known(verifier) => Some(ScramKeys::new(client_key, Arc::clone(verifier))),
+            Self::Unknown(_) => None,
+        }
+    }
 }
+
+/// The digest of the router's certificate, which `tls-server-end-point` binds
+/// a login to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding(pub Arc<[u8]>);
 
 /// How the client must prove it.
 #[derive(Clone, Debug)]
@@ -55,8 +71,24 @@ pub enum Login {
     Trust,
     /// By sending the password; only over TLS or a Unix socket.
     Cleartext(Account),
+    /// By sending the password, of which MD5's hash is stored.
+    CleartextMd5 {
+        /// The user, which goes into the hash.
+        user: Vec<u8>,
+        /// What is stored.
+        hash: Md5Hash,
+    },
+    /// By answering to a random salt, as MD5 has it.
+    Md5 {
+        /// What is stored.
+        hash: Md5Hash,
+        /// Must be fresh.
+        salt: [u8; 4],
+    },
     /// By SCRAM-SHA-256.
     Scram(Account),
+    /// By SCRAM-SHA-256, bound to the TLS connection if the client can.
+    ScramBound(Account, Binding),
 }
 
 /// What to do next.
@@ -75,23 +107,40 @@ pub enum ServerStep {
 
 /// The exchange with one client.
 #[derive(Debug)]
-pub struct ServerExchange(State);
+pub struct ServerExchange {
+    state: State,
+    keys: Option<ScramKeys>,
+}
 
 #[derive(Debug)]
 enum State {
     Password(Account),
+    Md5Password { user: Vec<u8>, hash: Md5Hash },
+    Md5 { hash: Md5Hash, salt: [u8; 4] },
     Deriving(Account),
-    ScramChosen(Account, Nonce),
-    ScramFirst(Account, Nonce),
+    ScramChosen(Account, Nonce, Option<Binding>),
+    ScramFirst(Account, Nonce, Bound),
     ScramFinal(ScramFinal),
     Over,
+}
+
+/// Which of the mechanisms offered the client has taken.
+#[derive(Debug)]
+enum Bound {
+    /// The one without channel binding, the only one offered.
+    Alone,
+    /// The one without, though the other was offered too.
+    Declined,
+    /// The one with.
+    To(Binding),
 }
 
 #[derive(Debug)]
 struct ScramFinal {
     account: Account,
-    /// The client's header, which it must repeat: `n,,` or `y,,`.
-    header: &'static [u8],
+    /// The client's header, which it must repeat, and the digest to which it
+    /// binds itself.
+    header: Vec<u8>,
     /// The client's nonce and ours.
     nonce: Vec<u8>,
     /// client-first-message-bare and server-first-message.
@@ -102,31 +151,57 @@ impl ServerExchange {
     /// The exchange and its first step. `nonce` must be fresh.
     pub fn start(login: Login, nonce: Nonce) -> (Self, ServerStep) {
         let mut out = Vec::new();
-        match login {
+        let (state, step) = match login {
             Login::Trust => {
                 encode::auth_ok(&mut out);
-                (Self(State::Over), ServerStep::Done(out))
+                (State::Over, ServerStep::Done(out))
             }
             Login::Cleartext(account) => {
                 encode::auth_cleartext(&mut out);
-                (Self(State::Password(account)), ServerStep::Send(out))
+                (State::Password(account), ServerStep::Send(out))
+            }
+            Login::CleartextMd5 { user, hash } => {
+                encode::auth_cleartext(&mut out);
+                (State::Md5Password { user, hash }, ServerStep::Send(out))
+            }
+            Login::Md5 { hash, salt } => {
+                encode::auth_md5(&mut out, salt);
+                (State::Md5 { hash, salt }, ServerStep::Send(out))
             }
             Login::Scram(account) => match encode::auth_sasl(&mut out, &[MECHANISM]) {
-                Ok(()) => (Self(State::ScramChosen(account, nonce)), ServerStep::Send(out)),
-                Err(error) => (Self(State::Over), ServerStep::Refuse(error.into())),
+                Ok(()) => (State::ScramChosen(account, nonce, None), ServerStep::Send(out)),
+                Err(error) => (State::Over, ServerStep::Refuse(error.into())),
             },
-        }
+            Login::ScramBound(account, binding) => {
+                match encode::auth_sasl(&mut out, &[MECHANISM_PLUS, MECHANISM]) {
+                    Ok(()) => {
+                        (State::ScramChosen(account, nonce, Some(binding)), ServerStep::Send(out))
+                    }
+                    Err(error) => (State::Over, ServerStep::Refuse(error.into())),
+                }
+            }
+        };
+        (Self { state, keys: None }, step)
     }
 
     /// The step after the client's message of tag `p` with this body.
     pub fn on_message(&mut self, body: &[u8]) -> ServerStep {
-        let next = match mem::replace(&mut self.0, State::Over) {
+        let next = match mem::replace(&mut self.state, State::Over) {
             State::Password(account) => on_password(account, body),
-            State::ScramChosen(account, nonce) => on_initial(account, nonce, body),
-            State::ScramFirst(account, nonce) => {
-                on_first(account, &nonce, SaslResponse::decode(body).0)
+            State::Md5Password { user, hash } => on_md5_password(&user, &hash, body),
+            State::Md5 { hash, salt } => on_md5(&hash, salt, body),
+            State::ScramChosen(account, nonce, binding) => {
+                on_initial(account, nonce, binding, body)
             }
-            State::ScramFinal(exchange) => exchange.on_final(SaslResponse::decode(body).0),
+            State::ScramFirst(account, nonce, bound) => {
+                on_first(account, &nonce, &bound, SaslResponse::decode(body).0)
+            }
+            State::ScramFinal(exchange) => {
+                exchange.on_final(SaslResponse::decode(body).0).map(|(keys, step)| {
+                    self.keys = keys;
+                    (State::Over, step)
+                })
+            }
             State::Deriving(_) | State::Over => Err(ServerError::Unexpected),
         };
         self.advance(next)
@@ -134,17 +209,18 @@ impl ServerExchange {
 
     /// The step after the derivation that [`ServerStep::Derive`] asked for.
     pub fn on_derived(&mut self, salted: &SaltedPassword) -> ServerStep {
-        let next = match mem::replace(&mut self.0, State::Over) {
+        let next = match mem::replace(&mut self.state, State::Over) {
             State::Deriving(account) => {
                 if account.verifier().accepts(salted) & account.exists() {
-                    let mut out = Vec::new();
-                    encode::auth_ok(&mut out);
-                    Ok((State::Over, ServerStep::Done(out)))
+                    self.keys = account.keys(salted.client_key());
+                    Ok(let_in())
                 } else {
                     Err(ServerError::WrongPassword)
                 }
             }
             State::Password(_)
+            | State::Md5Password { .. }
+            | State::Md5 { .. }
             | State::ScramChosen(..)
             | State::ScramFirst(..)
             | State::ScramFinal(_)
@@ -153,10 +229,16 @@ impl ServerExchange {
         self.advance(next)
     }
 
+    /// What the login gave towards servers that store the same verifier; once
+    /// the client is let in, and if it showed that it knows the password.
+    pub fn take_keys(&mut self) -> Option<ScramKeys> {
+        self.keys.take()
+    }
+
     fn advance(&mut self, next: Result<(State, ServerStep), ServerError>) -> ServerStep {
         match next {
             Ok((state, step)) => {
-                self.0 = state;
+                self.state = state;
                 step
             }
             Err(error) => ServerStep::Refuse(error),
@@ -164,47 +246,89 @@ impl ServerExchange {
     }
 }
 
+fn let_in() -> (State, ServerStep) {
+    let mut out = Vec::new();
+    encode::auth_ok(&mut out);
+    (State::Over, ServerStep::Done(out))
+}
+
 fn on_password(account: Account, body: &[u8]) -> Result<(State, ServerStep), ServerError> {
-    let Password(password) = Password::decode(body)?;
-    if password.is_empty() {
-        return Err(ServerError::EmptyPassword);
-    }
-    let request = account.verifier().request(password);
+    let request = account.verifier().request(password(body)?);
     Ok((State::Deriving(account), ServerStep::Derive(request)))
+}
+
+fn on_md5_password(
+    user: &[u8],
+    hash: &Md5Hash,
+    body: &[u8],
+) -> Result<(State, ServerStep), ServerError> {
+    if Md5Hash::of(user, password(body)?).is(hash) {
+        Ok(let_in())
+    } else {
+        Err(ServerError::WrongPassword)
+    }
+}
+
+fn on_md5(hash: &Md5Hash, salt: [u8; 4], body: &[u8]) -> Result<(State, ServerStep), ServerError> {
+    if hash.accepts(password(body)?, salt) { Ok(let_in()) } else { Err(ServerError::WrongPassword) }
+}
+
+fn password(body: &[u8]) -> Result<&[u8], ServerError> {
+    let Password(password) = Password::decode(body)?;
+    if password.is_empty() { Err(ServerError::EmptyPassword) } else { Ok(password) }
 }
 
 fn on_initial(
     account: Account,
     nonce: Nonce,
+    binding: Option<Binding>,
     body: &[u8],
 ) -> Result<(State, ServerStep), ServerError> {
     let initial = SaslInitialResponse::decode(body)?;
-    if initial.mechanism != MECHANISM.as_bytes() {
-        return Err(ServerError::Mechanism);
-    }
+    let bound = match binding {
+        Some(binding) if initial.mechanism == MECHANISM_PLUS.as_bytes() => Bound::To(binding),
+        Some(_) if initial.mechanism == MECHANISM.as_bytes() => Bound::Declined,
+        None if initial.mechanism == MECHANISM.as_bytes() => Bound::Alone,
+        Some(_) | None => return Err(ServerError::Mechanism),
+    };
     match initial.data {
-        Some(data) => on_first(account, &nonce, data),
+        Some(data) => on_first(account, &nonce, &bound, data),
         None => {
             // A client may choose first and speak after an empty challenge.
             let mut out = Vec::new();
             encode::auth_sasl_continue(&mut out, b"")?;
-            Ok((State::ScramFirst(account, nonce), ServerStep::Send(out)))
+            Ok((State::ScramFirst(account, nonce, bound), ServerStep::Send(out)))
         }
+    }
+}
+
+/// The header to be repeated, with what it binds to; and the rest of the
+/// client's first message.
+fn read_header<'m>(message: &'m [u8], bound: &Bound) -> Result<(Vec<u8>, &'m [u8]), ServerError> {
+    const MALFORMED: ServerError = ServerError::Malformed("client-first-message");
+    if let (Some(bare), Bound::To(Binding(digest))) = (message.strip_prefix(END_POINT), bound) {
+        return Ok(([END_POINT, digest].concat(), bare));
+    }
+    match (message, bound) {
+        ([b'n' | b'y' | b'p', b',', b'a', b'=', ..], _) => Err(ServerError::AuthorizationIdentity),
+        ([b'n', b',', b',', bare @ ..], Bound::Alone | Bound::Declined) => {
+            Ok((b"n,,".to_vec(), bare))
+        }
+        ([b'y', b',', b',', bare @ ..], Bound::Alone) => Ok((b"y,,".to_vec(), bare)),
+        // Somebody has taken the offer out of the list on the way.
+        ([b'y', b',', ..], Bound::Declined) => Err(ServerError::Downgrade),
+        ([b'p', ..], _) => Err(ServerError::ChannelBinding),
+        _ => Err(MALFORMED),
     }
 }
 
 fn on_first(
     account: Account,
     nonce: &Nonce,
+    bound: &Bound,
     message: &[u8],
 ) -> Result<(State, ServerStep), ServerError> {
-    let (header, bare): (&'static [u8], _) = match message {
-        [b'n', b',', b',', bare @ ..] => (b"n,,", bare),
-        [b'y', b',', b',', bare @ ..] => (b"y,,", bare),
-        [b'n' | b'y', b',', b'a', b'=', ..] => return Err(ServerError::AuthorizationIdentity),
-        [b'p', ..] => return Err(ServerError::ChannelBinding),
-        _ => return Err(ServerError::Malformed("client-first-message")),
-    };
+    let (header, bare) = read_header(message, bound)?;
     let mut parts = bare.split(|byte| *byte == b',');
     // The name is that of the startup packet; what is said here is ignored, as
     // in PostgreSQL. A mandatory extension would stand before it.
@@ -229,7 +353,7 @@ fn on_first(
 }
 
 impl ScramFinal {
-    fn on_final(self, message: &[u8]) -> Result<(State, ServerStep), ServerError> {
+    fn on_final(self, message: &[u8]) -> Result<(Option<ScramKeys>, ServerStep), ServerError> {
         const MALFORMED: ServerError = ServerError::Malformed("client-final-message");
         let comma = message.iter().rposition(|byte| *byte == b',').ok_or(MALFORMED)?;
         let (without_proof, last) = message.split_at_checked(comma).ok_or(MALFORMED)?;
@@ -257,9 +381,13 @@ impl ScramFinal {
         let mut out = Vec::new();
         encode::auth_sasl_final(&mut out, format!("v={signature}").as_bytes())?;
         encode::auth_ok(&mut out);
-        Ok((State::Over, ServerStep::Done(out)))
+        let keys = self.account.keys(verifier.client_key(proof, &auth_message));
+        Ok((keys, ServerStep::Done(out)))
     }
 }
+
+/// The header of a client that binds itself to the server's certificate.
+const END_POINT: &[u8] = b"p=tls-server-end-point,,";
 
 /// Why a client is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,8 +398,11 @@ pub enum ServerError {
     EmptyPassword,
     /// A mechanism that was not offered.
     Mechanism,
-    /// Channel binding, which was not offered, or a header that changed.
+    /// Channel binding of another kind, or none that was offered, or to another
+    /// certificate than the router's.
     ChannelBinding,
+    /// The client was made to believe that no channel binding is offered.
+    Downgrade,
     /// The client wants to act as somebody else.
     AuthorizationIdentity,
     /// The client repeats another nonce than it was given.
@@ -288,6 +419,8 @@ impl ServerError {
         match self {
             Self::WrongPassword | Self::EmptyPassword => SqlState::new("28P01"),
             Self::AuthorizationIdentity => SqlState::new("0A000"),
+            // As PostgreSQL has it.
+            Self::Downgrade => SqlState::new("28000"),
             Self::Mechanism
             | Self::ChannelBinding
             | Self::Nonce
@@ -299,11 +432,18 @@ impl ServerError {
     /// A way out, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::ChannelBinding => Some("connect with channel_binding=disable or prefer".into()),
-            Self::Mechanism => Some(format!("the only mechanism offered is {MECHANISM}")),
+            Self::ChannelBinding => Some(
+                "nothing may end TLS between the client and the router; without TLS, connect \
+                 with channel_binding=disable or prefer"
+                    .into(),
+            ),
+            Self::Mechanism => {
+                Some(format!("the mechanisms are {MECHANISM}, and {MECHANISM_PLUS} over TLS"))
+            }
             Self::WrongPassword
             | Self::EmptyPassword
             | Self::AuthorizationIdentity
+            | Self::Downgrade
             | Self::Nonce
             | Self::Malformed(_)
             | Self::Unexpected => None,
@@ -317,7 +457,11 @@ impl fmt::Display for ServerError {
             Self::WrongPassword => f.write_str("password authentication failed"),
             Self::EmptyPassword => f.write_str("empty password returned by client"),
             Self::Mechanism => f.write_str("client selected an invalid SASL mechanism"),
-            Self::ChannelBinding => f.write_str("SCRAM channel binding is not supported"),
+            Self::ChannelBinding => f.write_str("SCRAM channel binding check failed"),
+            Self::Downgrade => f.write_str(
+                "SCRAM channel binding negotiation error: the client supports it but thinks \
+                 that the router does not",
+            ),
             Self::AuthorizationIdentity => {
                 f.write_str("client uses an authorization identity, which is not supported")
             }

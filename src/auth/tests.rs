@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::protocol::{encode, frame};
 
+mod bound;
+
 const ITERATIONS: u32 = 3;
 
 fn verifier(password: &[u8]) -> Verifier {

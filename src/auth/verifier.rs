@@ -7,7 +7,9 @@
 //! Source: PostgreSQL manual, "pg_authid"; RFC 5803.
 
 use std::fmt;
+use std::sync::Arc;
 
+use super::md5::Md5Hash;
 use super::scram::{self, DeriveRequest, MECHANISM, SaltedPassword};
 use super::{ITERATIONS_MAX, SALT_LEN_MAX};
 use crate::types::SqlState;
@@ -130,6 +132,68 @@ impl Verifier {
     pub(super) fn server_signature(&self, auth_message: &[u8]) -> [u8; 32] {
         scram::sign(&self.server_key, &[auth_message])
     }
+
+    /// The client's key, which its proof for `auth_message` gives to whoever
+    /// holds the verifier. Of no use unless the proof was accepted.
+    pub(super) fn client_key(&self, proof: [u8; 32], auth_message: &[u8]) -> [u8; 32] {
+        scram::xor(proof, scram::sign(&self.stored_key, &[auth_message]))
+    }
+}
+
+/// What a login by SCRAM left behind: enough to log in, as the same user, at
+/// every server that stores the same verifier. As secret as a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ScramKeys {
+    client_key: [u8; 32],
+    verifier: Arc<Verifier>,
+}
+
+impl ScramKeys {
+    pub(super) const fn new(client_key: [u8; 32], verifier: Arc<Verifier>) -> Self {
+        Self { client_key, verifier }
+    }
+
+    /// True if a server that asks with these has the same verifier, as far as
+    /// can be seen before its proof.
+    pub(super) fn fit(&self, salt: &[u8], iterations: u32) -> bool {
+        self.verifier.salt == salt && self.verifier.iterations == iterations
+    }
+
+    pub(super) const fn client_key(&self) -> [u8; 32] {
+        self.client_key
+    }
+
+    pub(super) fn server_key(&self) -> [u8; 32] {
+        self.verifier.server_key
+    }
+}
+
+impl fmt::Debug for ScramKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ScramKeys(redacted)")
+    }
+}
+
+/// What `pg_authid` stores of a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoredPassword {
+    /// Of `password_encryption = scram-sha-256`.
+    Scram(Arc<Verifier>),
+    /// Of `password_encryption = md5`.
+    Md5(Md5Hash),
+}
+
+impl StoredPassword {
+    /// The password stored as `text`.
+    ///
+    /// # Errors
+    /// A text of neither form, or out of the limits of [`Verifier::parse`].
+    pub fn parse(text: &str) -> Result<Self, VerifierError> {
+        match Md5Hash::parse(text) {
+            Some(hash) => Ok(Self::Md5(hash)),
+            None => Verifier::parse(text).map(|verifier| Self::Scram(Arc::new(verifier))),
+        }
+    }
 }
 
 impl fmt::Debug for Verifier {
@@ -170,7 +234,7 @@ impl VerifierError {
 
     /// Where a verifier comes from.
     pub fn hint(&self) -> Option<String> {
-        Some("copy rolpassword from pg_authid, of a password set with SCRAM-SHA-256".into())
+        Some("copy rolpassword from pg_authid".into())
     }
 }
 
@@ -178,7 +242,8 @@ impl fmt::Display for VerifierError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Form => f.write_str(
-                "not a password verifier (expected SCRAM-SHA-256$iterations:salt$stored:server)",
+                "not a password verifier (expected SCRAM-SHA-256$iterations:salt$stored:server, \
+                 or md5 and 32 digits)",
             ),
             Self::Iterations { iterations } => write!(
                 f,
