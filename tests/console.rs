@@ -21,8 +21,8 @@ use keyway::cluster::{Cluster, Health, Member, NodeState, Proof, Replay, SampleN
 use keyway::config::Config;
 use keyway::engine::console::{ColumnKind, ConsoleReply};
 use keyway::engine::snapshot::{
-    ClientSnapshot, ClientState, EngineSnapshot, Latency, PoolSnapshot, ServerSnapshot,
-    ServerState, Totals,
+    ClientSnapshot, ClientState, DatabaseSnapshot, EngineSnapshot, Latency, PoolSnapshot,
+    ServerSnapshot, ServerState, Totals,
 };
 use keyway::shardmap::{Endpoint, Map};
 use keyway::types::{Lsn, Moment, NodeId, Role};
@@ -77,6 +77,13 @@ impl Source for Sample {
                 }])),
                 Action::Kill(2) => Ok(Outcome::Killed),
                 Action::Kill(id) => Err(Refusal::no_client(id)),
+                Action::Operate(_, Some(name)) | Action::WaitClose(Some(name))
+                    if name != "app" && name != "plain" =>
+                {
+                    Err(Refusal::no_database(Some(&name)))
+                }
+                Action::Operate(operation, _) => Ok(Outcome::Operated(operation)),
+                Action::WaitClose(_) => Ok(Outcome::Closed),
             }
         })
     }
@@ -177,6 +184,7 @@ fn engine() -> EngineSnapshot {
         oldest_wait_ms: waiting * 15,
         checkouts: 100,
         checkout_wait_ms_total: 30,
+        mode: "transaction",
     };
     let mut latency = Latency::default();
     [90, 100, 110, 900, 5_000].into_iter().for_each(|us| latency.record(us));
@@ -199,8 +207,18 @@ fn engine() -> EngineSnapshot {
             idle_s: 0,
             uses: 9,
             prepared: 3,
+            client_address: Some(("10.0.0.9:50123".to_owned(), "web \"1\"".to_owned())),
+            close_needed: true,
         }],
-        databases: Vec::new(),
+        databases: vec![DatabaseSnapshot {
+            name: "app".to_owned(),
+            epoch: keyway::types::Epoch::new(7),
+            sharded: true,
+            paused: true,
+            suspended: false,
+            disabled: false,
+            servers_closing: 0,
+        }],
         totals: Totals {
             statements: 5,
             transactions: 4,
@@ -228,6 +246,7 @@ fn clients() -> Vec<ClientSnapshot> {
             application_name: "web \"1\"".to_owned(),
             holds: "transaction".to_owned(),
             node: Some(NodeId::new(0)),
+            backend_pids: vec![4711],
         },
         ClientSnapshot { id: 3, address: "unix".to_owned(), ..ClientSnapshot::default() },
     ]

@@ -19,6 +19,7 @@ mod certs;
 mod console;
 mod http;
 mod life;
+mod operators;
 mod pool;
 mod proxy;
 mod reload;

@@ -6,9 +6,10 @@ use crate::sql::token::{Tokens, statements, tokens};
 use crate::types::SqlState;
 
 use super::source::{Action, Refusal};
+use crate::engine::Operation;
 
 /// One statement of the console.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Show something.
     Show(Topic),
@@ -28,6 +29,8 @@ pub enum Topic {
     Map,
     Catalog,
     Stats,
+    Lists,
+    State,
     Config,
     Version,
     Help,
@@ -65,6 +68,8 @@ pub const TOPICS: &[(Topic, &str, &str)] = &[
     (Topic::Map, "MAP", "the shard maps in force, and why a file is not"),
     (Topic::Catalog, "CATALOG", "what is known of the shards' schemas, and what does not fit"),
     (Topic::Stats, "STATS", "counters since the start"),
+    (Topic::Lists, "LISTS", "how many databases, pools, clients and connections there are"),
+    (Topic::State, "STATE", "what operators hold up"),
     (Topic::Config, "CONFIG", "settings in force"),
     (Topic::Version, "VERSION", "the router's version"),
     (Topic::Help, "HELP", "this list"),
@@ -73,7 +78,24 @@ pub const TOPICS: &[(Topic, &str, &str)] = &[
 /// The commands that change something, and what they do.
 pub const ACTIONS: &[(&str, &str)] = &[
     ("RELOAD", "reads the configuration and the maps again; what is invalid is refused"),
-    ("KILL <client id>", "disconnects a client; its transaction is rolled back"),
+    (
+        "PAUSE [db]",
+        "lets units under way finish, holds new ones up, closes all connections; answers when they are closed",
+    ),
+    ("RESUME [db]", "ends PAUSE, SUSPEND and KILL"),
+    ("SUSPEND [db]", "begins no new unit, also within transactions; answers when none runs"),
+    ("RECONNECT [db]", "closes the connections that are open now as they come free"),
+    ("WAIT_CLOSE [db]", "answers when those connections are closed"),
+    (
+        "KILL [db]",
+        "disconnects all clients and closes all connections; new clients wait until RESUME",
+    ),
+    (
+        "KILL <client id>",
+        "disconnects a client; its transaction is rolled back. KILL_CLIENT does the same",
+    ),
+    ("DISABLE db", "lets nobody new log in"),
+    ("ENABLE db", "ends DISABLE"),
 ];
 
 fn command(statement: &Tokens<'_>) -> Result<Command, Refusal> {
@@ -88,19 +110,61 @@ fn command(statement: &Tokens<'_>) -> Result<Command, Refusal> {
             ends_after(statement, 1)?;
             Ok(Command::Act(Action::Reload))
         }
-        "kill" => {
+        "kill" if statement.literal(1).is_none() => on_database(statement, Operation::Kill),
+        "kill" | "kill_client" => {
             let id = number(statement, 1)
                 .ok_or_else(|| syntax("KILL needs a client's number", "SHOW CLIENTS lists them"))?;
             ends_after(statement, 2)?;
             Ok(Command::Act(Action::Kill(id)))
         }
+        "pause" => on_database(statement, Operation::Pause),
+        "resume" => on_database(statement, Operation::Resume),
+        "suspend" => on_database(statement, Operation::Suspend),
+        "reconnect" => on_database(statement, Operation::Reconnect),
+        "wait_close" => Ok(Command::Act(Action::WaitClose(database(statement)?))),
+        "disable" | "enable" => {
+            let operation =
+                if &*word == "disable" { Operation::Disable } else { Operation::Enable };
+            if statement.len() < 2 {
+                let word = word.to_ascii_uppercase();
+                return Err(syntax(
+                    &format!("{word} needs a database's name"),
+                    "SHOW DATABASES lists them",
+                ));
+            }
+            on_database(statement, operation)
+        }
         _ => Err(unknown(statement, &word)),
     }
+}
+
+fn on_database(statement: &Tokens<'_>, operation: Operation) -> Result<Command, Refusal> {
+    Ok(Command::Act(Action::Operate(operation, database(statement)?)))
+}
+
+/// The database that a command names; `None` if it names none.
+fn database(statement: &Tokens<'_>) -> Result<Option<String>, Refusal> {
+    if statement.len() < 2 {
+        return Ok(None);
+    }
+    let name = statement.name(1).ok_or_else(|| {
+        let said = shown(statement.bytes(1));
+        syntax(&format!("{said:?} is no database's name"), "SHOW DATABASES lists them")
+    })?;
+    ends_after(statement, 2)?;
+    Ok(Some(name.into()))
 }
 
 fn topic(word: &str) -> Result<Topic, Refusal> {
     if let Some((topic, ..)) = TOPICS.iter().find(|(_, name, _)| name.eq_ignore_ascii_case(word)) {
         return Ok(*topic);
+    }
+    if let Some((_, instead)) = ELSEWHERE.iter().find(|(name, _)| name.eq_ignore_ascii_case(word)) {
+        return Err(Refusal {
+            state: SYNTAX,
+            message: format!("the console has no {word:?} to show"),
+            hint: Some((*instead).to_owned()),
+        });
     }
     let names = TOPICS.iter().map(|(_, name, _)| *name);
     let hint = match nearest(&word.to_ascii_uppercase(), names.clone()) {
@@ -159,6 +223,21 @@ fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).chars().take(SHOWN_CHARS_MAX).collect()
 }
 
+/// What pgbouncer's console shows and this one does not, and what to look at.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("USERS", "users are in the configuration; SHOW POOLS has those who have connections"),
+    ("FDS", "sockets are not handed over by the console"),
+    ("SOCKETS", "SHOW CLIENTS and SHOW SERVERS list the connections"),
+    ("ACTIVE_SOCKETS", "SHOW CLIENTS and SHOW SERVERS list the connections"),
+    ("TOTALS", "SHOW STATS has them"),
+    ("STATS_TOTALS", "SHOW STATS has them"),
+    ("STATS_AVERAGES", "SHOW STATS has the counters, and the metrics page their rates"),
+    ("MEM", "the metrics page and the system know"),
+    ("DNS_HOSTS", "SHOW NODES lists the nodes"),
+    ("DNS_ZONES", "SHOW NODES lists the nodes"),
+    ("PEERS", "routers know nothing of each other"),
+    ("PEER_POOLS", "routers know nothing of each other"),
+];
 const SYNTAX: SqlState = SqlState::new("42601");
 /// Most commands in one text.
 const COMMANDS_MAX: usize = 32;

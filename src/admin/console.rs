@@ -6,7 +6,9 @@
 use super::command::{ACTIONS, TOPICS, Topic};
 use super::databases;
 use super::source::{Inputs, Outcome};
+use crate::engine::Operation;
 use crate::engine::console::{ColumnKind, ConsoleColumn, ConsoleReply};
+use crate::engine::snapshot::ServerState;
 
 /// A result being built: columns with their kinds, rows as they come.
 pub(super) struct Grid {
@@ -88,6 +90,8 @@ pub fn show(topic: Topic, inputs: &Inputs) -> ConsoleReply {
         Topic::Map => databases::maps(inputs),
         Topic::Catalog => databases::catalogs(inputs),
         Topic::Stats => stats(inputs),
+        Topic::Lists => lists(inputs),
+        Topic::State => databases::state(inputs),
         Topic::Config => config(inputs),
         Topic::Version => version(),
         Topic::Help => help(),
@@ -99,6 +103,18 @@ pub fn show(topic: Topic, inputs: &Inputs) -> ConsoleReply {
 pub fn done(outcome: Outcome) -> ConsoleReply {
     match outcome {
         Outcome::Killed => ConsoleReply::Complete { tag: "KILL" },
+        Outcome::Closed => ConsoleReply::Complete { tag: "WAIT_CLOSE" },
+        Outcome::Operated(operation) => ConsoleReply::Complete {
+            tag: match operation {
+                Operation::Pause => "PAUSE",
+                Operation::Resume => "RESUME",
+                Operation::Suspend => "SUSPEND",
+                Operation::Reconnect => "RECONNECT",
+                Operation::Kill => "KILL",
+                Operation::Disable => "DISABLE",
+                Operation::Enable => "ENABLE",
+            },
+        },
         Outcome::Reloaded(databases) => {
             let mut grid = Grid::new(&["database", "#epoch", "result"]);
             for one in databases {
@@ -125,6 +141,7 @@ fn pools(inputs: &Inputs) -> Grid {
         "#maxwait_ms",
         "#checkouts",
         "#wait_ms_total",
+        "pool_mode",
     ]);
     for pool in &inputs.engine.pools {
         grid.row([
@@ -141,6 +158,7 @@ fn pools(inputs: &Inputs) -> Grid {
             pool.oldest_wait_ms.into(),
             pool.checkouts.into(),
             pool.checkout_wait_ms_total.into(),
+            pool.mode.into(),
         ]);
     }
     grid
@@ -158,6 +176,7 @@ fn clients(inputs: &Inputs) -> Grid {
         "application_name",
         "holds",
         "node",
+        "remote_pid",
     ]);
     for client in &inputs.engine.clients {
         grid.row([
@@ -171,6 +190,7 @@ fn clients(inputs: &Inputs) -> Grid {
             client.application_name.as_str().into(),
             client.holds.as_str().into(),
             client.node.map(|node| inputs.address_of(&client.database, node)).into(),
+            pids(&client.backend_pids).into(),
         ]);
     }
     grid
@@ -188,6 +208,9 @@ fn servers(inputs: &Inputs) -> Grid {
         "#idle_s",
         "#uses",
         "#prepared_statements",
+        "client_addr",
+        "application_name",
+        "close_needed",
     ]);
     for server in &inputs.engine.servers {
         grid.row([
@@ -201,7 +224,40 @@ fn servers(inputs: &Inputs) -> Grid {
             server.idle_s.into(),
             server.uses.into(),
             server.prepared.into(),
+            server.client_address.as_ref().map(|(address, _)| address.as_str()).into(),
+            server.client_address.as_ref().map(|(_, name)| name.as_str()).into(),
+            if server.close_needed { "yes" } else { "no" }.into(),
         ]);
+    }
+    grid
+}
+
+/// Processes at nodes, as one value; a client has more than one only while it
+/// works on several shards.
+fn pids(pids: &[u32]) -> Option<String> {
+    let list: Vec<String> = pids.iter().map(u32::to_string).collect();
+    (!list.is_empty()).then(|| list.join(", "))
+}
+
+fn lists(inputs: &Inputs) -> Grid {
+    let mut grid = Grid::new(&["list", "#items"]);
+    let engine = &inputs.engine;
+    let servers = |state| engine.servers.iter().filter(|server| server.state == state).count();
+    let clients = engine.clients.len();
+    let users: std::collections::BTreeSet<&str> =
+        engine.pools.iter().map(|pool| pool.user.as_str()).collect();
+    let free = engine.totals.clients_max.saturating_sub(engine.totals.clients_now);
+    for (list, items) in [
+        ("databases", databases::count(inputs.databases.len())),
+        ("users", databases::count(users.len())),
+        ("pools", databases::count(engine.pools.len())),
+        ("free_clients", free),
+        ("used_clients", databases::count(clients)),
+        ("free_servers", databases::count(servers(ServerState::Idle))),
+        ("used_servers", databases::count(servers(ServerState::Active))),
+        ("login_servers", databases::count(servers(ServerState::Connecting))),
+    ] {
+        grid.row([list.into(), items.into()]);
     }
     grid
 }

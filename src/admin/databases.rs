@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::console::{Cell, Grid};
 use super::source::{DatabaseView, Inputs};
 use crate::catalog::ShardCatalog;
+use crate::engine::snapshot::DatabaseSnapshot;
 use crate::shardmap::{Keyspace, Map};
 use crate::types::{NodeId, Role, ShardId};
 
@@ -19,6 +20,8 @@ pub(super) fn databases(inputs: &Inputs) -> Grid {
         "consistency",
         "#current_connections",
         "#current_clients",
+        "paused",
+        "disabled",
     ]);
     for view in &inputs.databases {
         let map = &view.map;
@@ -34,6 +37,32 @@ pub(super) fn databases(inputs: &Inputs) -> Grid {
             map.consistency().map(|level| level.to_string()).into(),
             count(servers.count()).into(),
             count(clients.count()).into(),
+            word(held(inputs, view).is_some_and(|database| database.paused)).into(),
+            word(held(inputs, view).is_some_and(|database| database.disabled)).into(),
+        ]);
+    }
+    grid
+}
+
+/// What the engine says of a database.
+fn held<'a>(inputs: &'a Inputs, view: &DatabaseView) -> Option<&'a DatabaseSnapshot> {
+    inputs.engine.databases.iter().find(|database| database.name == view.name())
+}
+
+fn word(holds: bool) -> &'static str {
+    if holds { "yes" } else { "no" }
+}
+
+pub(super) fn state(inputs: &Inputs) -> Grid {
+    let mut grid = Grid::new(&["database", "active", "paused", "suspended"]);
+    for view in &inputs.databases {
+        let (paused, suspended) =
+            held(inputs, view).map_or((false, false), |one| (one.paused, one.suspended));
+        grid.row([
+            view.name().into(),
+            word(!paused && !suspended).into(),
+            word(paused).into(),
+            word(suspended).into(),
         ]);
     }
     grid
@@ -186,7 +215,7 @@ fn shard_name(map: &Map, shard: ShardId) -> &str {
     map.shard(shard).map_or("", |shard| shard.name.as_str())
 }
 
-fn count(number: usize) -> u64 {
+pub(super) fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::catalog::Catalog;
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::engine::Operation;
 use crate::engine::console::ConsoleReply;
 use crate::engine::snapshot::EngineSnapshot;
 use crate::shardmap::{Map, Node};
@@ -107,12 +108,17 @@ impl SettingRow {
 }
 
 /// What an operator asks for that changes something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Read the maps again.
     Reload,
     /// Disconnect this client; its transaction is rolled back.
     Kill(u64),
+    /// Do this to a database, or to all.
+    Operate(Operation, Option<String>),
+    /// Wait until the connections of a database, or of all, that are to close
+    /// have closed.
+    WaitClose(Option<String>),
 }
 
 impl Inputs {
@@ -132,6 +138,10 @@ pub enum Outcome {
     Reloaded(Vec<Reloaded>),
     /// The client is being disconnected.
     Killed,
+    /// It is done.
+    Operated(Operation),
+    /// The connections have closed.
+    Closed,
 }
 
 /// What a reload did for one database, or for the configuration.
@@ -164,6 +174,18 @@ impl Refusal {
             state: SqlState::new("42704"),
             message: format!("no client has the number {id}"),
             hint: Some("SHOW CLIENTS lists them".to_owned()),
+        }
+    }
+
+    /// The refusal to act on a database that is not there.
+    pub fn no_database(name: Option<&str>) -> Self {
+        Self {
+            state: SqlState::new("3D000"),
+            message: match name {
+                Some(name) => format!("database \"{name}\" does not exist"),
+                None => "the router serves no database".to_owned(),
+            },
+            hint: Some("SHOW DATABASES lists them".to_owned()),
         }
     }
 }

@@ -1,8 +1,10 @@
-//! Answers the console's queries, one after another, on the control thread.
+//! Answers the console's queries on the control thread. Those of one client come
+//! one after another; one that waits, as PAUSE does, keeps nobody else waiting.
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::command::{Command, read};
 use super::console;
@@ -14,10 +16,19 @@ use crate::engine::console::{ConsoleReply, ConsoleRequest};
 /// Cancel-safe: a request that was taken and not answered drops its sender,
 /// which its client sees.
 pub async fn run(mut requests: mpsc::Receiver<ConsoleRequest>, source: Arc<dyn Source>) {
-    while let Some(ConsoleRequest { text, reply }) = requests.recv().await {
-        let replies = answer(&text, source.as_ref()).await;
-        // The client may have left meanwhile.
-        let _ = reply.send(replies);
+    let mut answers = JoinSet::new();
+    while let Some(ConsoleRequest { text, mut reply }) = requests.recv().await {
+        while answers.try_join_next().is_some() {}
+        let source = Arc::clone(&source);
+        answers.spawn(async move {
+            let replies = tokio::select! {
+                replies = answer(&text, source.as_ref()) => replies,
+                // The client has left or cancelled: nobody waits any more.
+                () = reply.closed() => return,
+            };
+            // The client may have left meanwhile.
+            let _ = reply.send(replies);
+        });
     }
 }
 

@@ -16,7 +16,8 @@ use crate::cluster::{Cluster, Member};
 use crate::config::{self, Config};
 use crate::control::maps::MapFile;
 use crate::control::monitor::{Monitor, Rhythm, Target};
-use crate::engine::{Handle, Marks, User, Users};
+use crate::engine::snapshot::EngineSnapshot;
+use crate::engine::{Handle, Marks, Operation, User, Users};
 use crate::health::Authority;
 use crate::net::clock;
 use crate::shardmap::Map;
@@ -395,6 +396,18 @@ impl Source for Shared {
         Box::pin(async move {
             match action {
                 Action::Reload => Ok(Outcome::Reloaded(self.0.reload().await)),
+                Action::Operate(operation, database) => self.operate(operation, database).await,
+                Action::WaitClose(database) => {
+                    let served = |one: &Database| {
+                        database.as_deref().is_none_or(|name| one.served.map.database() == name)
+                    };
+                    if !self.0.databases().iter().any(served) {
+                        return Err(Refusal::no_database(database.as_deref()));
+                    }
+                    self.until(|engine| !engine.has_connections_to_close(database.as_deref()))
+                        .await;
+                    Ok(Outcome::Closed)
+                }
                 Action::Kill(id) => {
                     let client = u32::try_from(id).map_err(|_| Refusal::no_client(id))?;
                     if self.0.handle.kill(client).await {
@@ -411,6 +424,39 @@ impl Source for Shared {
 /// The plane as the console and the pages see it.
 pub(super) struct Shared(pub(super) Arc<Plane>);
 
+impl Shared {
+    /// Answers once the operation has come to its end: a pause when the last
+    /// connection is closed.
+    async fn operate(
+        &self,
+        operation: Operation,
+        database: Option<String>,
+    ) -> Result<Outcome, Refusal> {
+        if !self.0.handle.operate(operation, database.clone()).await {
+            return Err(Refusal::no_database(database.as_deref()));
+        }
+        let name = database.as_deref();
+        match operation {
+            Operation::Pause | Operation::Kill => {
+                self.until(|engine| !engine.has_connections(name)).await;
+            }
+            Operation::Suspend => self.until(|engine| !engine.has_units_under_way(name)).await,
+            Operation::Resume | Operation::Reconnect | Operation::Disable | Operation::Enable => {}
+        }
+        Ok(Outcome::Operated(operation))
+    }
+
+    /// Waits until the engine is as `wanted`, or gone.
+    async fn until(&self, wanted: impl Fn(&EngineSnapshot) -> bool) {
+        while let Some(snapshot) = self.0.handle.snapshot().await {
+            if wanted(&snapshot) {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
 fn members(map: &Map) -> impl Iterator<Item = Member> {
     map.nodes().iter().map(member).collect::<Vec<_>>().into_iter()
 }
@@ -426,3 +472,5 @@ fn member(node: &crate::shardmap::Node) -> Member {
 
 /// What a reload calls the configuration, beside the databases.
 const CONFIGURATION: &str = "(configuration)";
+/// How often a command that waits looks whether it is done.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);

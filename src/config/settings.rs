@@ -173,6 +173,8 @@ section! {
         statement: Millis = Millis::ZERO, Millis::ZERO => Millis::new(86_400_000);
         /// A client that is idle outside a transaction for longer is disconnected; 0 means never.
         client_idle: Millis = Millis::ZERO, Millis::ZERO => Millis::new(604_800_000);
+        /// How long a statement waits while an operator has paused its database before it gets an error; 0 means until the end of the pause.
+        paused: Millis = Millis::new(120_000), Millis::ZERO => Millis::new(86_400_000);
         /// How long a shutdown waits for running transactions before it cuts them off.
         drain: Millis = Millis::new(30_000), Millis::ZERO => Millis::new(86_400_000);
     }

@@ -35,6 +35,9 @@ impl Thread {
         settings: &SettingsSet,
         apply: bool,
     ) -> Result<Reported, Refusal> {
+        if database.gate.is_paused() {
+            return Err(Refusal::Unreachable);
+        }
         let limit = clock::duration(ASK_WAIT);
         let attempt = async {
             let primary = database.with_map(|map, _| map.shard(map.home()).map(|s| s.primary));

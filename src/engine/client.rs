@@ -52,6 +52,8 @@ pub(super) struct Running {
     pub(super) key: Rc<CancelKey>,
     pub(super) born: Moment,
     pub(super) uses: u64,
+    /// Which of its pool's connections it is among.
+    pub(super) generation: u64,
     /// Names prepared on it when the client got it.
     pub(super) prepared: usize,
 }
@@ -77,6 +79,8 @@ pub(super) struct Signals {
     pub(super) resume: bool,
     /// A shard's writes go to another node now.
     pub(super) nodes: bool,
+    /// An operator has paused the database, or lets it go on.
+    pub(super) gate: bool,
 }
 
 impl Signals {
@@ -88,6 +92,7 @@ impl Signals {
             || self.timeout
             || self.resume
             || self.nodes
+            || self.gate
     }
 }
 

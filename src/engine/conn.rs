@@ -41,6 +41,8 @@ pub(super) struct Conn {
     pub(super) incarnation: Option<Incarnation>,
     pub(super) account: Account,
     pub(super) uses: u64,
+    /// How often its pool had been told to close its connections.
+    pub(super) generation: u64,
     /// What the server reported at its start.
     pub(super) params: Rc<super::params::ServerParams>,
     /// The pool counts it until it is dropped.

@@ -135,6 +135,8 @@ async fn attempt(
     let node = map.node(pool.node()).ok_or(ConnectError::Gone)?;
     let shard = map.shard(node.shard).ok_or(ConnectError::Gone)?;
     let login = database.login(shard.id);
+    // Of now: what is opened before it is told to close is old.
+    let generation = pool.generation();
     let stream = open(node.host(), node.port(), &login).await?;
     let user = login.user.clone().unwrap_or_else(|| pool.user().to_string());
     let password = match &login.password {
@@ -193,6 +195,7 @@ async fn attempt(
         incarnation,
         account,
         uses: 0,
+        generation,
         params: Rc::new(greeting.params),
         counted: false,
         places: Some(places),

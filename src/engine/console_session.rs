@@ -14,7 +14,7 @@ use crate::protocol::tag::frontend as tag;
 use crate::session::Refused;
 use crate::types::SqlState;
 
-use super::client::ClientEntry;
+use super::client::{ClientEntry, State};
 use super::console::{ConsoleReply, ConsoleRequest};
 use super::thread::Thread;
 
@@ -60,7 +60,7 @@ pub(super) async fn serve(
         let body = frame.get(HEADER_LEN..).unwrap_or_default();
         let mut out = Vec::new();
         match header.tag {
-            tag::QUERY => answer(thread, body, &mut out).await,
+            tag::QUERY => answer(thread, entry, body, &mut out).await,
             tag::TERMINATE => return Ok(()),
             tag::SYNC => encode::ready_for_query(&mut out, TxStatus::Idle),
             tag::PARSE => {
@@ -108,11 +108,16 @@ async fn hear(stream: &mut Stream, entry: &Rc<ClientEntry>, chunk: &mut [u8]) ->
     .await
 }
 
-async fn answer(thread: &Rc<Thread>, body: &[u8], out: &mut Vec<u8>) {
+async fn answer(thread: &Rc<Thread>, entry: &Rc<ClientEntry>, body: &[u8], out: &mut Vec<u8>) {
     let text = Query::decode(body).ok().and_then(|q| std::str::from_utf8(q.0).ok());
     let replies = match text {
         None => vec![failed("08P01", "malformed query")],
-        Some(text) => ask(thread, text).await,
+        Some(text) => {
+            entry.state.set(State::Waiting);
+            let replies = ask(thread, entry, text).await;
+            entry.state.set(State::Idle);
+            replies
+        }
     };
     for reply in &replies {
         write(reply, out);
@@ -120,7 +125,7 @@ async fn answer(thread: &Rc<Thread>, body: &[u8], out: &mut Vec<u8>) {
     encode::ready_for_query(out, TxStatus::Idle);
 }
 
-async fn ask(thread: &Rc<Thread>, text: &str) -> Vec<ConsoleReply> {
+async fn ask(thread: &Rc<Thread>, entry: &Rc<ClientEntry>, text: &str) -> Vec<ConsoleReply> {
     let Some(console) = &thread.options.console else {
         return vec![failed("57P03", "the console is not running")];
     };
@@ -129,7 +134,26 @@ async fn ask(thread: &Rc<Thread>, text: &str) -> Vec<ConsoleReply> {
     if console.send(request).await.is_err() {
         return vec![failed("57P03", "the console is shutting down")];
     }
-    answer.await.unwrap_or_else(|_| vec![failed("57P03", "the console is shutting down")])
+    tokio::select! {
+        answer = answer => {
+            answer.unwrap_or_else(|_| vec![failed("57P03", "the console is shutting down")])
+        }
+        // What the command has begun stays begun: a pause lasts until RESUME.
+        () = given_up(entry) => vec![failed("57014", "canceling command due to user request")],
+    }
+}
+
+/// Waits until somebody asks for the end of the command that runs. What else is
+/// asked of the connection is kept for when it is over.
+async fn given_up(entry: &Rc<ClientEntry>) {
+    std::future::poll_fn(|cx| {
+        entry.keep_waker(cx.waker());
+        let mut signals = entry.signals.get();
+        let cancelled = std::mem::take(&mut signals.cancel_wait);
+        entry.signals.set(signals);
+        if cancelled || signals.kill || signals.stop { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 fn failed(state: &str, message: &str) -> ConsoleReply {

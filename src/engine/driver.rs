@@ -19,6 +19,7 @@ use crate::types::{Consistency, Millis, Moment, SqlState};
 use super::cleanup::LeftBehind;
 use super::client::{ClientEntry, State};
 use super::conn::Conn;
+use super::operate::HeldUp;
 use super::participants::Participants;
 use super::pools::{SharedPool, Waiting};
 use super::reads::Reads;
@@ -39,6 +40,8 @@ pub(super) struct Driver {
     /// The backends that it holds.
     pub(super) held: Participants,
     pub(super) waiting: Option<Waiting>,
+    /// The unit waits for the end of a pause.
+    pub(super) held_up: Option<HeldUp>,
     /// Encryption still holds back some of what the client is sent.
     pub(super) unflushed: bool,
     /// The pool used last.
@@ -94,6 +97,7 @@ impl Driver {
             out: Vec::new(),
             held: Participants::default(),
             waiting: None,
+            held_up: None,
             unflushed: false,
             pool: None,
             client_watched: false,
@@ -174,6 +178,7 @@ impl Driver {
         // the client's next.
         self.session.is_awaiting()
             || self.is_waiting()
+            || (self.database.gate.is_suspended() && self.session.is_between_units())
             || (self.timed_out && self.entry.cancels.get() > 0)
     }
 
@@ -313,6 +318,9 @@ impl Driver {
         if signals.nodes {
             self.on_new_writer();
         }
+        if signals.gate {
+            self.on_gate();
+        }
     }
 
     /// The router shuts down: who has nothing under way goes now.
@@ -354,15 +362,16 @@ impl Driver {
             waiting.leave(&self.thread);
             self.session.refuse_checkout(refused);
             self.refed_by_signal();
-        } else if self.unpark() {
+        } else if self.unpark() || self.held_up.take().is_some() {
             self.session.refuse_checkout(refused);
             self.refed_by_signal();
         }
     }
 
-    /// True if the client waits for a connection, or for a node to choose.
+    /// True if the client waits for a connection, for a node to choose, or for
+    /// the end of a pause.
     pub(super) const fn is_waiting(&self) -> bool {
-        self.waiting.is_some() || self.reads.is_parked()
+        self.waiting.is_some() || self.reads.is_parked() || self.held_up.is_some()
     }
 
     /// Feeds what waits after a signal; writes happen in the next round.
@@ -391,6 +400,17 @@ impl Driver {
             return;
         }
         let timeouts = &self.thread.settings.timeouts;
+        if self.held_up.is_some() {
+            let limit = timeouts.paused;
+            self.give_up_waiting(
+                Refused::new(
+                    CANNOT_CONNECT_NOW,
+                    format!("the database has been paused for {limit}"),
+                )
+                .hint("run it again once an operator has resumed the database"),
+            );
+            return;
+        }
         match self.entry.state.get() {
             State::Active if timeouts.statement > Millis::ZERO => {
                 // A server that has not begun the statement ignores the request:
@@ -439,6 +459,9 @@ impl Driver {
         let stirred = std::mem::take(&mut self.stirred);
         let timeouts = &self.thread.settings.timeouts;
         let (limit, since) = match (state, &self.waiting) {
+            (State::Waiting, None) if let Some(held_up) = &self.held_up => {
+                (timeouts.paused, held_up.since)
+            }
             (State::Waiting, Some(waiting)) => {
                 (self.thread.settings.pool.checkout_timeout, waiting.since)
             }
@@ -509,6 +532,7 @@ impl Moved {
 pub(super) const READ_COST_BYTES: usize = 512;
 const CANCELED: SqlState = SqlState::new("57014");
 const TOO_MANY: SqlState = SqlState::new("53300");
+const CANNOT_CONNECT_NOW: SqlState = SqlState::new("57P03");
 /// Time between cancel requests for a statement that goes on.
 pub(super) const CANCEL_AGAIN: Millis = Millis::new(1_000);
 /// How long a client has to hear why it is closed.

@@ -21,6 +21,7 @@ use super::client::Signals;
 use super::crew::{self, Arrival, Crew, Seat, THREADS_MAX};
 use super::listen::Listeners;
 use super::logins::{BackendLogin, EngineOptions, Users};
+use super::operate::Operation;
 use super::share::Undertaker;
 use super::snapshot::EngineSnapshot;
 use super::thread::{Thread, Writers};
@@ -39,6 +40,7 @@ pub(super) enum Command {
     Cancel(u32, Box<[u8]>, oneshot::Sender<()>),
     /// A socket that another thread has accepted.
     Arrival(Arrival, String, Seat),
+    Operate(Operation, Option<String>, oneshot::Sender<bool>),
     Drain,
     Stop,
 }
@@ -187,6 +189,9 @@ async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
             Command::Arrival(arrival, address, seat) => {
                 thread.on_arrival(arrival, address, seat);
             }
+            Command::Operate(operation, database, reply) => {
+                let _asker_left = reply.send(thread.operate(operation, database.as_deref()));
+            }
             Command::Drain => {
                 thread.draining.set(true);
                 thread.drained.notify_waiters();
@@ -276,6 +281,18 @@ impl Handle {
             return false;
         }
         answer.await.unwrap_or(false)
+    }
+
+    /// Does `operation` to a database, or to all; false if there is none of
+    /// this name.
+    pub async fn operate(&self, operation: Operation, database: Option<String>) -> bool {
+        let mut found = false;
+        for thread in &*self.commands {
+            let (reply, answer) = oneshot::channel();
+            let command = Command::Operate(operation, database.clone(), reply);
+            found |= thread.send(command).await.is_ok() && answer.await.unwrap_or(false);
+        }
+        found
     }
 
     /// Accepts no more clients, and lets each go at the end of its

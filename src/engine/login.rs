@@ -125,6 +125,13 @@ impl Newcomer {
             )
             .into());
         }
+        if thread.database_named(&hello.database).is_some_and(|d| d.gate.is_disabled()) {
+            let message =
+                format!("database \"{}\" is not currently accepting connections", hello.database);
+            return Err(refuse("55000", message)
+                .hint("an operator has disabled it; ENABLE on the console lets clients in")
+                .into());
+        }
         if thread.draining.get() {
             return Err(refuse("57P03", "the router is shutting down").into());
         }
@@ -402,13 +409,8 @@ impl Newcomer {
         let mut stream = self.stream.take().ok_or(())?;
         stream.write_all(&out).await.map_err(|_| ())?;
         let mut session = Session::new(limits(thread), &hello.user, startup);
-        let (own_mode, own_level) = thread
-            .users()
-            .by_name
-            .get(&hello.user)
-            .map_or((None, None), |user| (user.pool_mode, user.consistency));
-        let mode = own_mode.unwrap_or(thread.settings.pool.mode);
-        if mode == PoolMode::Session {
+        let own_level = thread.users().by_name.get(&hello.user).and_then(|user| user.consistency);
+        if thread.mode_of(&hello.user) == PoolMode::Session {
             session.hold_for_life();
         }
         let consistency =

@@ -99,6 +99,7 @@ impl RunningSet {
             key,
             born: conn.born,
             uses: conn.uses,
+            generation: conn.generation,
             prepared: conn.machine.prepared_len(),
         };
         match self.first {

@@ -69,6 +69,8 @@ struct PoolEntry {
     size: Option<Arc<Ledger>>,
     /// The node has left the map: nothing is kept.
     retired: Cell<bool>,
+    /// Grows when all connections that are open are to close.
+    generation: Cell<u64>,
 }
 
 /// A checkout that has to wait.
@@ -174,6 +176,23 @@ impl SharedPool {
     /// Looks at the pool's machine.
     pub(super) fn with<R>(&self, look: impl FnOnce(&Pool<Box<Conn>, Rc<Slot>>) -> R) -> R {
         look(&self.0.pool.borrow())
+    }
+
+    /// Which of its connections are to stay: those of this generation.
+    pub(super) fn generation(&self) -> u64 {
+        self.0.generation.get()
+    }
+
+    /// True if a connection of this generation closes once it is free.
+    pub(super) fn is_outdated(&self, generation: u64) -> bool {
+        generation != self.0.generation.get() || self.0.retired.get()
+    }
+
+    /// Closes what is idle now, and the others once they are free.
+    pub(super) fn close_connections(&self) {
+        self.0.generation.set(self.0.generation.get() + 1);
+        let idle = self.0.pool.borrow_mut().drain_idle();
+        drop_uncounted(idle);
     }
 
     /// Closes what is idle now and keeps nothing from here on.
@@ -298,6 +317,7 @@ impl Thread {
             share,
             size,
             retired: Cell::new(false),
+            generation: Cell::new(0),
         }));
         pools.by_key.insert(key, pool.clone());
         Some(pool)
@@ -338,6 +358,11 @@ impl Thread {
     /// Opens one connection, if the pool wants it and the budget has it.
     fn open_one(self: &Rc<Self>, database: &Rc<Database>, pool: &SharedPool) -> bool {
         if pool.0.retired.get() || !pool.0.pool.borrow().wants_connection(self.now()) {
+            return false;
+        }
+        // While the database is paused only who is in the middle of something
+        // gets here, and waits.
+        if database.gate.is_paused() && pool.with(|machine| machine.waiting() == 0) {
             return false;
         }
         // A place that has come free is for whom it was freed.
@@ -435,6 +460,9 @@ impl Thread {
                 let expires = conn.expires;
                 let handed = pool.0.pool.borrow_mut().connected(self.now(), expires, conn);
                 self.finish_handing(handed);
+                if database.gate.is_paused() {
+                    pool.close_connections();
+                }
             }
             Err(error) => {
                 tracing::warn!(
@@ -488,7 +516,7 @@ impl Thread {
     /// Gives a clean connection back; anything else is closed.
     pub(super) fn release(self: &Rc<Self>, mut conn: Box<Conn>) {
         let pool = conn.pool.clone();
-        if !conn.machine.is_clean() || !conn.out.is_empty() || pool.0.retired.get() {
+        if !conn.machine.is_clean() || !conn.out.is_empty() || pool.is_outdated(conn.generation) {
             drop(conn);
             return;
         }

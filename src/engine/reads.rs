@@ -116,6 +116,11 @@ impl Reads {
         }
     }
 
+    /// What the checkout under way asks for.
+    pub(super) const fn wanted_now(&self) -> Option<Want> {
+        self.want
+    }
+
     /// True while a read waits for a replica or a write.
     pub(super) const fn is_parked(&self) -> bool {
         self.parked.is_some()
@@ -161,6 +166,9 @@ impl Driver {
     /// and is to be fed again.
     pub(super) fn bring_backend(&mut self, want: Want) -> bool {
         self.reads.want = Some(want);
+        if self.is_held_up(want) {
+            return false;
+        }
         let part = self.reads.running.take().filter(|_| self.held.current.is_some());
         match part {
             Some(part) => self.reads.parts.push(part),

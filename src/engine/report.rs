@@ -1,10 +1,13 @@
 //! What the thread tells of itself.
 
+use std::rc::Rc;
+
 use crate::cluster::ReadReason;
 use crate::route::PlannerCounts;
 
 use super::client::State;
 use super::pools::SharedPool;
+use super::share::NodeShare;
 use super::snapshot::{
     ClientSnapshot, ClientState, DatabaseSnapshot, EngineSnapshot, Latency, PoolSnapshot,
     ServerSnapshot, ServerState, Totals,
@@ -27,6 +30,10 @@ impl Thread {
                 name: database.name.clone(),
                 epoch: map.epoch(),
                 sharded: map.is_sharded(),
+                paused: database.gate.is_paused(),
+                suspended: database.gate.is_suspended(),
+                disabled: database.gate.is_disabled(),
+                servers_closing: closing(pools.iter().filter(|p| p.database() == database.index)),
             });
         }
         snapshot.totals.checkouts = snapshot.pools.iter().map(|pool| pool.checkouts).sum();
@@ -56,6 +63,7 @@ impl Thread {
             oldest_wait_ms: machine.oldest_wait(now).count(),
             checkouts: machine.counts().checkouts,
             checkout_wait_ms_total: machine.counts().wait_ms_total,
+            mode: self.mode_of(pool.user()).name(),
         })
     }
 
@@ -73,6 +81,8 @@ impl Thread {
             idle_s: 0,
             uses: 0,
             prepared: 0,
+            client_address: None,
+            close_needed: false,
         };
         let mut out: Vec<ServerSnapshot> = pool.with(|machine| {
             machine
@@ -98,6 +108,11 @@ impl Thread {
                     age_s: now.since(one.born).count() / 1000,
                     uses: one.uses,
                     prepared: count(one.prepared),
+                    client_address: Some((
+                        client.address.clone(),
+                        client.application.borrow().clone(),
+                    )),
+                    close_needed: pool.is_outdated(one.generation),
                     ..server(ServerState::Active, one.key.pid, Some(u64::from(client.id)))
                 }
             }));
@@ -126,6 +141,7 @@ impl Thread {
                 application_name: client.application.borrow().clone(),
                 holds: client.holds.get().words(),
                 node: client.running.borrow().iter().next().map(|running| running.node),
+                backend_pids: client.running.borrow().iter().map(|one| one.key.pid).collect(),
             })
             .collect();
         out.sort_by_key(|client| client.id);
@@ -167,6 +183,17 @@ impl Thread {
             ..Totals::default()
         }
     }
+}
+
+/// Connections of the pools' nodes that are on their way out.
+fn closing<'a>(pools: impl Iterator<Item = &'a SharedPool>) -> u64 {
+    let mut nodes: Vec<&Rc<NodeShare>> = Vec::new();
+    for share in pools.map(SharedPool::node_share) {
+        if !nodes.iter().any(|node| Rc::ptr_eq(node, share)) {
+            nodes.push(share);
+        }
+    }
+    nodes.iter().map(|node| count(node.closing())).sum()
 }
 
 fn count(n: usize) -> u64 {

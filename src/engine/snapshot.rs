@@ -57,6 +57,8 @@ pub struct PoolSnapshot {
     pub checkouts: u64,
     /// How long clients waited for them, together.
     pub checkout_wait_ms_total: u64,
+    /// When its clients give a connection back, in the configuration's word.
+    pub mode: &'static str,
 }
 
 /// One client.
@@ -83,6 +85,8 @@ pub struct ClientSnapshot {
     pub holds: String,
     /// The node whose connection it has now.
     pub node: Option<NodeId>,
+    /// The processes at nodes whose connections it has.
+    pub backend_pids: Vec<u32>,
 }
 
 /// What a client is doing.
@@ -140,6 +144,10 @@ pub struct ServerSnapshot {
     pub uses: u64,
     /// Statements that are prepared on it.
     pub prepared: u64,
+    /// Where the client that has it comes from, and what it calls itself.
+    pub client_address: Option<(String, String)>,
+    /// It closes once it is free.
+    pub close_needed: bool,
 }
 
 /// What a connection to a node is doing.
@@ -177,6 +185,14 @@ pub struct DatabaseSnapshot {
     pub epoch: Epoch,
     /// Whether a statement's place can depend on its keys.
     pub sharded: bool,
+    /// An operator holds its units up.
+    pub paused: bool,
+    /// An operator has its clients not read.
+    pub suspended: bool,
+    /// An operator has turned new clients away.
+    pub disabled: bool,
+    /// Connections whose server processes are about to be gone.
+    pub servers_closing: u64,
 }
 
 /// Counters since the start; two are numbers of the moment and say so.
@@ -283,11 +299,40 @@ impl EngineSnapshot {
         self.clients.extend(other.clients);
         self.servers.extend(other.servers);
         for database in other.databases {
-            if !self.databases.iter().any(|mine| mine.name == database.name) {
-                self.databases.push(database);
+            match self.databases.iter_mut().find(|mine| mine.name == database.name) {
+                Some(mine) => mine.servers_closing += database.servers_closing,
+                None => self.databases.push(database),
             }
         }
         self.totals.absorb(other.totals);
+    }
+}
+
+/// What commands of operators wait for; without a name in any database.
+impl EngineSnapshot {
+    /// True while a connection of the database's pools is open, or its server
+    /// process is not known to be gone.
+    pub fn has_connections(&self, database: Option<&str>) -> bool {
+        let here = |name: &str| database.is_none_or(|wanted| wanted == name);
+        self.pools.iter().any(|pool| {
+            here(&pool.database)
+                && pool.servers_active + pool.servers_idle + pool.servers_connecting > 0
+        }) || self.databases.iter().any(|one| here(&one.name) && one.servers_closing > 0)
+    }
+
+    /// True while a connection that is to close has not.
+    pub fn has_connections_to_close(&self, database: Option<&str>) -> bool {
+        let here = |name: &str| database.is_none_or(|wanted| wanted == name);
+        self.servers.iter().any(|server| here(&server.database) && server.close_needed)
+            || self.databases.iter().any(|one| here(&one.name) && one.servers_closing > 0)
+    }
+
+    /// True while a statement of a client runs.
+    pub fn has_units_under_way(&self, database: Option<&str>) -> bool {
+        self.clients.iter().any(|client| {
+            client.state == ClientState::Active
+                && database.is_none_or(|wanted| wanted == client.database)
+        })
     }
 }
 
@@ -372,6 +417,7 @@ mod tests {
             oldest_wait_ms: 7,
             checkouts: 8,
             checkout_wait_ms_total: 9,
+            mode: "transaction",
         }
     }
 
@@ -411,6 +457,10 @@ mod tests {
                 name: "app".to_owned(),
                 epoch: Epoch::new(3),
                 sharded: true,
+                paused: false,
+                suspended: false,
+                disabled: false,
+                servers_closing: 0,
             }],
             totals: Totals {
                 statements: 10,

@@ -12,7 +12,7 @@ use tokio_rustls::rustls;
 use crate::backend::{Event, SettingsInterner};
 use crate::catalog::Catalog;
 use crate::cluster::{Cluster, Health, Member, NodeState, ReadReason};
-use crate::config::Settings;
+use crate::config::{PoolMode, Settings};
 use crate::net::clock;
 use crate::pool::Budget;
 use crate::route::{Planner, PlannerLimits};
@@ -25,6 +25,7 @@ use super::conn::Conn;
 use super::crew::{self, Crew, LedgerKey};
 use super::logins::{BackendLogin, EngineOptions, Users};
 use super::marks::Marks;
+use super::operate::Gate;
 use super::params::ServerParams;
 use super::pools::Pools;
 use super::share::{NodeShare, Undertaker};
@@ -71,6 +72,7 @@ pub(super) struct Database {
     pub(super) planner: RefCell<Planner>,
     params: RefCell<Option<Rc<ServerParams>>>,
     logins: RefCell<HashMap<ShardId, BackendLogin>>,
+    pub(super) gate: Gate,
 }
 
 /// What has changed with a new view of the nodes.
@@ -180,6 +182,7 @@ impl Thread {
                     planner: RefCell::new(Planner::new(number(0), planner_limits(&settings))),
                     params: RefCell::new(None),
                     logins: RefCell::new(database.logins.clone()),
+                    gate: Gate::default(),
                 })
             })
             .collect();
@@ -222,6 +225,12 @@ impl Thread {
     /// Who may log in, as of the last reload.
     pub(super) fn users(&self) -> Arc<Users> {
         Arc::clone(&self.access.borrow().0)
+    }
+
+    /// When this user's clients give their backends back.
+    pub(super) fn mode_of(&self, user: &str) -> PoolMode {
+        let own = self.access.borrow().0.by_name.get(user).and_then(|user| user.pool_mode);
+        own.unwrap_or(self.settings.pool.mode)
     }
 
     pub(super) fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {

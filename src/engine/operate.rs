@@ -1,0 +1,163 @@
+//! What operators do to a database's clients and connections, in pgbouncer's
+//! words: hold units up, close connections, turn clients away.
+//!
+//! It decides nothing about when an operator hears that it is done: whoever
+//! asked looks at snapshots.
+//!
+//! Source: pgbouncer's manual, "Process controlling commands".
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::net::clock;
+use crate::session::Want;
+use crate::types::Moment;
+
+use super::client::Signals;
+use super::driver::Driver;
+use super::thread::{Database, Thread};
+
+/// What an operator does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// No new unit gets a backend; connections close as they come free.
+    Pause,
+    /// The end of `Pause`, `Suspend` and `Kill`.
+    Resume,
+    /// No new unit is read, within transactions too; connections stay.
+    Suspend,
+    /// Connections that are open now close as they come free.
+    Reconnect,
+    /// `Pause`, and who is connected is disconnected.
+    Kill,
+    /// Nobody new logs in.
+    Disable,
+    /// The end of `Disable`.
+    Enable,
+}
+
+/// What holds a database's clients up.
+#[derive(Default)]
+pub(super) struct Gate {
+    paused: Cell<bool>,
+    suspended: Cell<bool>,
+    disabled: Cell<bool>,
+}
+
+/// A unit that waits for the end of a pause.
+#[derive(Clone, Copy)]
+pub(super) struct HeldUp {
+    want: Want,
+    pub(super) since: Moment,
+}
+
+impl Gate {
+    /// True while no unit gets a backend that has none.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.get()
+    }
+
+    /// True while no unit is begun.
+    pub(super) fn is_suspended(&self) -> bool {
+        self.suspended.get()
+    }
+
+    /// True while nobody may log in.
+    pub(super) fn is_disabled(&self) -> bool {
+        self.disabled.get()
+    }
+}
+
+impl Thread {
+    /// Does `operation` to the database of this name, or to all; false if there
+    /// is none.
+    pub(super) fn operate(self: &Rc<Self>, operation: Operation, name: Option<&str>) -> bool {
+        let chosen = |database: &&Rc<Database>| name.is_none_or(|name| database.name == name);
+        let databases: Vec<_> = self.databases.iter().filter(chosen).cloned().collect();
+        for database in &databases {
+            self.operate_on(operation, database);
+        }
+        !databases.is_empty()
+    }
+
+    fn operate_on(self: &Rc<Self>, operation: Operation, database: &Rc<Database>) {
+        let gate = &database.gate;
+        match operation {
+            Operation::Pause => {
+                gate.paused.set(true);
+                self.close_connections(database.index);
+                self.signal_clients(database, |signals| signals.gate = true);
+            }
+            Operation::Resume => {
+                gate.paused.set(false);
+                gate.suspended.set(false);
+                self.signal_clients(database, |signals| signals.gate = true);
+            }
+            Operation::Suspend => gate.suspended.set(true),
+            Operation::Reconnect => self.close_connections(database.index),
+            Operation::Kill => {
+                gate.paused.set(true);
+                self.close_connections(database.index);
+                self.signal_clients(database, |signals| signals.kill = true);
+            }
+            Operation::Disable => gate.disabled.set(true),
+            Operation::Enable => gate.disabled.set(false),
+        }
+        tracing::info!(database = %database.name, ?operation, "an operator's word");
+    }
+
+    fn close_connections(&self, database: usize) {
+        for pool in self.pools.borrow().iter().filter(|pool| pool.database() == database) {
+            pool.close_connections();
+        }
+    }
+
+    fn signal_clients(&self, database: &Database, change: impl Fn(&mut Signals)) {
+        for client in self.clients.borrow().values() {
+            if client.database == database.index {
+                client.signal(&change);
+            }
+        }
+    }
+}
+
+impl Driver {
+    /// True if the unit has to wait for the end of a pause. Who has a backend
+    /// already may finish, and so may have another.
+    #[inline]
+    pub(super) fn is_held_up(&mut self, want: Want) -> bool {
+        if !self.database.gate.is_paused() || self.held.current.is_some() {
+            return false;
+        }
+        self.held_up = Some(HeldUp { want, since: clock::now() });
+        true
+    }
+
+    /// The gate has been opened or closed.
+    pub(super) fn on_gate(&mut self) {
+        if self.database.gate.is_paused() {
+            self.wait_at_gate();
+            return;
+        }
+        if let Some(held_up) = self.held_up.take()
+            && !self.bring_backend(held_up.want)
+        {
+            return;
+        }
+        self.refed_by_signal();
+    }
+
+    /// Who waits for a first backend waits at the gate instead.
+    fn wait_at_gate(&mut self) {
+        if self.held.current.is_some() {
+            return;
+        }
+        let Some(want) = self.reads.wanted_now() else { return };
+        if let Some(waiting) = self.waiting.take() {
+            waiting.leave(&self.thread);
+        } else if !self.unpark() {
+            return;
+        }
+        self.held_up = Some(HeldUp { want, since: clock::now() });
+    }
+}
