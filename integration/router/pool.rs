@@ -240,6 +240,84 @@ fn backend_with_a_temporary_schema_is_not_passed_on() {
     assert_ne!(next.value("SELECT pg_backend_pid()"), pid);
 }
 
+#[test]
+fn temporary_schema_that_no_text_speaks_of_is_not_passed_on() {
+    cluster().sql(
+        1,
+        "CREATE FUNCTION make_temp() RETURNS void LANGUAGE plpgsql AS \
+         $$BEGIN CREATE TEMP TABLE hidden (a int); END$$",
+    );
+    let router = router(cluster(), "pool.size_max = 1");
+    for statement in [
+        "SELECT make_temp()",
+        "DO $$BEGIN CREATE TEMP TABLE hidden (a int); END$$",
+        "CREATE FUNCTION \"pg_temp\".f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "SET search_path = pg_temp, public; CREATE TABLE hidden (a int)",
+        "SELECT 1 AS a INTO pg_temp.hidden",
+    ] {
+        let mut client = Wire::open(router.port(), "t1");
+        client.query(statement).unwrap();
+        drop(client);
+        let mut next = Wire::open(router.port(), "t1");
+        let schemas = next.value("SELECT current_schemas(true)");
+        assert!(!schemas.contains("pg_temp"), "{statement}: {schemas}");
+    }
+}
+
+// === goodbyes ===
+
+#[test]
+fn what_stands_before_a_goodbye_is_done_and_answered() {
+    let router = router(cluster(), "");
+    let goodbye = frame(b'X', b"");
+    let statement = |sql: &str| {
+        let text = [b"\0", sql.as_bytes(), b"\0\0\0"].concat();
+        [frame(b'P', &text), frame(b'B', &[0; 8]), frame(b'E', &[0; 5])].concat()
+    };
+    let tags = |bytes: &[u8], keep: bool| {
+        let mut client = Wire::open(router.port(), "t1");
+        std::io::Write::write_all(client.socket(), &[bytes, &goodbye].concat()).unwrap();
+        if !keep {
+            return String::new();
+        }
+        let mut tags = String::new();
+        while let Ok(message) = client.read() {
+            tags.push(char::from(message.tag));
+        }
+        tags
+    };
+    let query = frame(b'Q', b"SELECT pg_sleep(0.2)\0");
+    assert_eq!(tags(&query, true), "TDCZ");
+    assert_eq!(tags(&statement("SELECT 1"), true), "12DC");
+    assert_eq!(tags(&[statement("SELECT pg_sleep(0.2)"), frame(b'H', b"")].concat(), true), "12DC");
+    assert_eq!(tags(&statement("SELECT nonsense"), true), "E");
+    // Nobody is there to hear, as it is with a client that closes at once.
+    let insert = "SELECT pg_sleep(0.2); INSERT INTO notes VALUES (-90, 'done')";
+    tags(&frame(b'Q', format!("{insert}\0").as_bytes()), false);
+    wait_for("the statement's effect", || {
+        cluster().sql(1, "SELECT count(*) FROM notes WHERE id = -90") == "1"
+    });
+    cluster().sql(1, "DELETE FROM notes WHERE id = -90");
+}
+
+#[test]
+fn batch_without_its_sync_leaves_nothing() {
+    let router = router(cluster(), "pool.size_max = 1");
+    for goodbye in [frame(b'X', b""), Vec::new()] {
+        let mut client = Wire::open(router.port(), "t1");
+        let insert = b"\0INSERT INTO notes VALUES (-91, 'no')\0\0\0";
+        let batch =
+            [frame(b'P', insert), frame(b'B', &[0; 8]), frame(b'E', &[0; 5]), frame(b'H', b"")];
+        std::io::Write::write_all(client.socket(), &batch.concat()).unwrap();
+        let tags: Vec<u8> = (0..3).map(|_| client.read().unwrap().tag).collect();
+        assert_eq!(tags, b"12C");
+        std::io::Write::write_all(client.socket(), &goodbye).unwrap();
+        drop(client);
+        let mut next = Wire::open(router.port(), "t1");
+        assert_eq!(next.value("SELECT count(*) FROM notes WHERE id = -91"), "0");
+    }
+}
+
 // === backends that are gone ===
 
 #[test]

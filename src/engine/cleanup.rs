@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use crate::backend::{Event, Expect, OwnPurpose, SentAs, SettingsSet};
+use crate::backend::{Event, Expect, OwnPurpose, Refusal, SentAs, SettingsSet};
 use crate::net::clock;
 use crate::protocol::backend::TxStatus;
 use crate::protocol::encode;
@@ -84,6 +84,11 @@ async fn clean(thread: &Rc<Thread>, conn: &mut Conn, left: LeftBehind, reset: bo
         conn.machine.end_copy_in();
     }
     if left == LeftBehind::OpenBatch {
+        // What the batch has done is not committed by a Sync that its client
+        // never sent.
+        encode::parse(&mut request, b"", MUST_FAIL, &[]).ok()?;
+        let refusal = Refusal { frame: Box::default(), simple: SentAs::Batch };
+        conn.machine.push(Expect::Refuse(Box::new(refusal)));
         encode::sync(&mut request);
         conn.machine.push(Expect::Sync);
     }
@@ -94,14 +99,19 @@ async fn clean(thread: &Rc<Thread>, conn: &mut Conn, left: LeftBehind, reset: bo
     }
     if conn.machine.is_dirty() || reset {
         run(conn, b"DISCARD ALL").await?;
+        // A function may have made a temporary schema, which nothing undoes: it
+        // would stay in sight of whoever comes next.
+        if run(conn, HAS_TEMPORARY_SCHEMA).await?.as_deref() != Some(b"SELECT 0\0") {
+            return None;
+        }
         let defaults = thread.interner.borrow_mut().intern(SettingsSet::default());
         conn.machine.reset_done(defaults);
     }
     (conn.machine.status() == TxStatus::Idle).then_some(())
 }
 
-/// Runs a statement of ours; `None` if it failed.
-async fn run(conn: &mut Conn, sql: &[u8]) -> Option<()> {
+/// Runs a statement of ours: its command tag. `None` if it failed.
+async fn run(conn: &mut Conn, sql: &[u8]) -> Option<Option<Box<[u8]>>> {
     let mut request = Vec::new();
     encode::query(&mut request, sql).ok()?;
     conn.machine.begin_unit(None);
@@ -110,12 +120,14 @@ async fn run(conn: &mut Conn, sql: &[u8]) -> Option<()> {
     settle(conn).await
 }
 
-/// Reads replies until none is owed; nobody sees them.
-async fn settle(conn: &mut Conn) -> Option<()> {
+/// Reads replies until none is owed; nobody sees them. The last command tag of
+/// ours.
+async fn settle(conn: &mut Conn) -> Option<Option<Box<[u8]>>> {
     let mut chunk = vec![0; 16 * 1024];
     let mut nobody = Vec::new();
     let mut events = Vec::new();
     let mut failed = false;
+    let mut last = None;
     while !conn.machine.is_settled() {
         let read = conn.stream.read(&mut chunk).await.ok().filter(|read| *read > 0)?;
         conn.carry.extend_from_slice(chunk.get(..read)?);
@@ -123,6 +135,11 @@ async fn settle(conn: &mut Conn) -> Option<()> {
         conn.carry.drain(..relayed.consumed);
         conn.settle();
         nobody.clear();
+        for event in &mut events {
+            if let Event::OwnDone(_, tag) = event {
+                last = tag.take();
+            }
+        }
         failed |= events.iter().any(|event| matches!(event, Event::OwnFailed(..)));
         if events.iter().any(|event| matches!(event, Event::Error { fatal: true, .. })) {
             return None;
@@ -144,8 +161,13 @@ async fn settle(conn: &mut Conn) -> Option<()> {
         }
         events.clear();
     }
-    (!failed).then_some(())
+    (!failed).then_some(last)
 }
 
+/// One row if the session has a temporary schema.
+const HAS_TEMPORARY_SCHEMA: &[u8] =
+    b"SELECT FROM (SELECT pg_catalog.pg_my_temp_schema()) AS s (o) WHERE o OPERATOR(pg_catalog.<>) 0";
+/// No server reads this.
+const MUST_FAIL: &[u8] = b"keyway: the client is gone";
 /// Longest that a backend may take to come clean.
 const CLEANUP_WAIT: Millis = Millis::new(10_000);

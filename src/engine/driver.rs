@@ -55,6 +55,9 @@ pub(super) struct Driver {
     farewell: bool,
     /// The client has ended its side.
     pub(super) ended: bool,
+    /// The same, after a goodbye behind statements that are not done: they are
+    /// done first, as on a server.
+    parting: bool,
     /// When the running unit was sent, in microseconds; zero if unmeasured.
     pub(super) unit_since_us: u64,
     pub(super) units: u64,
@@ -105,6 +108,7 @@ impl Driver {
             closing: false,
             farewell: false,
             ended: false,
+            parting: false,
             unit_since_us: 0,
             units: 0,
             timed_out: false,
@@ -220,7 +224,7 @@ impl Driver {
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>, turn: &mut usize) -> io::Result<Moved> {
-        if self.ended || self.closing {
+        if self.ended || self.closing || self.parting {
             return Ok(Moved::Nothing);
         }
         let blocked = self.is_blocked();
@@ -245,7 +249,9 @@ impl Driver {
         *turn += read.max(READ_COST_BYTES);
         self.stirred = true;
         if read == 0 {
-            self.ended = true;
+            let under_way = self.session.is_awaiting() || self.is_waiting();
+            self.parting = under_way && self.inbuf.ends_with(GOODBYE);
+            self.ended = !self.parting;
             return Ok(Moved::Something);
         }
         let stats = &thread.stats;
@@ -530,6 +536,8 @@ impl Moved {
 
 /// What a read counts at least, so that many small ones end a turn too.
 pub(super) const READ_COST_BYTES: usize = 512;
+/// A Terminate message.
+const GOODBYE: &[u8] = b"X\0\0\0\x04";
 const CANCELED: SqlState = SqlState::new("57014");
 const TOO_MANY: SqlState = SqlState::new("53300");
 const CANNOT_CONNECT_NOW: SqlState = SqlState::new("57P03");

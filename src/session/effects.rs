@@ -137,6 +137,9 @@ fn add_demand(
     match effect {
         SessionEffect::Set { name, value, local, span } => {
             check_setting(name, value.as_deref(), situation)?;
+            if creates_in_temp(name, value.as_deref()) {
+                hold(Holds::TEMP, "a search path that begins with pg_temp", situation, out)?;
+            }
             if !local && value.is_none() {
                 out.effects.push(Effect::Restore(name.clone()));
             } else if !local {
@@ -213,6 +216,16 @@ fn hold(reason: Holds, what: &str, situation: Situation, out: &mut Demands) -> R
     Ok(())
 }
 
+/// True for a search path under which whatever is created is temporary.
+fn creates_in_temp(name: &str, value: Option<&str>) -> bool {
+    name == "search_path"
+        && value.is_some_and(|value| {
+            let first = value.split(',').next().unwrap_or_default();
+            let first = first.trim_matches([' ', '"', '\'']);
+            first.eq_ignore_ascii_case("pg_temp")
+        })
+}
+
 /// Settings under which the router could not read the client's statements.
 fn check_setting(name: &str, value: Option<&str>, situation: Situation) -> Result<(), Refused> {
     if situation.sharded && !is_readable(name, value) {
@@ -264,6 +277,9 @@ fn add_set_config(
     match value {
         Argument::Text(text) => {
             check_setting(&name, Some(&text), situation)?;
+            if creates_in_temp(&name, Some(&text)) {
+                hold(Holds::TEMP, "a search path that begins with pg_temp", situation, out)?;
+            }
             out.effects.push(Effect::Set(name, Setting::Flat(text)));
         }
         Argument::Null => out.effects.push(Effect::Reset(name)),
@@ -465,6 +481,17 @@ mod tests {
             assert_eq!(session, startup);
             assert_eq!(backend, left);
         }
+    }
+
+    #[test]
+    fn a_path_that_begins_with_the_temporary_schema_makes_temporary_objects() {
+        for value in ["pg_temp", "\"pg_temp\", public", "PG_TEMP,public", "'pg_temp'"] {
+            assert!(creates_in_temp("search_path", Some(value)), "{value}");
+        }
+        for value in ["public, pg_temp", "pg_catalog", "my_pg_temp", ""] {
+            assert!(!creates_in_temp("search_path", Some(value)), "{value}");
+        }
+        assert!(!creates_in_temp("work_mem", Some("pg_temp")));
     }
 
     #[test]

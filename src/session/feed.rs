@@ -135,17 +135,25 @@ impl Feed<'_, '_> {
         let depends = match kind {
             tag::QUERY | tag::FUNCTION_CALL => true,
             tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => self.s.copy_pending,
+            // Whoever says goodbye is answered first.
+            tag::TERMINATE => true,
             _ => false,
         };
-        if !depends || self.env.backend.as_ref().is_none_or(|(b, _)| b.owes_nothing()) {
-            return None;
-        }
+        (depends && self.owes()).then(|| self.settle())
+    }
+
+    /// True if the backend owes a reply.
+    fn owes(&self) -> bool {
+        self.env.backend.as_ref().is_some_and(|(backend, _)| !backend.owes_nothing())
+    }
+
+    fn settle(&mut self) -> Step {
         self.inject(|out| {
             encode::flush(out);
             Ok::<(), ()>(())
         });
         self.s.phase = Phase::Settle;
-        Some(Step::Await)
+        Step::Await
     }
 
     fn on_copy_message(&mut self, kind: u8, end: usize) -> Option<Step> {
@@ -192,6 +200,9 @@ impl Feed<'_, '_> {
                 self.on_sync(body, end)
             }
             tag::TERMINATE => {
+                if self.s.phase == Phase::SkipBound && self.owes() {
+                    return Some(self.settle());
+                }
                 self.consume(end);
                 Some(Step::Close)
             }

@@ -92,7 +92,10 @@ fn leading(t: &Tokens<'_>) -> (Kind, TxEffect, SessionEffect) {
     match &*first {
         "select" if words::select_into(t) => {
             let temp = (0..t.len()).any(|i| {
-                t.is_word(i, "into") && (t.is_word(i + 1, "temp") || t.is_word(i + 1, "temporary"))
+                t.is_word(i, "into")
+                    && (t.is_word(i + 1, "temp")
+                        || t.is_word(i + 1, "temporary")
+                        || words::names_temp_schema(t, i + 1))
             });
             session(Kind::Ddl, if temp { SessionEffect::TempTable } else { SessionEffect::None })
         }

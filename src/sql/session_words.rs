@@ -275,9 +275,15 @@ pub(crate) fn create(t: &Tokens<'_>) -> SessionEffect {
     }
     at += usize::from(t.is_word(at, "local") || t.is_word(at, "global"));
     let temp = t.is_word(at, "temp") || t.is_word(at, "temporary");
-    // `pg_temp.t` is a temporary table too.
-    let named = (1..t.len().min(8)).any(|i| t.is_word(i, "pg_temp"));
+    // `pg_temp.t` is a temporary table too, and a function there makes the same
+    // schema.
+    let named = (1..t.len().min(8)).any(|i| names_temp_schema(t, i));
     if temp || named { SessionEffect::TempTable } else { SessionEffect::None }
+}
+
+/// Whether token `i` is the session's temporary schema, by either of its names.
+pub(crate) fn names_temp_schema(t: &Tokens<'_>, i: usize) -> bool {
+    t.name(i).is_some_and(|name| *name == *"pg_temp" || name.starts_with("pg_temp_"))
 }
 
 /// Whether a SELECT makes a table: INTO outside parentheses.
