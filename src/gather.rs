@@ -23,7 +23,7 @@ mod source;
 #[cfg(test)]
 mod simulation;
 
-pub use collect::{Collect, CollectLimits, TableColumn, Told};
+pub use collect::{Collect, CollectLimits, TableColumn, Told, Types};
 pub use error::GatherError;
 pub use key::{BadValue, Direction, KeyKind, Nulls, append};
 pub use shape::Formats;

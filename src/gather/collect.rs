@@ -11,7 +11,7 @@
 //! Source: the send and receive functions of PostgreSQL's array and record
 //! types.
 
-use crate::protocol::backend::{ParameterDescription, RowDescription};
+use crate::protocol::backend::{DataRow, ParameterDescription, RowDescription};
 use crate::protocol::frame::HEADER_LEN;
 use crate::protocol::tag::backend as tag;
 use crate::types::Oid;
@@ -47,6 +47,25 @@ pub struct Told {
     pub description: Box<[u8]>,
 }
 
+/// What the rows become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// For each fragment an array of rows.
+    Rows,
+    /// For each column an array of values.
+    Columns,
+}
+
+/// The columns of partial rows, in the server's words.
+#[derive(Debug, Default)]
+pub struct Types {
+    /// The number and the modifier of each one's type.
+    pub columns: Vec<(Oid, i32)>,
+    /// Each one's type and collation.
+    pub words: Vec<(Box<str>, Option<Box<str>>)>,
+    whole: bool,
+}
+
 /// The rows of fragments on their way together.
 #[derive(Debug)]
 pub struct Collect {
@@ -56,8 +75,13 @@ pub struct Collect {
     told: Told,
     tables: Vec<Vec<TableColumn>>,
     fragments: usize,
-    /// Descriptions that have come.
+    layout: Layout,
+    /// Descriptions that are to come, and that have come.
+    expected: usize,
     described: usize,
+    /// Whether the types of partial rows are to come after them.
+    asks_types: bool,
+    types: Option<Types>,
     rows: u64,
     bytes: usize,
 }
@@ -75,6 +99,8 @@ struct Source {
 struct Rows {
     count: u32,
     bytes: Vec<u8>,
+    /// Values by column, and whether a NULL is among them.
+    columns: Vec<(Vec<u8>, bool)>,
     described: bool,
 }
 
@@ -91,7 +117,11 @@ impl Collect {
             told: Told::default(),
             tables: Vec::new(),
             fragments,
+            layout: Layout::Rows,
+            expected: fragments + 1,
             described: 0,
+            asks_types: false,
+            types: None,
             rows: 0,
             bytes: 0,
         }
@@ -146,8 +176,41 @@ impl Collect {
     // === what there is ===
 
     /// Whether the statement and all tables are described.
-    pub const fn is_described(&self) -> bool {
-        self.described > self.fragments
+    pub fn is_described(&self) -> bool {
+        let typed = self.types.as_ref().is_some_and(|types| types.whole);
+        self.described == self.expected && (!self.asks_types || typed)
+    }
+
+    /// The server will tell the columns of partial rows, too.
+    pub const fn expect_types(&mut self) {
+        self.asks_types = true;
+    }
+
+    /// The columns of partial rows.
+    pub const fn types(&self) -> Option<&Types> {
+        self.types.as_ref()
+    }
+
+    /// Collects partial rows of these types in place of the fragments.
+    pub fn collect_partial(&mut self) {
+        let columns = self.types.iter().flat_map(|types| &types.columns).enumerate();
+        let table: Vec<TableColumn> = columns
+            .map(|(at, (oid, modifier))| TableColumn {
+                name: format!("c{}", at + 1).into(),
+                type_oid: *oid,
+                modifier: *modifier,
+                source: Some(at),
+            })
+            .collect();
+        for source in &mut self.sources {
+            source.rows = vec![Rows::default()];
+            if let Some(rows) = source.rows.first_mut() {
+                rows.columns = vec![(Vec::new(), false); table.len()];
+            }
+        }
+        self.tables = vec![table];
+        self.fragments = 1;
+        self.layout = Layout::Columns;
     }
 
     /// What the statement is.
@@ -173,6 +236,9 @@ impl Collect {
 
     fn describe(&mut self, kind: u8, body: &[u8]) -> Result<(), Failure> {
         let malformed = |_| Failure::Own(GatherError::Malformed);
+        if self.described == self.expected {
+            return self.describe_types(kind, body);
+        }
         match kind {
             tag::PARAMETER_DESCRIPTION if self.described == 0 => {
                 let types = ParameterDescription::decode(body).map_err(malformed)?;
@@ -197,6 +263,36 @@ impl Collect {
                 self.tables.push(columns?);
             }
             tag::NO_DATA => return Err(Failure::Own(GatherError::Malformed)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn describe_types(&mut self, kind: u8, body: &[u8]) -> Result<(), Failure> {
+        let malformed = |_| Failure::Own(GatherError::Malformed);
+        match kind {
+            tag::ROW_DESCRIPTION => {
+                let fields = RowDescription::decode(body).map_err(malformed)?;
+                // A third of them are the columns, the rest says what they are.
+                let count = fields.count() / 3;
+                let columns = fields.iter().take(count);
+                let columns = columns.map(|field| (field.type_oid, field.type_modifier)).collect();
+                self.types = Some(Types { columns, ..Types::default() });
+            }
+            tag::COMMAND_COMPLETE => {
+                // Only now does nothing of it come any more.
+                self.types.iter_mut().for_each(|types| types.whole = true);
+            }
+            tag::DATA_ROW => {
+                let row = DataRow::decode(body).map_err(malformed)?;
+                let Some(types) = &mut self.types else { return Ok(()) };
+                let mut words = row.iter().skip(types.columns.len()).map(|value| {
+                    value.and_then(|value| std::str::from_utf8(value).ok()).map(Into::into)
+                });
+                while let (Some(type_name), Some(collation)) = (words.next(), words.next()) {
+                    types.words.push((type_name.unwrap_or_default(), collation));
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -246,8 +342,17 @@ impl Collect {
         let table = self.tables.get(one.current).ok_or_else(malformed)?;
         let rows = one.rows.get_mut(one.current).filter(|rows| rows.described);
         let rows = rows.ok_or_else(malformed)?;
-        let before = rows.bytes.len();
         let mut values = body.get(2..).unwrap_or_default();
+        if self.layout == Layout::Columns {
+            for (bytes, nulls) in &mut rows.columns {
+                let (value, null, rest) = next_value(values)?;
+                bytes.extend_from_slice(value);
+                *nulls |= null;
+                values = rest;
+            }
+            rows.count += 1;
+            return self.count(body.len());
+        }
         let start = rows.bytes.len();
         rows.bytes.extend_from_slice(&[0; 4]);
         rows.bytes.extend_from_slice(&length(table.len())?);
@@ -257,10 +362,7 @@ impl Collect {
                 rows.bytes.extend_from_slice(&(-1_i32).to_be_bytes());
                 continue;
             }
-            let (head, rest) = values.split_first_chunk::<4>().ok_or_else(malformed)?;
-            let len = usize::try_from(i32::from_be_bytes(*head)).unwrap_or(0);
-            let (value, rest) = rest.split_at_checked(len).ok_or_else(malformed)?;
-            rows.bytes.extend_from_slice(head);
+            let (value, _, rest) = next_value(values)?;
             rows.bytes.extend_from_slice(value);
             values = rest;
         }
@@ -269,8 +371,13 @@ impl Collect {
             head.copy_from_slice(&len);
         }
         rows.count += 1;
+        let grown = rows.bytes.len() - start;
+        self.count(grown)
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), Failure> {
         self.rows += 1;
-        self.bytes += rows.bytes.len() - before;
+        self.bytes += bytes;
         if self.rows > self.limits.rows_max || self.bytes > self.limits.bytes_max {
             return Err(Failure::Own(GatherError::TooMuch {
                 rows_max: self.limits.rows_max,
@@ -285,23 +392,57 @@ impl Collect {
         self.is_described() && self.sources.iter().all(|one| one.current >= self.fragments)
     }
 
-    /// Appends a fragment's rows as the binary value of an array.
-    pub fn write_array(&self, fragment: usize, out: &mut Vec<u8>) {
-        let all = || self.sources.iter().filter_map(|one| one.rows.get(fragment));
-        let count: u32 = all().map(|rows| rows.count).sum();
-        // Dimensions, whether there are NULLs, and the elements' type: the
-        // server takes any number for a row type that is not its own.
-        let dimensions: u32 = if count == 0 { 0 } else { 1 };
-        for number in [dimensions, 0, 0] {
-            out.extend_from_slice(&number.to_be_bytes());
-        }
-        if count > 0 {
-            for number in [count, 1] {
-                out.extend_from_slice(&number.to_be_bytes());
-            }
-            all().for_each(|rows| out.extend_from_slice(&rows.bytes));
+    /// How many arrays it makes.
+    pub fn arrays(&self) -> usize {
+        match self.layout {
+            Layout::Rows => self.fragments,
+            Layout::Columns => self.columns(0).len(),
         }
     }
+
+    /// Appends an array's binary value.
+    pub fn write_array(&self, array: usize, out: &mut Vec<u8>) {
+        let fragment = if self.layout == Layout::Rows { array } else { 0 };
+        let all = || self.sources.iter().filter_map(|one| one.rows.get(fragment));
+        let count: u32 = all().map(|rows| rows.count).sum();
+        let (element, nulls) = match self.layout {
+            // The server takes any number for a row type that is not its own.
+            Layout::Rows => (0, false),
+            Layout::Columns => {
+                let column = self.columns(0).get(array);
+                let nulls = all().any(|rows| rows.columns.get(array).is_some_and(|(_, n)| *n));
+                (column.map_or(0, |column| column.type_oid.number()), nulls)
+            }
+        };
+        // Dimensions, whether there are NULLs, and the elements' type.
+        for number in [u32::from(count > 0), u32::from(nulls), element] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        if count == 0 {
+            return;
+        }
+        for number in [count, 1] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        for rows in all() {
+            match self.layout {
+                Layout::Rows => out.extend_from_slice(&rows.bytes),
+                Layout::Columns => {
+                    let values = rows.columns.get(array).map(|(bytes, _)| &**bytes);
+                    out.extend_from_slice(values.unwrap_or_default());
+                }
+            }
+        }
+    }
+}
+
+/// A value with its length, whether it is NULL, and what follows it.
+fn next_value(values: &[u8]) -> Result<(&[u8], bool, &[u8]), Failure> {
+    let malformed = || Failure::Own(GatherError::Malformed);
+    let len = i32::from_be_bytes(*values.first_chunk::<4>().ok_or_else(malformed)?);
+    let whole = 4 + usize::try_from(len).unwrap_or(0);
+    let (value, rest) = values.split_at_checked(whole).ok_or_else(malformed)?;
+    Ok((value, len < 0, rest))
 }
 
 fn length(len: usize) -> Result<[u8; 4], Failure> {

@@ -18,6 +18,7 @@ mod clauses;
 mod filter;
 mod items;
 pub(crate) mod merge;
+mod partial;
 mod words;
 
 use crate::shardmap::Table;
@@ -31,6 +32,7 @@ use super::resolve;
 use super::solve::{Solver, Spot};
 use clauses::{Clauses, CountAt};
 pub use merge::{Fragment, Merge};
+pub use partial::{Combine, Partial, PartialColumn};
 
 /// What the shards of one read are sent, and how their rows become one result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,6 +232,17 @@ fn check_tables(shape: &Shape, world: &World<'_>) -> Result<(), RouteError> {
         }
     }
     Ok(())
+}
+
+/// Whether the rows of the only level are those of the shards' own joins.
+fn ties_together(shape: &Shape, world: &World<'_>) -> bool {
+    let [level] = &*shape.levels else { return false };
+    let derived = |one: &Relation| matches!(one.kind, RelationKind::Derived(_));
+    if !shape.inserts.is_empty() || level.natural || level.relations.iter().any(derived) {
+        return false;
+    }
+    let placed = place::relations(shape, world, &mut place::Placed::default());
+    placed.is_ok_and(|sharded| anchor(&Solver { shape, sharded, opaque: true }).is_some())
 }
 
 /// The relation that the others are tied to: no join adds rows without one of

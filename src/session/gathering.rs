@@ -332,6 +332,10 @@ fn merge_ask(
             merging.ask_descriptions(merge, &portal.raw_types, env);
             PartState::Held
         }
+        (Stage::Types, PartState::Held) => {
+            merging.ask_types(merge, &portal.values, env);
+            PartState::Held
+        }
         (Stage::Fetch, PartState::Waiting) => {
             open(settings, env);
             merging.ask_rows(&portal.values, env);

@@ -9,9 +9,10 @@
 
 use crate::backend::{Expect, Report};
 use crate::gather::{Collect, CollectLimits, Failure};
+use crate::protocol::backend::RowDescription;
 use crate::protocol::encode;
 use crate::protocol::frontend::Target;
-use crate::route::Merge;
+use crate::route::{Merge, Partial, PartialColumn};
 use crate::types::{Format, ShardId};
 
 use super::events::EventEnv;
@@ -21,6 +22,8 @@ use super::events::EventEnv;
 pub(super) enum Stage {
     /// The statement and its tables are described.
     Describe,
+    /// The shards' partial rows are described.
+    Types,
     /// The shards are asked for their rows.
     Fetch,
     /// The place makes the answer.
@@ -84,6 +87,18 @@ impl Merging {
     pub(super) fn advance(&mut self, merge: &Merge, values: &[u8]) -> bool {
         match self.stage {
             Stage::Describe if self.collect.is_described() => {
+                let params = &self.collect.told().params;
+                self.types = params.iter().flat_map(|oid| oid.number().to_be_bytes()).collect();
+                self.stage = if self.may_combine(merge) {
+                    self.collect.expect_types();
+                    Stage::Types
+                } else {
+                    self.write_queries(merge);
+                    Stage::Fetch
+                };
+                true
+            }
+            Stage::Types if self.collect.is_described() => {
                 self.write_queries(merge);
                 self.stage = Stage::Fetch;
                 true
@@ -93,15 +108,31 @@ impl Merging {
                 self.stage = Stage::Answer;
                 true
             }
-            Stage::Describe | Stage::Fetch | Stage::Answer => false,
+            Stage::Describe | Stage::Types | Stage::Fetch | Stage::Answer => false,
         }
     }
 
+    /// Whether the client's parameters mean the same everywhere: the numbers of
+    /// a database's own types don't.
+    fn is_portable(&self) -> bool {
+        self.collect.told().params.iter().all(|oid| oid.number() < FIRST_OWN)
+    }
+
+    fn may_combine(&self, merge: &Merge) -> bool {
+        merge.partial().is_some_and(|partial| self.is_portable() || !partial.has_params())
+    }
+
     fn write_queries(&mut self, merge: &Merge) {
-        let params = &self.collect.told().params;
-        self.types = params.iter().flat_map(|oid| oid.number().to_be_bytes()).collect();
-        // The numbers of a database's own types are not the same everywhere.
-        let portable = params.iter().all(|oid| oid.number() < FIRST_OWN);
+        let portable = self.is_portable();
+        if let Some(partial) = merge.partial()
+            && self.may_combine(merge)
+            && let Some(text) = self.combined(partial)
+        {
+            self.answer.text = text;
+            self.collect.collect_partial();
+            self.queries.push((partial.query().into(), partial.has_params()));
+            return;
+        }
         for (index, fragment) in merge.fragments().iter().enumerate() {
             let wanted: Vec<bool> = self
                 .collect
@@ -119,10 +150,32 @@ impl Merging {
         }
     }
 
+    /// The statement that combines partial rows, if it can.
+    fn combined(&self, partial: &Partial) -> Option<Vec<u8>> {
+        let told = self.collect.told();
+        let types = self.collect.types()?;
+        let columns: Vec<PartialColumn> = types
+            .columns
+            .iter()
+            .zip(&types.words)
+            .map(|((oid, modifier), (type_name, collation))| PartialColumn {
+                oid: oid.number(),
+                modifier: *modifier,
+                type_name: type_name.to_string(),
+                collation: collation.as_deref().map(str::to_owned),
+            })
+            .collect();
+        let answer = RowDescription::decode(&told.description).ok()?;
+        let names: Vec<&[u8]> = answer.iter().map(|field| field.name).collect();
+        partial.statement(told.params.len(), &names, &columns)
+    }
+
     fn write_answer(&mut self, merge: &Merge, values: &[u8]) {
         let params = self.collect.told().params.len();
-        let fragments = merge.fragments().len();
-        self.answer.text = merge.statement(params);
+        let fragments = self.collect.arrays();
+        if self.answer.text.is_empty() {
+            self.answer.text = merge.statement(params);
+        }
         self.answer.types.clone_from(&self.types);
         // What the arrays are, the statement says.
         self.answer.types.extend(std::iter::repeat_n(0, 4 * fragments));
@@ -159,24 +212,38 @@ impl Merging {
         sync(env);
     }
 
+    /// Asks the place for the types of the shards' partial rows.
+    pub(super) fn ask_types(&self, merge: &Merge, values: &[u8], env: &mut EventEnv<'_>) {
+        let Some(partial) = merge.partial() else { return };
+        let (types, values) =
+            if partial.has_params() { (&*self.types, values) } else { (&[][..], NO_VALUES) };
+        ask(&partial.types_query(), types, values, ALL_TEXT, env);
+        sync(env);
+    }
+
     /// Asks a shard for its rows.
     pub(super) fn ask_rows(&self, values: &[u8], env: &mut EventEnv<'_>) {
         for (query, params) in &self.queries {
             let (types, values) =
                 if *params { (&*self.types, values) } else { (&[][..], NO_VALUES) };
-            let written = encode::parse_raw(env.to_backend, b"", query, types).is_ok()
-                && encode::bind_unnamed(env.to_backend, values, ALL_BINARY).is_ok()
-                && encode::describe(env.to_backend, Target::Portal, b"").is_ok()
-                && encode::execute(env.to_backend, b"", 0).is_ok();
-            debug_assert!(written, "a part of a text that came in a message goes in one");
-            env.backend.push(Expect::ParseUnnamed);
-            env.backend.push(Expect::Bind(None));
-            env.backend.push(Expect::Describe);
-            env.backend.push(Expect::Execute(Report::Nothing));
+            ask(query, types, values, ALL_BINARY, env);
         }
-        env.backend.set_unnamed(None);
         sync(env);
     }
+}
+
+/// Asks for a query's columns and rows.
+fn ask(query: &[u8], types: &[u8], values: &[u8], formats: &[u8], env: &mut EventEnv<'_>) {
+    let written = encode::parse_raw(env.to_backend, b"", query, types).is_ok()
+        && encode::bind_unnamed(env.to_backend, values, formats).is_ok()
+        && encode::describe(env.to_backend, Target::Portal, b"").is_ok()
+        && encode::execute(env.to_backend, b"", 0).is_ok();
+    debug_assert!(written, "a part of a text that came in a message goes in one");
+    env.backend.set_unnamed(None);
+    env.backend.push(Expect::ParseUnnamed);
+    env.backend.push(Expect::Bind(None));
+    env.backend.push(Expect::Describe);
+    env.backend.push(Expect::Execute(Report::Nothing));
 }
 
 fn ask_description(text: &[u8], types: &[u8], env: &mut EventEnv<'_>) {
@@ -212,6 +279,8 @@ fn formats(values: &[u8], count: usize) -> (Vec<Format>, &[u8]) {
 const NO_VALUES: &[u8] = &[0, 0, 0, 0];
 /// One format for all results: binary.
 const ALL_BINARY: &[u8] = &[0, 1, 0, 1];
+/// The server's own way: text.
+const ALL_TEXT: &[u8] = &[0, 0];
 /// Types from this number on are a database's own.
 const FIRST_OWN: u32 = 16_384;
 /// What one server may be sent.

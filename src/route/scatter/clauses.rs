@@ -42,17 +42,7 @@ impl Clauses {
                 "write it as a plain SELECT, or fix the sharding key",
             ));
         }
-        let mut found = Openings::default();
-        let mut depth = 0_usize;
-        for i in 1..t.len() {
-            if t.is_punct(i, "(") || t.is_punct(i, "[") {
-                depth += 1;
-            } else if t.is_punct(i, ")") || t.is_punct(i, "]") {
-                depth = depth.saturating_sub(1);
-            } else if depth == 0 && !t.is_word(i - 1, "as") && !t.is_punct(i - 1, ".") {
-                found.note(t, i)?;
-            }
-        }
+        let found = Openings::read(t)?;
         let from = found
             .from
             .ok_or_else(|| several_shards("a SELECT without FROM", "name the tables in FROM"))?;
@@ -78,6 +68,49 @@ impl Clauses {
     }
 }
 
+/// The same of a SELECT with any GROUP BY, HAVING, DISTINCT and LIMIT.
+pub(super) struct Parts {
+    /// The first token of the select list.
+    pub(super) list: usize,
+    pub(super) distinct: bool,
+    pub(super) from: usize,
+    /// One past the last token of FROM and WHERE.
+    pub(super) body_end: usize,
+    pub(super) group: Option<(usize, usize)>,
+    pub(super) having: Option<(usize, usize)>,
+    pub(super) order: Option<(usize, usize)>,
+    pub(super) tail: usize,
+}
+
+impl Parts {
+    /// Reads the clauses of a statement that is one SELECT; `None` if they are
+    /// of another form.
+    pub(super) fn read(t: &Tokens<'_>) -> Option<Self> {
+        let found = Openings::read(t).ok().filter(|_| t.is_word(0, "select"))?;
+        let from = found.from?;
+        let tail = found.tail.unwrap_or(t.len());
+        let distinct = t.is_word(1, "distinct");
+        let list = 1 + usize::from(distinct || t.is_word(1, "all"));
+        if list >= from || distinct && t.is_word(list, "on") {
+            return None;
+        }
+        let end_of = |start: usize| {
+            let later = [found.group, found.having, found.order, Some(tail)];
+            later.into_iter().flatten().filter(|at| *at > start).min().unwrap_or(t.len())
+        };
+        Some(Self {
+            list,
+            distinct,
+            from,
+            body_end: end_of(from),
+            group: found.group.map(|at| (at + 2, end_of(at))),
+            having: found.having.map(|at| (at + 1, end_of(at))),
+            order: found.order.map(|at| (at + 2, end_of(at))),
+            tail,
+        })
+    }
+}
+
 /// Tokens that open clauses.
 #[derive(Default)]
 struct Openings {
@@ -89,6 +122,21 @@ struct Openings {
 }
 
 impl Openings {
+    fn read(t: &Tokens<'_>) -> Result<Self, RouteError> {
+        let mut found = Self::default();
+        let mut depth = 0_usize;
+        for i in 1..t.len() {
+            if t.is_punct(i, "(") || t.is_punct(i, "[") {
+                depth += 1;
+            } else if t.is_punct(i, ")") || t.is_punct(i, "]") {
+                depth = depth.saturating_sub(1);
+            } else if depth == 0 && !t.is_word(i - 1, "as") && !t.is_punct(i - 1, ".") {
+                found.note(t, i)?;
+            }
+        }
+        Ok(found)
+    }
+
     fn note(&mut self, t: &Tokens<'_>, i: usize) -> Result<(), RouteError> {
         let slot = if t.is_word(i, "from") && !t.is_word(i - 1, "distinct") {
             &mut self.from

@@ -21,6 +21,7 @@ use crate::sql::shape::{Level, Relation, RelationKind, Shape, Target};
 use crate::sql::token::{self, Tokens};
 
 use super::filter;
+use super::partial::{self, Known, Partial};
 use super::{several_shards, words};
 use crate::route::error::RouteError;
 use crate::route::place::{self, Named};
@@ -34,6 +35,8 @@ pub(crate) struct Split {
     /// A type of the database's own takes part: its number is the home
     /// shard's wherever a client asks for it.
     homely: bool,
+    /// Every shard can compute its part of the aggregates.
+    partial: Option<partial::Plan>,
 }
 
 /// One reference to a sharded table.
@@ -71,6 +74,7 @@ pub struct Merge {
     places: Box<[Stand]>,
     names: Box<[Box<str>]>,
     homely: bool,
+    partial: Option<Partial>,
 }
 
 /// Rows of one table, from all shards.
@@ -144,6 +148,11 @@ impl Merge {
         }
     }
 
+    /// How the shards can compute a part of the answer.
+    pub const fn partial(&self) -> Option<&Partial> {
+        self.partial.as_ref()
+    }
+
     /// Whether the answer's types should be the home shard's.
     pub const fn is_homely(&self) -> bool {
         self.homely
@@ -210,6 +219,7 @@ impl Split {
             places: places.into(),
             names: names.into_iter().collect(),
             homely: self.homely,
+            partial: self.partial.as_ref().map(|plan| plan.of(&t)),
         })
     }
 }
@@ -273,7 +283,28 @@ pub(crate) fn split(t: &Tokens<'_>, shape: &Shape, world: &World<'_>) -> Result<
     if made.pieces.is_empty() {
         return Err(RouteError::SeveralShards);
     }
-    Ok(Split { homely: made.homely, pieces: made.pieces.into() })
+    let tied = super::ties_together(shape, world);
+    let partial = if tied { known(shape, world, catalog) } else { None };
+    let partial = partial.and_then(|known| partial::plan(t, &known));
+    Ok(Split { homely: made.homely, pieces: made.pieces.into(), partial })
+}
+
+/// The columns of the relations of a statement's only level.
+fn known(shape: &Shape, world: &World<'_>, catalog: &Catalog) -> Option<Vec<Known>> {
+    let [level] = &*shape.levels else { return None };
+    let known = |relation: &Relation| {
+        let RelationKind::Table { schema, name } = &relation.kind else { return None };
+        if !relation.columns.is_empty() {
+            return None;
+        }
+        let schema = resolve::schema_of(schema.as_deref(), name, world, catalog).ok()??;
+        let (_, table) = catalog.relation(&schema, name).next()?;
+        Some(Known {
+            alias: relation.alias.clone().unwrap_or_else(|| name.clone()),
+            columns: table.columns.iter().map(|column| column.name.clone()).collect(),
+        })
+    };
+    level.relations.iter().map(known).collect()
 }
 
 struct Making<'m> {

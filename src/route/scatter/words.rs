@@ -25,10 +25,41 @@ pub(super) fn check(t: &Tokens<'_>, clauses: &Clauses) -> Result<(), RouteError>
             if ["select", "with", "values", "table"].iter().any(|word| t.is_word(i + 1, word)) {
                 return Err(several_shards("a subquery", "fix the sharding key"));
             }
-            check_call(t, i - 1, clauses)?;
+            let aggregates = match clauses.group {
+                Some(_) => Aggregates::Before(clauses.tail),
+                None => Aggregates::Nowhere,
+            };
+            check_call(t, i - 1, aggregates)?;
         }
     }
     Ok(())
+}
+
+/// Whether nothing in it works on more than a row but plain aggregates.
+pub(super) fn is_rowwise(t: &Tokens<'_>) -> bool {
+    let calls = (1..t.len()).filter(|i| t.is_punct(*i, "("));
+    (0..t.len()).all(|i| check_word(t, i).is_ok() && !t.is_word(i, "over"))
+        && calls.into_iter().all(|open| {
+            let name = t.name(open - 1).unwrap_or_default();
+            let query = ["select", "with", "values", "table"];
+            let syntax = has("grouping rollup cube sets", &name);
+            !query.iter().any(|word| t.is_word(open + 1, word))
+                && (syntax || check_call(t, open - 1, Aggregates::Anywhere).is_ok())
+        })
+}
+
+/// Whether it is an aggregate function.
+pub(super) fn is_aggregate(name: &str) -> bool {
+    has(AGGREGATES, name)
+}
+
+/// Where aggregate functions may stand.
+#[derive(Clone, Copy)]
+enum Aggregates {
+    Anywhere,
+    /// Before this token, of a statement whose groups lie on one shard.
+    Before(usize),
+    Nowhere,
 }
 
 /// Refuses what one server can't tell of rows that were brought to it: locks,
@@ -125,7 +156,7 @@ fn check_word(t: &Tokens<'_>, i: usize) -> Result<(), RouteError> {
 }
 
 /// Checks the function at `at`, before a parenthesis, if it is one.
-fn check_call(t: &Tokens<'_>, at: usize, clauses: &Clauses) -> Result<(), RouteError> {
+fn check_call(t: &Tokens<'_>, at: usize, aggregates: Aggregates) -> Result<(), RouteError> {
     let quoted = match t.kind(at) {
         Some(Kind::Plain(TokenKind::Word)) => false,
         Some(Kind::Plain(TokenKind::Quoted | TokenKind::UnicodeQuoted)) => true,
@@ -144,8 +175,10 @@ fn check_call(t: &Tokens<'_>, at: usize, clauses: &Clauses) -> Result<(), RouteE
         return Err(unknown(&name));
     }
     if has(AGGREGATES, &name) {
-        if clauses.group.is_some() && at < clauses.tail {
-            return Ok(());
+        match aggregates {
+            Aggregates::Anywhere => return Ok(()),
+            Aggregates::Before(end) if at < end => return Ok(()),
+            Aggregates::Before(_) | Aggregates::Nowhere => {}
         }
         return Err(several_shards(
             &format!("the aggregate function {name}"),
