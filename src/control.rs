@@ -10,5 +10,6 @@ pub mod files;
 mod follow;
 pub mod maps;
 pub mod monitor;
+pub mod mover;
 mod sampler;
 mod tls;

@@ -15,6 +15,7 @@ pub mod engine;
 pub mod gather;
 pub mod health;
 pub mod local;
+pub mod mover;
 pub mod net;
 pub mod pool;
 pub mod protocol;

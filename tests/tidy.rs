@@ -33,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("health", &["types", "cluster"]),
     ("pool", &["types", "backend", "cluster"]),
+    ("mover", &["types", "shardmap"]),
     // 3 IO shell
     ("net", &["types", "shardmap", "config", "protocol"]),
     (
@@ -42,19 +43,19 @@ const LAYERS: &[(&str, &[&str])] = &[
             "auth", "backend", "session", "gather", "health", "pool", "net",
         ],
     ),
-    ("store", &["types", "document", "shardmap"]),
+    ("store", &["types", "document", "shardmap", "mover"]),
     (
         "control",
         &[
             "types", "document", "protocol", "sql", "shardmap", "catalog", "cluster", "config",
-            "auth", "health", "net", "engine", "store",
+            "auth", "health", "mover", "net", "engine", "store",
         ],
     ),
     (
         "admin",
         &[
             "types", "document", "protocol", "sql", "shardmap", "catalog", "cluster", "config",
-            "route", "auth", "health", "pool", "net", "engine", "store", "control",
+            "route", "auth", "health", "pool", "mover", "net", "engine", "store", "control",
         ],
     ),
     // 4 the program
@@ -63,8 +64,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "app",
         &[
             "types", "document", "protocol", "sql", "shardmap", "catalog", "cluster", "config",
-            "route", "auth", "backend", "session", "health", "pool", "net", "engine", "store",
-            "control", "admin", "local",
+            "route", "auth", "backend", "session", "health", "pool", "mover", "net", "engine",
+            "store", "control", "admin", "local",
         ],
     ),
 ];
@@ -72,7 +73,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Layers 0 to 2: no sockets, files, clocks, randomness, globals or `async`.
 const PURE: &[&str] = &[
     "types", "document", "protocol", "sql", "shardmap", "catalog", "cluster", "config", "route",
-    "auth", "backend", "gather", "session", "health", "pool",
+    "auth", "backend", "gather", "session", "health", "pool", "mover",
 ];
 
 const IMPURE_TOKENS: &[&str] = &[

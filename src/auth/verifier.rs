@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::md5::Md5Hash;
 use super::scram::{self, DeriveRequest, MECHANISM, SaltedPassword};
 use super::{ITERATIONS_MAX, SALT_LEN_MAX};
-use crate::types::SqlState;
+use crate::types::{Secret, SqlState};
 
 /// A SCRAM-SHA-256 verifier.
 #[derive(Clone, PartialEq, Eq)]
@@ -124,6 +124,20 @@ impl Verifier {
     }
 
     /// Whether `proof` is the right one for the exchange `auth_message`.
+    /// The form that a server stores, for a statement that sets a password
+    /// which the server never sees. Knowing it doesn't let anybody log in, but
+    /// lets him impersonate the server.
+    pub fn stored(&self) -> Secret {
+        let encode = scram::encode;
+        Secret::new(format!(
+            "{MECHANISM}${}:{}${}:{}",
+            self.iterations,
+            encode(&self.salt),
+            encode(&self.stored_key),
+            encode(&self.server_key)
+        ))
+    }
+
     pub(super) fn accepts_proof(&self, proof: [u8; 32], auth_message: &[u8]) -> bool {
         let signature = scram::sign(&self.stored_key, &[auth_message]);
         scram::same(&scram::hash(&scram::xor(proof, signature)), &self.stored_key)
@@ -269,6 +283,12 @@ mod tests {
     fn pencil() -> Verifier {
         let salt = scram::decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         Verifier::from_password(b"pencil", &salt, 4096).unwrap()
+    }
+
+    #[test]
+    fn the_stored_form_reads_back() {
+        let made = Verifier::from_password(b"sesame", &[7; 16], 4096).unwrap();
+        assert!(Verifier::parse(made.stored().expose()).unwrap() == made);
     }
 
     #[test]

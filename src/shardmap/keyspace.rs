@@ -120,6 +120,18 @@ impl<T: Copy> Keys<T> {
         }
     }
 
+    /// Takes `key` out; what was there.
+    pub(super) fn remove(&mut self, key: &Key<'_>) -> Option<T> {
+        match key {
+            Key::Int(value) | Key::Time(value) => self.ints.remove(value),
+            Key::Date(days) => self.ints.remove(&i64::from(*days)),
+            Key::Text(text) => self.texts.remove(*text),
+            Key::Uuid(bytes) => self.uuids.remove(bytes),
+            Key::Numeric(number) => self.numbers.remove(number),
+            Key::Bytes(bytes) => self.bytes.remove(*bytes),
+        }
+    }
+
     fn get(&self, key: &Key<'_>) -> Option<T> {
         match key {
             Key::Int(value) | Key::Time(value) => self.ints.get(value).copied(),

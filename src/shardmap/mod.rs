@@ -14,6 +14,7 @@ mod hash;
 mod key;
 mod keyspace;
 mod map;
+mod moved;
 mod name;
 mod node;
 mod parse;

@@ -4,6 +4,10 @@
 //! folder synced: a crash leaves either the whole map or none of it. The one
 //! with the greatest epoch is in force. If that one can't be read, nothing is
 //! served in its place: an older map may name the wrong owners.
+//!
+//! [`moves`] has what several routers share, in tables of the home shard.
+
+pub mod moves;
 
 use std::fmt;
 use std::fs::{self, File};

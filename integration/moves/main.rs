@@ -1,0 +1,14 @@
+//! Moves between real servers, with writers that go on writing.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test: a panic fails it, and it reports"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod whole;
+mod world;
+mod writers;

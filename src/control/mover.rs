@@ -1,0 +1,17 @@
+//! Runs moves: takes a journal from the store, does on the two shards what the
+//! machine says, and writes down how far it is.
+//!
+//! Whoever runs this can be killed at any moment; another goes on. What the
+//! routers must do is behind [`Routers`]; what the databases are asked is in
+//! [`sql`].
+
+mod clear;
+mod login;
+pub mod node;
+mod run;
+pub mod sql;
+mod verify;
+mod work;
+
+pub use self::run::{Access, Routers, Run, Waiting, run};
+pub use self::work::Limits;
