@@ -8,6 +8,7 @@
 pub mod catalog;
 pub mod files;
 mod follow;
+pub mod lookup;
 pub mod maps;
 pub mod monitor;
 pub mod mover;

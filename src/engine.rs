@@ -9,6 +9,7 @@
 //! `docs/adr/0002-one-task-per-client.md` has the measurements behind it.
 
 mod ask;
+mod authenticate;
 mod cancel;
 mod cleanup;
 mod client;
@@ -17,12 +18,14 @@ mod connect;
 pub mod console;
 mod console_session;
 mod crew;
+mod doors;
 mod driver;
 mod flow;
 mod handle;
 mod listen;
 mod login;
 mod logins;
+mod lookups;
 mod marks;
 mod operate;
 mod params;
@@ -38,6 +41,7 @@ mod thread;
 
 pub use crew::THREADS_MAX;
 pub use handle::{Handle, start};
-pub use logins::{BackendLogin, DatabaseOptions, EngineOptions, User, Users};
+pub use logins::{Access, BackendLogin, DatabaseOptions, EngineOptions, User, Users};
+pub use lookups::{Found, LookupFailed, LookupOptions, LookupRequest, Validity};
 pub use marks::{Marks, Orphan};
 pub use operate::Operation;

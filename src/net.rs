@@ -2,6 +2,7 @@
 //!
 //! It does not know what the bytes mean.
 
+pub mod certificate;
 pub mod clock;
 pub mod stream;
 pub mod tls;

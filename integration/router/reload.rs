@@ -119,7 +119,7 @@ fn users_come_and_go_with_a_reload() {
     router.signal(Signal::HUP);
     let params = [("user", "new"), ("database", "app")];
     let newcomer = || Wire::try_open(router.port(), &params, 0);
-    wait_for("the reload", || router.log().contains("users and certificate are in force"));
+    wait_for("the reload", || router.log().contains("users, rules and certificate are in force"));
     newcomer().unwrap().query("SELECT 1").unwrap();
     known.query("SELECT 1").expect("who is connected stays");
     // A bad file changes nothing, and says where it is bad.

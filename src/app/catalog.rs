@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::access::logins;
 use super::cli::{CatalogArgs, Exit};
 use super::complain;
 use super::secrets::Environment;
-use super::serve::logins;
 use crate::catalog::{self, Catalog, differences};
 use crate::cluster::Member;
 use crate::control::catalog::load;
@@ -24,9 +24,10 @@ pub(super) fn run(args: &CatalogArgs) -> Exit {
         Ok(map) => map,
         Err((exit, reason)) => return complain(exit, reason),
     };
+    let folder = args.map.parent().unwrap_or(Path::new(""));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let loaded = match runtime {
-        Ok(runtime) => runtime.block_on(load_all(&map, args.user.as_deref())),
+        Ok(runtime) => runtime.block_on(load_all(&map, folder, args.user.as_deref())),
         Err(error) => Err(error.to_string()),
     };
     let catalog = match loaded {
@@ -52,9 +53,9 @@ pub(super) fn read(path: &Path) -> Result<Catalog, (Exit, String)> {
     catalog::parse(&text).map_err(|error| (Exit::Refused, format!("{name}: {error}")))
 }
 
-async fn load_all(map: &Map, user: Option<&str>) -> Result<Catalog, String> {
+async fn load_all(map: &Map, folder: &Path, user: Option<&str>) -> Result<Catalog, String> {
     let environment = Environment::of_process();
-    let logins = logins(map, &environment)?;
+    let logins = logins(map, &environment, folder)?;
     let mut shards = Vec::new();
     for node in map.nodes().iter().filter(|node| node.role == Role::Primary) {
         let Some(shard) = map.shard(node.shard) else { continue };

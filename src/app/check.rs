@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::access::read_rules;
 use super::cli::Exit;
 use crate::config::Config;
 use crate::document::{Problem, Source};
@@ -25,7 +26,10 @@ pub fn check_files(files: &[PathBuf]) -> Report {
     for path in files {
         let name = path.display().to_string();
         match read(path) {
-            Ok(text) => check_text(&name, &text, &mut report),
+            Ok(text) => {
+                check_text(&name, &text, &mut report);
+                check_named(path, &text, &mut report);
+            }
             Err(reason) => report.problems.push(Source::new(&name, "").problem(0, reason)),
         }
     }
@@ -70,6 +74,24 @@ pub fn check_text(name: &str, text: &str, report: &mut Report) {
     }
 }
 
+/// Adds what is wrong with the files of rules that a configuration names.
+fn check_named(path: &Path, text: &str, report: &mut Report) {
+    let name = path.display().to_string();
+    let Some(config) = (!is_map(text)).then(|| Config::parse(text, &name).ok()).flatten() else {
+        return;
+    };
+    let Some(file) = &config.auth.hba_file else { return };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    match read_rules(&config, folder) {
+        Ok((rules, _)) => {
+            let count = rules.map_or(0, |rules| rules.len());
+            let file = folder.join(file);
+            report.valid.push(format!("{}: {count} valid rules", file.display()));
+        }
+        Err(problems) => report.problems.extend(problems),
+    }
+}
+
 fn is_map(text: &str) -> bool {
     let (root, _) = toml::de::DeTable::parse_recoverable(text);
     ["shard", "keyspace", "epoch", "home", "database"]
@@ -88,6 +110,31 @@ mod tests {
         check_text("b", "[pool]\nsize_max = 5\n", &mut report);
         assert_eq!(report.valid, ["b: valid configuration"]);
         assert!(report.problems[0].to_string().starts_with("a:1:1: "));
+    }
+
+    #[test]
+    fn rules_that_a_configuration_names_are_checked_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("keyway.toml");
+        fs::write(&config, "[auth]\nhba_file = \"hba\"\nident_file = \"ident\"\n").unwrap();
+        let check = |rules: &str, names: &str| {
+            fs::write(folder.path().join("hba"), rules).unwrap();
+            fs::write(folder.path().join("ident"), names).unwrap();
+            check_files(std::slice::from_ref(&config))
+        };
+        let report = check("local all all trust\nhost all all all reject\n", "");
+        assert!(report.problems.is_empty(), "{report:?}");
+        assert!(report.valid[1].ends_with("hba: 2 valid rules"), "{report:?}");
+        for (rules, names, problem) in [
+            ("local all all trust\nhost all all 10.0.0.0 trust\n", "", "hba:2:14: 10.0.0.0 needs"),
+            ("hostssl all all all cert map=m", "m a", "ident:1:1: a line has three words"),
+            ("hostssl all all all cert map=m", "n a b", "hba:1:1: there is no map m"),
+            ("hostssl all all all cert", "", "hba:1:1: clients are asked for no certificate"),
+        ] {
+            let report = check(rules, names);
+            let text = report.problems.first().map(ToString::to_string).unwrap_or_default();
+            assert!(text.contains(problem), "{text}");
+        }
     }
 
     #[test]

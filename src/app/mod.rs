@@ -3,6 +3,7 @@
 //! The only place that knows every module, owns the long-lived threads and
 //! turns outcomes into exit codes.
 
+mod access;
 mod catalog;
 mod catalogs;
 pub mod check;
@@ -10,6 +11,7 @@ pub mod cli;
 pub mod logging;
 pub mod passfile;
 mod plane;
+mod renew;
 mod route;
 pub mod secrets;
 mod serve;

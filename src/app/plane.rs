@@ -1,23 +1,25 @@
 //! The control plane's state: the maps in force, what the monitors see, and
 //! the way to the engine. The console and the pages ask it.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::access::{logins, lookup_login};
 use super::catalogs::{Catalogs, SchemaChanges};
 use super::secrets::Environment;
-use super::serve::{Access, Failure, logins, read_config_file};
 use crate::admin::{
     Action, DatabaseView, Inputs, Outcome, Refusal, Reloaded, SettingRow, Source,
     source::{Intake, Waiting},
 };
 use crate::cluster::{Cluster, Member};
 use crate::config::{self, Config};
+use crate::control::lookup::Directions;
 use crate::control::maps::MapFile;
 use crate::control::monitor::{Monitor, Rhythm, Target};
 use crate::engine::snapshot::EngineSnapshot;
-use crate::engine::{Handle, Marks, Operation, User, Users};
+use crate::engine::{Access, Handle, Marks, Operation, User, Users};
 use crate::health::Authority;
 use crate::net::clock;
 use crate::shardmap::Map;
@@ -30,9 +32,19 @@ pub(super) struct Served {
     pub(super) marks: Arc<Marks>,
 }
 
+impl Served {
+    /// The folder that paths in its map are relative to.
+    pub(super) fn folder(&self) -> &Path {
+        let file = self.file.as_ref().map(MapFile::path);
+        file.and_then(Path::parent).unwrap_or(Path::new(""))
+    }
+}
+
 /// The configuration, and where it came from.
 pub(super) struct Configured {
     pub(super) file: Option<PathBuf>,
+    /// The folder that paths in it are relative to.
+    pub(super) folder: PathBuf,
     pub(super) config: Config,
     /// The user of a backend's URL.
     pub(super) owner: Option<(String, User)>,
@@ -48,12 +60,19 @@ struct Database {
 /// What the control plane's tasks share.
 pub(super) struct Plane {
     pub(super) config: Config,
+    /// The configuration as it was accepted last.
+    pub(super) latest: Mutex<Config>,
     file: Option<PathBuf>,
-    owner: Option<(String, User)>,
+    pub(super) folder: PathBuf,
+    pub(super) owner: Option<(String, User)>,
     handle: Handle,
     schema_changes: SchemaChanges,
-    users: Mutex<Arc<Users>>,
-    environment: Environment,
+    pub(super) access: Mutex<Arc<Access>>,
+    pub(super) environment: Environment,
+    /// Where the users of each database are looked up.
+    pub(super) directions: Mutex<HashMap<String, Directions>>,
+    /// A digest of the files that access was read from.
+    pub(super) stamp: Mutex<u64>,
     databases: Mutex<Vec<Database>>,
     draining: std::sync::atomic::AtomicBool,
     /// One reload at a time.
@@ -65,7 +84,7 @@ impl Plane {
         (handle, schema_changes): (Handle, SchemaChanges),
         served: Vec<Served>,
         configured: Configured,
-        users: Arc<Users>,
+        access: Arc<Access>,
         environment: Environment,
     ) -> Self {
         let databases = served
@@ -76,15 +95,19 @@ impl Plane {
                 Database { served, cluster, monitor: None, catalogs: Catalogs::default() }
             })
             .collect();
-        let Configured { file, config, owner } = configured;
+        let Configured { file, folder, config, owner } = configured;
         Self {
+            latest: Mutex::new(config.clone()),
             config,
             file,
+            folder,
             owner,
             handle,
             schema_changes,
-            users: Mutex::new(users),
+            access: Mutex::new(access),
             environment,
+            directions: Mutex::default(),
+            stamp: Mutex::default(),
             databases: Mutex::new(databases),
             draining: std::sync::atomic::AtomicBool::new(false),
             reloading: tokio::sync::Mutex::new(()),
@@ -113,8 +136,18 @@ impl Plane {
         self.schema_changes.clone()
     }
 
-    fn users(&self) -> Arc<Users> {
-        Arc::clone(&self.users.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The maps in force, with the folders that paths in them are relative to.
+    pub(super) fn maps(&self) -> Vec<(Arc<Map>, PathBuf)> {
+        let databases = self.databases();
+        databases
+            .iter()
+            .map(|d| (Arc::clone(&d.served.map), d.served.folder().to_owned()))
+            .collect()
+    }
+
+    pub(super) fn users(&self) -> Arc<Users> {
+        let access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&access.users)
     }
 
     /// Starts watching the nodes of every database.
@@ -161,8 +194,15 @@ impl Plane {
     /// The nodes to watch. Without a role of its own the monitor logs in as
     /// the first user whose password is known.
     pub(super) fn targets(&self, map: &Map) -> Vec<Target> {
-        let logins = logins(map, &self.environment).unwrap_or_default();
+        let folder = {
+            let databases = self.databases();
+            let served = databases.iter().find(|d| d.served.map.database() == map.database());
+            served.map_or_else(PathBuf::new, |d| d.served.folder().to_owned())
+        };
+        let logins = logins(map, &self.environment, &folder).unwrap_or_default();
         let users = self.users();
+        let config = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lookup = lookup_login(&config, &self.folder, &self.environment).ok().flatten();
         let known = users.by_name.iter().find(|(_, user)| user.password.is_some());
         map.nodes()
             .iter()
@@ -177,7 +217,10 @@ impl Plane {
                         (user, own)
                     }
                     (None, password) => {
+                        // Where users are looked up, the role for that can see
+                        // all that the monitor needs.
                         let (name, own) = fallback
+                            .or_else(|| lookup.clone())
                             .or_else(|| Some((users.by_name.keys().next()?.clone(), None)))?;
                         (name, password.or(own))
                     }
@@ -199,8 +242,17 @@ impl Plane {
 
     /// The files to watch.
     pub(super) fn files(&self) -> Vec<PathBuf> {
-        let databases = self.databases();
-        databases.iter().filter_map(|d| Some(d.served.file.as_ref()?.path().to_owned())).collect()
+        let maps: Vec<PathBuf> = {
+            let databases = self.databases();
+            let path = |d: &Database| Some(d.served.file.as_ref()?.path().to_owned());
+            databases.iter().filter_map(path).collect()
+        };
+        maps.into_iter().chain(self.access_files()).collect()
+    }
+
+    /// The configuration's file.
+    pub(super) fn config_file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// Reads again what has other content than before.
@@ -213,57 +265,21 @@ impl Plane {
             let _alone = self.reloading.lock().await;
             self.reload_maps().await;
         }
+        if self.access_has_changed() {
+            let _alone = self.reloading.lock().await;
+            self.reload_access().await;
+        }
     }
 
     /// Reads the configuration and all map files again; a bad one changes
     /// nothing.
     pub(super) async fn reload(self: &Arc<Self>) -> Vec<Reloaded> {
         let _alone = self.reloading.lock().await;
-        let mut out = Vec::new();
-        if let Some(file) = &self.file {
-            let result = self.reload_config(file).await.unwrap_or_else(|failure| {
-                tracing::error!(error = %failure, "configuration refused; the old one serves on");
-                format!("refused: {failure}")
-            });
-            tracing::info!(file = %file.display(), %result, "reload");
-            out.push(Reloaded { what: CONFIGURATION.to_owned(), epoch: None, result });
-        }
+        self.run_commands_again().await;
+        let mut out: Vec<Reloaded> = self.reload_access().await.into_iter().collect();
         out.extend(self.reload_maps().await);
         self.renew_logins().await;
         out
-    }
-
-    /// Takes over the users and the clients' certificate; says what else is
-    /// written differently now.
-    async fn reload_config(&self, file: &Path) -> Result<String, Failure> {
-        let config = read_config_file(file)?;
-        let access = Access::of(&config, self.owner.as_ref(), &self.environment)?;
-        *self.users.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&access.users);
-        self.handle.publish_access(access.users, access.tls).await;
-        let (old, new) = (self.config.values(), config.values());
-        let differing = old.iter().zip(&new).filter(|(old, new)| old.1 != new.1);
-        let waiting: Vec<&str> = differing.map(|(old, _)| old.0.path).collect();
-        Ok(if waiting.is_empty() {
-            "users and certificate are in force".to_owned()
-        } else {
-            format!("users and certificate are in force; needs a restart: {}", waiting.join(", "))
-        })
-    }
-
-    /// Reads again the passwords and certificates that the maps name. The
-    /// monitor goes on with its connections; it takes the new ones with its
-    /// next map.
-    async fn renew_logins(&self) {
-        let maps: Vec<Arc<Map>> =
-            self.databases().iter().map(|d| Arc::clone(&d.served.map)).collect();
-        for map in maps {
-            match logins(&map, &self.environment) {
-                Ok(logins) => self.handle.publish_logins(map.database(), logins).await,
-                Err(error) => {
-                    tracing::error!(database = map.database(), %error, "the old logins stay");
-                }
-            }
-        }
     }
 
     async fn reload_maps(self: &Arc<Self>) -> Vec<Reloaded> {
@@ -279,7 +295,7 @@ impl Plane {
     }
 
     async fn reload_one(self: &Arc<Self>, index: usize) -> Option<Reloaded> {
-        let (before, settled) = {
+        let (before, settled, folder) = {
             let mut databases = self.databases();
             let database = databases.get_mut(index)?;
             let before = Arc::clone(&database.served.map);
@@ -289,13 +305,14 @@ impl Plane {
                 return Some(Reloaded { what: name, epoch: Some(before.epoch()), result });
             };
             let environment = &self.environment;
+            let folder = file.path().parent().unwrap_or(Path::new("")).to_owned();
             let settled = file.reload(&before, |desired| {
                 if desired.database() != name {
                     return Err("a reload can't rename the database".to_owned());
                 }
-                logins(desired, environment).map(|_| ())
+                logins(desired, environment, &folder).map(|_| ())
             });
-            (before, settled)
+            (before, settled, folder)
         };
         let mut reloaded = Reloaded {
             what: before.database().to_owned(),
@@ -317,7 +334,7 @@ impl Plane {
                 if *map != *before {
                     reloaded.epoch = Some(map.epoch());
                     reloaded.result = format!("epoch {} is in force", map.epoch().number());
-                    let logins = logins(&map, &self.environment).unwrap_or_default();
+                    let logins = logins(&map, &self.environment, &folder).unwrap_or_default();
                     self.handle.publish_map(map.database(), Arc::clone(&map), logins).await;
                     if let Some(database) = self.databases().get_mut(index) {
                         database.cluster = Arc::new(Cluster::unknown(members(&map)));
@@ -326,6 +343,7 @@ impl Plane {
                     }
                     self.start_monitor(index, &map);
                     self.start_catalogs(index, &map);
+                    self.renew_directions();
                 }
                 if let Some(database) = self.databases().get_mut(index) {
                     database.served.kept_back = kept_back;
@@ -470,7 +488,5 @@ fn member(node: &crate::shardmap::Node) -> Member {
     }
 }
 
-/// What a reload calls the configuration, beside the databases.
-const CONFIGURATION: &str = "(configuration)";
 /// How often a command that waits looks whether it is done.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);

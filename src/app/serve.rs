@@ -1,7 +1,6 @@
 //! `keyway serve`: reads what is configured, starts engine and control plane,
 //! and stops them in order.
 
-use std::collections::HashMap;
 use std::fmt::Display;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -9,23 +8,27 @@ use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_rustls::rustls::ServerConfig;
 
+use super::access::{self, logins, verifier_of};
 use super::cli::{Exit, ServeArgs};
 use super::passfile::{self, Lookup, Wanted};
 use super::plane::{Configured, Plane, Served, Shared};
+use super::renew;
 use super::secrets::Environment;
 use super::url::BackendUrl;
 use super::{complain, logging};
 use crate::admin;
-use crate::auth::{ITERATIONS_DEFAULT, Verifier};
-use crate::config::{Admin, ClientTlsMode, Config, Login, Settings};
+use crate::auth::StoredPassword;
+use crate::config::{ClientTlsMode, Config, Settings};
 use crate::control::files::FileWatch;
+use crate::control::lookup;
 use crate::control::maps::MapFile;
-use crate::engine::{self, BackendLogin, DatabaseOptions, EngineOptions, Marks, User, Users};
-use crate::net::{clock, tls};
-use crate::shardmap::{Credentials, Endpoint, Map, SecretRef, TlsMode};
-use crate::types::{Millis, Secret, ShardId};
+use crate::engine::{
+    self, DatabaseOptions, EngineOptions, LookupOptions, LookupRequest, Marks, User,
+};
+use crate::net::clock;
+use crate::shardmap::{Credentials, Endpoint, Map, SecretRef};
+use crate::types::{Millis, Network, Secret};
 
 /// Why the router does not start, and the exit code that says so.
 pub(super) struct Failure(Exit, String);
@@ -37,11 +40,11 @@ impl Display for Failure {
 }
 
 impl Failure {
-    fn refused(reason: impl Display) -> Self {
+    pub(super) fn refused(reason: impl Display) -> Self {
         Self(Exit::Refused, reason.to_string())
     }
 
-    fn failed(reason: impl Display) -> Self {
+    pub(super) fn failed(reason: impl Display) -> Self {
         Self(Exit::Failed, reason.to_string())
     }
 }
@@ -59,12 +62,14 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
     let mut config = read_config(args)?;
     logging::start(&config.settings.log);
     fit_descriptors(&mut config.settings);
+    environment.set_command_timeout(clock::duration(config.settings.secrets.command_timeout));
+    let folder = config_file(args).and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
     let backend = args.backend.clone().or_else(|| config.server.backend.clone());
     let (served, owner) = match &backend {
         Some(url) => one_database(url, &args.replica, &environment).map(|(s, u)| (s, Some(u)))?,
         None => (databases(args, &config)?, None),
     };
-    let access = Access::of(&config, owner.as_ref(), &environment)?;
+    let access = Arc::new(access::read(&config, &folder, owner.as_ref(), &environment)?);
     if served.is_empty() {
         return Err(Failure::refused(
             "nothing to serve: name a shard map (--map FILE, or maps in keyway.toml) or a --backend URL",
@@ -77,12 +82,14 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
     let mut options = EngineOptions {
         threads: usize::try_from(args.threads.unwrap_or(config.server.threads)).unwrap_or(1),
         listen: listen.iter().map(|text| address_of(text)).collect::<Result<_, _>>()?,
-        unix_socket_dir: config.server.unix_socket_dir.as_ref().map(PathBuf::from),
-        tls: access.tls,
+        unix_socket_dir: config.server.unix_socket_dir.as_ref().map(|dir| folder.join(dir)),
+        proxies: networks(&config.server.proxy_protocol_from),
         tls_required: config.tls.mode == ClientTlsMode::Require,
         client_auth: config.server.client_auth,
         settings: Arc::new(config.settings.clone()),
-        users: access.users,
+        access: Arc::clone(&access),
+        lookups: None,
+        refused_logins: None,
         databases: Vec::new(),
         console_database: config.server.console_database.clone(),
         console: None,
@@ -93,16 +100,13 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
         options.databases.push(DatabaseOptions {
             name: database.map.database().to_owned(),
             map: Arc::clone(&database.map),
-            logins: logins(&database.map, &environment).map_err(Failure::refused)?,
+            logins: logins(&database.map, &environment, database.folder())
+                .map_err(Failure::refused)?,
             marks: Arc::clone(&database.marks),
         });
     }
     let pages = config.server.http_listen.as_deref().map(bind_pages).transpose()?;
-    let (changes, schema_changes) = tokio::sync::watch::channel(0);
-    options.schema_changes = Some(changes);
-    let (console, requests) = tokio::sync::mpsc::channel(CONSOLE_QUEUE_MAX);
-    options.console = Some(console);
-    let users = Arc::clone(&options.users);
+    let requests = connect(&mut options, &config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -115,16 +119,41 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
     }
     let file = config_file(args).map(Path::to_owned);
     let plane = Plane::new(
-        (handle, schema_changes),
+        (handle, requests.schema_changes.clone()),
         served,
-        Configured { file, config, owner },
-        users,
+        Configured { file, folder, config, owner },
+        access,
         environment,
     );
     let plane = Arc::new(plane);
     let exit = runtime.block_on(control(&plane, requests, pages, signals));
     runtime.shutdown_timeout(clock::duration(Millis::new(500)));
     exit
+}
+
+/// What the engine asks of the control plane.
+struct Requests {
+    schema_changes: tokio::sync::watch::Receiver<u64>,
+    console_requests: tokio::sync::mpsc::Receiver<engine::console::ConsoleRequest>,
+    lookup_requests: tokio::sync::mpsc::Receiver<LookupRequest>,
+    refused_logins: tokio::sync::watch::Receiver<u64>,
+}
+
+/// Gives the engine the ways to the control plane, whose other ends these are.
+fn connect(options: &mut EngineOptions, config: &Config) -> Requests {
+    let (changes, schema_changes) = tokio::sync::watch::channel(0);
+    options.schema_changes = Some(changes);
+    let (console, console_requests) = tokio::sync::mpsc::channel(CONSOLE_QUEUE_MAX);
+    options.console = Some(console);
+    let (refused, refused_logins) = tokio::sync::watch::channel(0);
+    options.refused_logins = Some(refused);
+    let (lookups, lookup_requests) = tokio::sync::mpsc::channel(LOOKUP_QUEUE_MAX);
+    options.lookups = Some(LookupOptions {
+        requests: lookups,
+        cache_time: config.auth.query_cache_time,
+        entries_max: usize::try_from(config.auth.query_cache_entries_max).unwrap_or(usize::MAX),
+    });
+    Requests { schema_changes, console_requests, lookup_requests, refused_logins }
 }
 
 /// The signals that the router acts on.
@@ -148,13 +177,20 @@ impl Signals {
 /// The control plane, until a signal ends the router.
 async fn control(
     plane: &Arc<Plane>,
-    requests: tokio::sync::mpsc::Receiver<engine::console::ConsoleRequest>,
+    requests: Requests,
     pages: Option<std::net::TcpListener>,
     mut signals: Signals,
 ) -> Result<Exit, Failure> {
     plane.start_monitors();
+    plane.renew_directions();
+    plane.note_files();
+    let directory = Arc::downgrade(plane);
+    let directory = Arc::new(move |database: &str| directory.upgrade()?.directions(database));
+    tokio::spawn(lookup::run(requests.lookup_requests, directory));
+    tokio::spawn(renew::on_refusal(Arc::clone(plane), requests.refused_logins));
+    tokio::spawn(renew::now_and_then(Arc::clone(plane)));
     let source: Arc<dyn admin::Source> = Arc::new(Shared(Arc::clone(plane)));
-    tokio::spawn(admin::task::run(requests, Arc::clone(&source)));
+    tokio::spawn(admin::task::run(requests.console_requests, Arc::clone(&source)));
     if let Some(pages) = pages {
         let listener = tokio::net::TcpListener::from_std(pages).map_err(Failure::failed)?;
         tokio::spawn(async move {
@@ -232,7 +268,7 @@ pub(super) fn read_config_file(path: &Path) -> Result<Config, Failure> {
 
 /// The databases of map files.
 fn databases(args: &ServeArgs, config: &Config) -> Result<Vec<Served>, Failure> {
-    let folder = args.config.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+    let folder = config_file(args).and_then(Path::parent).unwrap_or(Path::new(""));
     let paths: Vec<PathBuf> = match &args.map {
         Some(map) => vec![map.clone()],
         None => config.server.maps.iter().map(|map| folder.join(map)).collect(),
@@ -252,80 +288,6 @@ fn databases(args: &ServeArgs, config: &Config) -> Result<Vec<Served>, Failure> 
         });
     }
     Ok(served)
-}
-
-/// Who may log in, and the certificate that clients see.
-pub(super) struct Access {
-    pub(super) users: Arc<Users>,
-    pub(super) tls: Option<Arc<ServerConfig>>,
-}
-
-impl Access {
-    /// Reads the secrets and files that `config` names. `owner` is the user of
-    /// a backend's URL, unless the configuration has one of that name.
-    pub(super) fn of(
-        config: &Config,
-        owner: Option<&(String, User)>,
-        environment: &Environment,
-    ) -> Result<Self, Failure> {
-        let mut users = Users::default();
-        for user in &config.users {
-            users.by_name.insert(user.name.clone(), make_user(user, environment)?);
-        }
-        if let Some((name, user)) = owner {
-            users.by_name.entry(name.clone()).or_insert_with(|| user.clone());
-        }
-        let tls = match (config.tls.mode, &config.tls.cert, &config.tls.key) {
-            (ClientTlsMode::Disable, ..) => None,
-            (ClientTlsMode::Allow | ClientTlsMode::Require, Some(cert), Some(key)) => {
-                let made = tls::server_config(Path::new(cert), Path::new(key));
-                Some(made.map_err(Failure::refused)?)
-            }
-            (ClientTlsMode::Allow | ClientTlsMode::Require, ..) => {
-                return Err(Failure::refused("tls.mode needs tls.cert and tls.key"));
-            }
-        };
-        Ok(Self { users: Arc::new(users), tls })
-    }
-}
-
-fn make_user(user: &crate::config::User, environment: &Environment) -> Result<User, Failure> {
-    let of = |error: &dyn Display| Failure::refused(format!("user {}: {error}", user.name));
-    let mut made = User {
-        admin: user.admin == Admin::Allow,
-        databases: (!user.databases.is_empty()).then(|| user.databases.clone()),
-        pool_mode: user.pool_mode,
-        consistency: user.consistency,
-        ..User::default()
-    };
-    let reference = match &user.login {
-        Login::Trust => {
-            made.trust = true;
-            return Ok(made);
-        }
-        Login::Verifier(text) => {
-            let verifier = Verifier::parse(text.expose()).map_err(|error| of(&error))?;
-            made.verifier = Some(Arc::new(verifier));
-            return Ok(made);
-        }
-        Login::Password(secret) => SecretRef::Inline(secret.clone()),
-        Login::PasswordEnv(name) => SecretRef::Env(name.clone()),
-        Login::PasswordFile(path) => SecretRef::File(path.clone()),
-    };
-    let password = environment.resolve(&reference).map_err(|error| of(&error))?;
-    if let Some(password) = password {
-        made.verifier = Some(verifier_of(&password)?);
-        made.password = Some(password);
-    }
-    Ok(made)
-}
-
-fn verifier_of(password: &Secret) -> Result<Arc<Verifier>, Failure> {
-    let mut salt = [0; 16];
-    getrandom::fill(&mut salt).map_err(Failure::failed)?;
-    Verifier::from_password(password.expose().as_bytes(), &salt, ITERATIONS_DEFAULT)
-        .map(Arc::new)
-        .map_err(Failure::refused)
 }
 
 /// One unsharded database from URLs: clients log in as the URL's user.
@@ -357,7 +319,7 @@ fn one_database(
     );
     let owner = match password {
         Some(password) => User {
-            verifier: Some(verifier_of(&password)?),
+            stored: Some(StoredPassword::Scram(verifier_of(&password)?)),
             password: Some(password),
             admin: true,
             ..User::default()
@@ -393,33 +355,9 @@ fn password_of(
     }
 }
 
-/// How to log in at each shard of a map.
-pub(super) fn logins(
-    map: &Map,
-    environment: &Environment,
-) -> Result<HashMap<ShardId, BackendLogin>, String> {
-    let mut out = HashMap::new();
-    for shard in map.shards() {
-        let of = |error: &dyn Display| format!("shard {}: {error}", shard.name);
-        let encrypted = match shard.tls.mode {
-            TlsMode::Disable => None,
-            TlsMode::Prefer | TlsMode::Require | TlsMode::VerifyFull => {
-                Some(tls::client_config(&shard.tls).map_err(|error| of(&error))?)
-            }
-        };
-        out.insert(
-            shard.id,
-            BackendLogin {
-                user: shard.credentials.user.clone(),
-                password: environment
-                    .resolve(&shard.credentials.password)
-                    .map_err(|error| of(&error))?,
-                tls: encrypted,
-                tls_required: matches!(shard.tls.mode, TlsMode::Require | TlsMode::VerifyFull),
-            },
-        );
-    }
-    Ok(out)
+/// The networks of a checked configuration.
+fn networks(texts: &[String]) -> Vec<Network> {
+    texts.iter().filter_map(|text| Network::parse(text)).collect()
 }
 
 fn address_of(text: &str) -> Result<SocketAddr, Failure> {
@@ -469,5 +407,7 @@ fn random_seed() -> Result<[u8; 32], Failure> {
 /// File descriptors for listeners, files, monitors, cancel requests and the
 /// console.
 const DESCRIPTORS_KEPT: u64 = 64;
+/// Lookups of users that may wait; more wait with their clients.
+const LOOKUP_QUEUE_MAX: usize = 64;
 /// Console queries that may wait.
 const CONSOLE_QUEUE_MAX: usize = 64;

@@ -4,8 +4,9 @@
 use toml::de::{DeTable, DeValue};
 
 use crate::document::{Problem, Source};
-use crate::types::{Consistency, Secret};
+use crate::types::{Consistency, Network, Secret};
 
+use super::auth::{Auth, BackendLogin};
 use super::reader::Reader;
 use super::setting::{Setting, section, words};
 use super::settings::{PoolMode, Settings};
@@ -17,6 +18,8 @@ pub struct Config {
     pub server: Server,
     /// Encryption of clients' connections.
     pub tls: ClientTls,
+    /// Who is asked for what, and where users are looked up.
+    pub auth: Auth,
     /// Who may log in.
     pub users: Vec<User>,
     /// Everything else.
@@ -38,8 +41,13 @@ section! {
         http_listen: Option<String> = None;
         /// How clients are asked for their password. `password` asks for it in the clear on
         /// encrypted connections and Unix sockets, for clients that know nothing better; on
-        /// others it is SCRAM all the same.
+        /// others it is SCRAM all the same. `md5` asks by MD5 where MD5's hash is stored, and by
+        /// SCRAM elsewhere. With `auth.hba_file`, its rules decide instead.
         client_auth: ClientAuth = ClientAuth::Scram;
+        /// Networks of load balancers, as `10.0.0.0/8`: connections from there begin with the
+        /// header of the PROXY protocol, version 2, whose address counts for rules, limits and
+        /// the log. Nobody else's headers are read.
+        proxy_protocol_from: Vec<String> = Vec::new();
         /// Name of the database that is the operators' console.
         console_database: String = "keyway".to_owned();
         /// Files of shard maps, one for each database.
@@ -59,6 +67,8 @@ words! {
         Scram = "scram-sha-256",
         /// By sending it, where nobody else can read it.
         Password = "password",
+        /// By MD5 where MD5's hash is stored, by SCRAM-SHA-256 elsewhere.
+        Md5 = "md5",
     }
 }
 
@@ -84,6 +94,9 @@ section! {
         cert: Option<String> = None;
         /// File with the private key, PEM.
         key: Option<String> = None;
+        /// File with the authorities whose certificates clients may show, PEM. Rules of
+        /// `auth.hba_file` say who must show one.
+        client_ca: Option<String> = None;
     }
 }
 
@@ -102,6 +115,9 @@ pub struct User {
     pub pool_mode: Option<PoolMode>,
     /// How fresh its reads must be, over the configured level and the maps'.
     pub consistency: Option<Consistency>,
+    /// As whom the router logs in at backends, where it is not as
+    /// `auth.backend_login` says.
+    pub backend_login: Option<BackendLogin>,
 }
 
 /// Whether a user may use the console.
@@ -124,7 +140,9 @@ pub enum Login {
     PasswordEnv(String),
     /// By the password in this file.
     PasswordFile(String),
-    /// By the password from which this SCRAM verifier was made.
+    /// By the password that this program prints.
+    PasswordCommand(Vec<String>),
+    /// By the password of which this is the stored form.
     Verifier(Secret),
 }
 
@@ -133,13 +151,16 @@ section! {
     UserSection in "" {
         /// The name.
         name: String = String::new();
-        /// The password. Prefer one of the three below.
+        /// The password. Prefer one of the four below.
         password: Option<Secret> = None;
         /// Environment variable that holds the password.
         password_env: Option<String> = None;
         /// File that holds the password.
         password_file: Option<String> = None;
-        /// SCRAM-SHA-256 verifier, as Postgres stores it in `pg_authid`.
+        /// Program that prints the password, with its arguments; see `secrets.command_timeout`.
+        password_command: Vec<String> = Vec::new();
+        /// The password as Postgres stores it in `pg_authid`: a SCRAM-SHA-256 verifier, or MD5's
+        /// hash.
         verifier: Option<Secret> = None;
         /// `true` lets the user in without a password. Only for development.
         trust: bool = false;
@@ -151,6 +172,8 @@ section! {
         pool_mode: Option<String> = None;
         /// How fresh the user's reads must be, as `reads.consistency`; as there or in the map if absent.
         consistency: Option<String> = None;
+        /// `shard` or `own`: see `auth.backend_login`, which counts if absent.
+        backend_login: Option<String> = None;
     }
 }
 
@@ -176,18 +199,24 @@ impl Config {
         let mut reader = Reader::new(source, root.get_ref());
         let server = Server::read_from(&mut reader);
         let tls = ClientTls::read_from(&mut reader);
+        let auth = Auth::read_from(&mut reader);
         let settings = Settings::read_from(&mut reader);
         let users = users(&mut reader, &mut problems);
         check(&mut reader, &server, &tls);
+        auth.check(&mut reader);
         problems.extend(reader.finish());
         problems.sort_by_key(|problem| (problem.line, problem.column));
-        if problems.is_empty() { Ok(Self { server, tls, users, settings }) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(Self { server, tls, auth, users, settings })
+        } else {
+            Err(problems)
+        }
     }
 
     /// Every setting of the file, in the order of the manual page; the ones of
     /// a `[[user]]` are in [`Config::user_table`].
     pub fn table() -> impl Iterator<Item = &'static Setting> {
-        Server::TABLE.iter().chain(ClientTls::TABLE).chain(Settings::table())
+        Server::TABLE.iter().chain(ClientTls::TABLE).chain(Auth::TABLE).chain(Settings::table())
     }
 
     /// Every row of [`Config::table`] with its value, as one would write it;
@@ -195,7 +224,9 @@ impl Config {
     pub fn values(&self) -> Vec<(&'static Setting, String)> {
         let mut server = self.server.clone();
         server.backend = server.backend.as_deref().map(without_password);
-        let values = [server.written(), self.tls.written(), self.settings.written()].concat();
+        let parts =
+            [server.written(), self.tls.written(), self.auth.written(), self.settings.written()];
+        let values = parts.concat();
         Self::table().zip(values).collect()
     }
 
@@ -240,6 +271,10 @@ fn check(reader: &mut Reader<'_>, server: &Server, tls: &ClientTls) {
     if server.backend.is_some() && !server.maps.is_empty() {
         let at = reader.offset_of("backend");
         reader.refuse(at, "backend and maps are both given: keep one");
+    }
+    for text in server.proxy_protocol_from.iter().filter(|text| Network::parse(text).is_none()) {
+        let at = reader.offset_of("proxy_protocol_from");
+        reader.refuse(at, format!("proxy_protocol_from: {text:?} is not address/bits"));
     }
     if tls.mode != ClientTlsMode::Disable && (tls.cert.is_none() || tls.key.is_none()) {
         let at = reader.offset_of("tls.mode");
@@ -292,6 +327,8 @@ fn user(section: UserSection) -> Result<User, String> {
         section.password.map(Login::Password),
         section.password_env.map(Login::PasswordEnv),
         section.password_file.map(Login::PasswordFile),
+        (!section.password_command.is_empty())
+            .then_some(Login::PasswordCommand(section.password_command)),
         section.verifier.map(Login::Verifier),
         section.trust.then_some(Login::Trust),
     ]
@@ -300,7 +337,7 @@ fn user(section: UserSection) -> Result<User, String> {
     .collect();
     let Ok([login]) = <[Login; 1]>::try_from(logins) else {
         return Err(format!(
-            "user {name} needs exactly one of password, password_env, password_file, verifier, trust = true"
+            "user {name} needs exactly one of password, password_env, password_file, password_command, verifier, trust = true"
         ));
     };
     let pool_mode = match section.pool_mode.as_deref() {
@@ -313,8 +350,22 @@ fn user(section: UserSection) -> Result<User, String> {
         .consistency
         .map(|text| text.parse().map_err(|error| format!("consistency of user {name} is {error}")))
         .transpose()?;
+    let backend_login = match section.backend_login.as_deref() {
+        None => None,
+        Some("shard") => Some(BackendLogin::Shard),
+        Some("own") => Some(BackendLogin::Own),
+        Some(_) => return Err(format!("backend_login of user {name} must be shard or own")),
+    };
     let admin = if section.admin { Admin::Allow } else { Admin::Refuse };
-    Ok(User { name, login, databases: section.databases, admin, pool_mode, consistency })
+    Ok(User {
+        name,
+        login,
+        databases: section.databases,
+        admin,
+        pool_mode,
+        consistency,
+        backend_login,
+    })
 }
 
 /// Most bytes of a configuration file.

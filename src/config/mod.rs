@@ -5,6 +5,7 @@
 //! reference. `docs/config.md` and `docs/config.schema.json` are made from the
 //! same declarations.
 
+mod auth;
 #[allow(clippy::module_inception, reason = "the module's main type is its namesake")]
 mod config;
 mod manual;
@@ -12,10 +13,12 @@ mod reader;
 mod setting;
 mod settings;
 
+pub use self::auth::{Auth, BackendLogin};
 pub use self::config::{Admin, ClientAuth, ClientTls, ClientTlsMode, Config, Login, Server, User};
 pub use self::manual::{page, schema};
 pub use self::setting::{Bytes, Setting};
 pub use self::settings::{
-    Authority, Limits, Log, LogFormat, LogLevel, Pool, PoolMode, Reads, Settings, Timeouts, Writers,
+    Authority, Limits, Log, LogFormat, LogLevel, Pool, PoolMode, Reads, Secrets, Settings,
+    Timeouts, Writers,
 };
 pub use crate::document::Problem;

@@ -19,6 +19,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Where reads go.
     pub reads: Reads,
+    /// Programs that print passwords.
+    pub secrets: Secrets,
     /// The log.
     pub log: Log,
 }
@@ -26,7 +28,8 @@ pub struct Settings {
 impl Settings {
     /// Rows of the table of settings, in the order of the manual page.
     pub fn table() -> impl Iterator<Item = &'static Setting> {
-        let sections = [Pool::TABLE, Limits::TABLE, Timeouts::TABLE, Reads::TABLE, Log::TABLE];
+        let sections =
+            [Pool::TABLE, Limits::TABLE, Timeouts::TABLE, Reads::TABLE, Secrets::TABLE, Log::TABLE];
         sections.into_iter().flatten()
     }
 
@@ -37,6 +40,7 @@ impl Settings {
             self.limits.written(),
             self.timeouts.written(),
             self.reads.written(),
+            self.secrets.written(),
             self.log.written(),
         ]
         .concat()
@@ -48,6 +52,7 @@ impl Settings {
             limits: Limits::read_from(reader),
             timeouts: Timeouts::read_from(reader),
             reads: Reads::read_from(reader),
+            secrets: Secrets::read_from(reader),
             log: Log::read_from(reader),
         }
     }
@@ -145,6 +150,12 @@ section! {
     Limits in "limits." {
         /// Most clients at a time; one more is refused with an error.
         clients_max: u32 = 10_000, 1 => 1_000_000;
+        /// Most clients from one IP address at a time; 0 means any number. An IPv6 network of 64 bits counts as one address; Unix sockets are not counted.
+        clients_per_address_max: u32 = 0, 0 => 1_000_000;
+        /// Most connections that are not logged in yet; one more is refused.
+        logins_at_once_max: u32 = 1_000, 1 => 1_000_000;
+        /// Most failed logins from one IP address in a minute, after which it is refused for the rest of that minute; 0 means any number.
+        failed_logins_per_address_max: u32 = 0, 0 => 1_000_000;
         /// Longest text of a statement.
         statement_bytes_max: Bytes = Bytes::mib(16), Bytes::kib(4) => Bytes::mib(512);
         /// Most bytes of one client that are held while the router looks for the sharding key, and most bytes of replies that wait for a slow client.
@@ -193,6 +204,16 @@ section! {
         authority: Authority = Authority::Nobody;
         /// The zone this router stands in; replicas of the same zone are preferred.
         zone: Option<String> = None;
+    }
+}
+
+section! {
+    /// Programs that print passwords: `password_command`.
+    Secrets in "secrets." {
+        /// A program that takes longer is ended, and has failed.
+        command_timeout: Millis = Millis::new(10_000), Millis::new(100) => Millis::new(60_000);
+        /// How often they run again, for passwords that expire; a reload runs them too. 0 means only then.
+        command_refresh: Millis = Millis::new(300_000), Millis::ZERO => Millis::new(86_400_000);
     }
 }
 

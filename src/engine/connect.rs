@@ -3,7 +3,9 @@
 use std::io;
 use std::rc::Rc;
 
-use crate::auth::{Cleartext, ClientExchange, ClientPolicy, ClientStep, Credentials, Nonce};
+use crate::auth::{
+    Borrowed, Cleartext, ClientExchange, ClientPolicy, ClientStep, Credentials, Nonce,
+};
 use crate::backend::{Backend, CancelKey};
 use crate::cluster::Incarnation;
 use crate::net::clock;
@@ -14,7 +16,7 @@ use crate::protocol::frame::{HEADER_LEN, decode_header_within};
 use crate::protocol::startup::ProtocolVersion;
 use crate::protocol::tag::backend as tag;
 use crate::session::{Refused, Writes};
-use crate::types::{Millis, Moment, Role, SqlState};
+use crate::types::{Millis, Moment, Role, Secret, SqlState};
 
 use super::conn::Conn;
 use super::crew::Places;
@@ -83,6 +85,21 @@ impl ConnectError {
         }
     }
 
+    /// True if the server does not take the password.
+    pub(super) fn is_wrong_password(&self) -> bool {
+        match self {
+            Self::Server { state, .. } => state.is_some_and(|state| state.as_str() == "28P01"),
+            Self::Io(_)
+            | Self::Timeout
+            | Self::Login(_)
+            | Self::TlsDeclined
+            | Self::Tls(_)
+            | Self::Protocol(_)
+            | Self::Gone
+            | Self::Stranger => false,
+        }
+    }
+
     /// What the client is told; no hosts.
     pub(super) fn refused(&self, shard: &str) -> Refused {
         let message = match self {
@@ -138,11 +155,7 @@ async fn attempt(
     // Of now: what is opened before it is told to close is old.
     let generation = pool.generation();
     let stream = open(node.host(), node.port(), &login).await?;
-    let user = login.user.clone().unwrap_or_else(|| pool.user().to_string());
-    let password = match &login.password {
-        Some(password) => Some(password.clone()),
-        None => thread.users().by_name.get(&**pool.user()).and_then(|u| u.password.clone()),
-    };
+    let Outgoing { user, password, borrowed } = outgoing(thread, database, pool.user(), &login);
     let mut greeting = Greeting {
         buf: Vec::new(),
         params: ServerParams::default(),
@@ -168,7 +181,8 @@ async fn attempt(
     };
     let cleartext = if stream.is_private() { Cleartext::Allow } else { Cleartext::Refuse };
     let policy = ClientPolicy { cleartext, iterations_max: ITERATIONS_MAX };
-    let exchange = ClientExchange::new(credentials, policy, Nonce::new(thread.random_bytes()));
+    let exchange = ClientExchange::new(credentials, policy, Nonce::new(thread.random_bytes()))
+        .with_borrowed(borrowed);
     greeting.log_in(&mut stream, exchange).await?;
     let incarnation = greeting.identify(&mut stream, database, pool, shard.replicas.len()).await?;
     let account = Account::new(&database.marks, shard.id, greeting.key.pid, incarnation);
@@ -200,6 +214,36 @@ async fn attempt(
         counted: false,
         places: Some(places),
     }))
+}
+
+/// As whom the router logs in at a backend, and by what.
+pub(super) struct Outgoing {
+    pub(super) user: String,
+    password: Option<Secret>,
+    borrowed: Option<Borrowed>,
+}
+
+/// The map's login, or the client's own: by its password, if that is known,
+/// else by what its login has lent.
+pub(super) fn outgoing(
+    thread: &Thread,
+    database: &Database,
+    client: &str,
+    login: &BackendLogin,
+) -> Outgoing {
+    let own = || thread.users().by_name.get(client).and_then(|user| user.password.clone());
+    match &login.user {
+        Some(user) if !thread.logs_in_as_itself(client) => Outgoing {
+            user: user.clone(),
+            password: login.password.clone().or_else(own),
+            borrowed: database.borrowed(client).filter(|_| user == client),
+        },
+        Some(_) | None => Outgoing {
+            user: client.to_owned(),
+            password: own(),
+            borrowed: database.borrowed(client),
+        },
+    }
 }
 
 /// When a connection made now is too old: at its configured age, less up to a

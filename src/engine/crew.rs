@@ -5,7 +5,7 @@
 //! path of a statement.
 
 use std::collections::HashMap;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::net::stream::Stream;
 use crate::pool::{Budget, Ledger, Permit};
 
+use super::doors::Doors;
 use super::handle::Command;
 use super::login;
 use super::thread::Thread;
@@ -24,6 +25,8 @@ use super::thread::Thread;
 pub(super) struct Crew {
     mates: Vec<Mate>,
     ledgers: Mutex<HashMap<LedgerKey, Weak<Ledger>>>,
+    /// Who comes, from where.
+    pub(super) doors: Arc<Doors>,
 }
 
 /// One thread.
@@ -96,7 +99,11 @@ impl Crew {
             arriving: AtomicUsize::new(0),
             clients: AtomicUsize::new(0),
         };
-        Arc::new(Self { mates: commands.iter().map(mate).collect(), ledgers: Mutex::default() })
+        Arc::new(Self {
+            mates: commands.iter().map(mate).collect(),
+            ledgers: Mutex::default(),
+            doors: Arc::default(),
+        })
     }
 
     /// True if there is one thread only.
@@ -194,10 +201,10 @@ impl Drop for Seat {
 impl Thread {
     /// Serves an accepted socket, here or on the thread that has the fewest
     /// clients.
-    pub(super) fn admit(self: &Rc<Self>, stream: Stream, address: String) {
+    pub(super) fn admit(self: &Rc<Self>, stream: Stream, peer: Option<SocketAddr>) {
         let seat = self.crew.seat();
         if seat.thread == self.index {
-            return self.receive(stream, address, seat);
+            return self.receive(stream, peer, seat);
         }
         let arrival = match stream {
             Stream::Tcp(socket) => socket.into_std().map(Arrival::Tcp),
@@ -207,30 +214,35 @@ impl Thread {
         };
         let Ok(arrival) = arrival else { return };
         let Some(mate) = self.crew.mates.get(seat.thread) else { return };
-        if let Err(error) = mate.commands.try_send(Command::Arrival(arrival, address, seat)) {
+        if let Err(error) = mate.commands.try_send(Command::Arrival(arrival, peer, seat)) {
             // It is too busy to be told, or has ended.
             let (mpsc::error::TrySendError::Full(command)
             | mpsc::error::TrySendError::Closed(command)) = error;
-            if let Command::Arrival(arrival, address, _) = command {
-                self.on_arrival(arrival, address, self.crew.seat_at(self.index));
+            if let Command::Arrival(arrival, peer, _) = command {
+                self.on_arrival(arrival, peer, self.crew.seat_at(self.index));
             }
         }
     }
 
     /// A socket that another thread has accepted.
-    pub(super) fn on_arrival(self: &Rc<Self>, arrival: Arrival, address: String, seat: Seat) {
+    pub(super) fn on_arrival(
+        self: &Rc<Self>,
+        arrival: Arrival,
+        peer: Option<SocketAddr>,
+        seat: Seat,
+    ) {
         let stream = match arrival {
             Arrival::Tcp(socket) => tokio::net::TcpStream::from_std(socket).map(Stream::Tcp),
             Arrival::Unix(socket) => tokio::net::UnixStream::from_std(socket).map(Stream::Unix),
         };
         match stream {
-            Ok(stream) => self.receive(stream, address, seat),
+            Ok(stream) => self.receive(stream, peer, seat),
             Err(error) => tracing::error!(%error, "an accepted connection can't be served"),
         }
     }
 
-    fn receive(self: &Rc<Self>, stream: Stream, address: String, seat: Seat) {
-        let login = login::serve(Rc::clone(self), stream, address);
+    fn receive(self: &Rc<Self>, stream: Stream, peer: Option<SocketAddr>, seat: Seat) {
+        let login = login::serve(Rc::clone(self), stream, peer);
         self.spawn(async move {
             login.await;
             drop(seat);

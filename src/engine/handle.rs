@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio_rustls::rustls::ServerConfig;
 
 use crate::catalog::Catalog;
 use crate::cluster::Cluster;
@@ -20,7 +19,7 @@ use crate::types::ShardId;
 use super::client::Signals;
 use super::crew::{self, Arrival, Crew, Seat, THREADS_MAX};
 use super::listen::Listeners;
-use super::logins::{BackendLogin, EngineOptions, Users};
+use super::logins::{Access, BackendLogin, EngineOptions};
 use super::operate::Operation;
 use super::share::Undertaker;
 use super::snapshot::EngineSnapshot;
@@ -30,7 +29,7 @@ use super::thread::{Thread, Writers};
 pub(super) enum Command {
     Map(String, Arc<Map>, HashMap<ShardId, BackendLogin>),
     Logins(String, HashMap<ShardId, BackendLogin>),
-    Access(Arc<Users>, Option<Arc<ServerConfig>>),
+    Access(Arc<Access>),
     Cluster(String, Arc<Cluster>),
     Catalog(String, Arc<Catalog>),
     Snapshot(oneshot::Sender<EngineSnapshot>),
@@ -39,7 +38,7 @@ pub(super) enum Command {
     /// through.
     Cancel(u32, Box<[u8]>, oneshot::Sender<()>),
     /// A socket that another thread has accepted.
-    Arrival(Arrival, String, Seat),
+    Arrival(Arrival, Option<SocketAddr>, Seat),
     Operate(Operation, Option<String>, oneshot::Sender<bool>),
     Drain,
     Stop,
@@ -154,7 +153,7 @@ async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
                     database.publish_logins(logins);
                 }
             }
-            Command::Access(users, tls) => thread.publish_access(users, tls),
+            Command::Access(access) => thread.publish_access(access),
             Command::Cluster(name, cluster) => {
                 if let Some(database) = thread.database_named(&name).cloned() {
                     let news = database.publish_cluster(cluster);
@@ -186,8 +185,8 @@ async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
                     let _asker_left = done.send(());
                 });
             }
-            Command::Arrival(arrival, address, seat) => {
-                thread.on_arrival(arrival, address, seat);
+            Command::Arrival(arrival, peer, seat) => {
+                thread.on_arrival(arrival, peer, seat);
             }
             Command::Operate(operation, database, reply) => {
                 let _asker_left = reply.send(thread.operate(operation, database.as_deref()));
@@ -237,10 +236,9 @@ impl Handle {
         self.tell(|| Command::Logins(database.to_owned(), logins.clone())).await;
     }
 
-    /// These users may log in from now on, with this certificate; who is
-    /// connected stays.
-    pub async fn publish_access(&self, users: Arc<Users>, tls: Option<Arc<ServerConfig>>) {
-        self.tell(|| Command::Access(Arc::clone(&users), tls.clone())).await;
+    /// These may come in from now on; who is connected stays.
+    pub async fn publish_access(&self, access: Arc<Access>) {
+        self.tell(|| Command::Access(Arc::clone(&access))).await;
     }
 
     /// A newer view of the nodes. Dropped by a thread that has fallen behind: a

@@ -73,7 +73,7 @@ async fn accept_tcp(thread: Rc<Thread>, listener: TcpListener) {
         match accepted {
             Ok((socket, address)) => {
                 let Ok(stream) = Stream::tcp(socket) else { continue };
-                thread.admit(stream, address.to_string());
+                thread.admit(stream, Some(address));
             }
             Err(error) => pause_after(&error).await,
         }
@@ -89,7 +89,7 @@ async fn accept_unix(thread: Rc<Thread>, listener: UnixListener, path: Option<Pa
         };
         match accepted {
             Ok((socket, _)) => {
-                thread.admit(Stream::Unix(socket), "unix".to_owned());
+                thread.admit(Stream::Unix(socket), None);
             }
             Err(error) => pause_after(&error).await,
         }

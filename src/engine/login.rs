@@ -1,17 +1,20 @@
-//! From an accepted socket to a session: TLS, startup, authentication, and
-//! what a client is told before its first query.
+//! From an accepted socket to a session: whom a balancer passes on, TLS,
+//! startup, and what a client is told before its first query. Who it is,
+//! `authenticate` finds out.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use crate::auth::{Account, ITERATIONS_DEFAULT, Login, Nonce, ServerExchange, ServerStep};
 use crate::backend::{Setting, SettingsSet};
-use crate::config::{ClientAuth, PoolMode};
-use crate::net::clock;
+use crate::config::PoolMode;
 use crate::net::stream::Stream;
+use crate::net::{clock, tls};
 use crate::protocol::backend::TxStatus;
 use crate::protocol::encode;
 use crate::protocol::frame::{BODY_LEN_MAX_BEFORE_LOGIN, HEADER_LEN, decode_header_within};
+use crate::protocol::proxy::{self, Head, Origin};
 use crate::protocol::startup::{self, Packet, ProtocolVersion, startup_options};
 use crate::protocol::tag::frontend as tag;
 use crate::session::{Limits, Refused, Session};
@@ -19,29 +22,51 @@ use crate::types::{Millis, SqlState};
 
 use super::client::ClientEntry;
 use super::console_session;
+use super::doors::Visit;
 use super::driver::Driver;
-use super::logins::User;
 use super::thread::{Database, Thread};
 
 /// A socket on its way to a session.
-struct Newcomer {
+pub(super) struct Newcomer {
     /// Taken while TLS is being set up, and by the session.
     stream: Option<Stream>,
     buf: Vec<u8>,
-    address: String,
+    /// `None` on a Unix socket; the client's own behind a balancer.
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) visit: Visit,
+    /// The digest of the certificate that the client has been shown.
+    pub(super) end_point: Option<Arc<[u8]>>,
 }
 
 /// What the startup message says.
-struct Hello {
-    user: String,
-    database: String,
+pub(super) struct Hello {
+    pub(super) user: String,
+    pub(super) database: String,
     settings: SettingsSet,
     application: String,
     version: ProtocolVersion,
+    replication: Replication,
+}
+
+/// Which protocol the client wants to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Replication {
+    /// The usual one.
+    No,
+    /// That of a standby, which is of no database.
+    Physical,
+    /// That of a subscriber, in a database.
+    Logical,
+}
+
+impl Hello {
+    pub(super) const fn is_physical_replication(&self) -> bool {
+        matches!(self.replication, Replication::Physical)
+    }
 }
 
 /// Why a socket becomes no session.
-enum Ended {
+pub(super) enum Ended {
     /// Nothing more to say.
     Quiet,
     /// The client is told, then the socket closes.
@@ -61,9 +86,11 @@ impl From<Refused> for Ended {
 }
 
 /// Serves one accepted socket to its end.
-pub(super) async fn serve(thread: Rc<Thread>, stream: Stream, address: String) {
+pub(super) async fn serve(thread: Rc<Thread>, stream: Stream, peer: Option<SocketAddr>) {
     let limit = clock::duration(thread.settings.timeouts.login);
-    let mut newcomer = Newcomer { stream: Some(stream), buf: Vec::new(), address };
+    let visit = thread.crew.doors.enter();
+    let mut newcomer =
+        Newcomer { stream: Some(stream), buf: Vec::new(), peer, visit, end_point: None };
     let result = match tokio::time::timeout(limit, newcomer.log_in(&thread)).await {
         Ok(result) => result,
         Err(_) => Err(Ended::Refuse(Refused::new(
@@ -77,8 +104,11 @@ pub(super) async fn serve(thread: Rc<Thread>, stream: Stream, address: String) {
             if let Ended::Refuse(refused) = ended {
                 thread.stats.logins_refused.set(thread.stats.logins_refused.get() + 1);
                 thread.stats.note_refusal(refused.state);
+                if refused.state.as_str().starts_with("28") {
+                    newcomer.visit.failed(thread.now());
+                }
                 tracing::info!(
-                    address = %newcomer.address, state = refused.state.as_str(),
+                    address = %newcomer.address(), state = refused.state.as_str(),
                     reason = %refused.message, "login refused"
                 );
                 newcomer.say_fatal(&refused).await;
@@ -87,6 +117,7 @@ pub(super) async fn serve(thread: Rc<Thread>, stream: Stream, address: String) {
         }
     };
     thread.stats.logins.set(thread.stats.logins.get() + 1);
+    newcomer.visit.logged_in();
     newcomer.become_session(&thread, hello).await;
 }
 
@@ -99,8 +130,30 @@ fn leave(thread: &Thread, entry: &ClientEntry) {
 }
 
 impl Newcomer {
+    /// What the log and the console call the client's address.
+    fn address(&self) -> String {
+        self.peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string())
+    }
+
     async fn log_in(&mut self, thread: &Rc<Thread>) -> Result<Hello, Ended> {
+        self.hear_balancer(thread).await?;
+        let limits = &thread.settings.limits;
+        if thread.crew.doors.logging_in() > limits.logins_at_once_max {
+            let message = format!("{} clients are logging in", limits.logins_at_once_max);
+            return Err(refuse("53300", message)
+                .hint("the limit is limits.logins_at_once_max")
+                .into());
+        }
+        if let Some(peer) = self.peer {
+            self.visit.admit(peer.ip(), limits, thread.now())?;
+        }
+        self.hear_direct_tls(thread).await?;
         let hello = self.startup(thread).await?;
+        if hello.replication != Replication::No {
+            return Err(refuse("0A000", "replication connections are not supported")
+                .hint("connect to the Postgres server itself")
+                .into());
+        }
         self.authenticate(thread, &hello).await?;
         let users = thread.users();
         let user = users.by_name.get(&hello.user);
@@ -144,9 +197,54 @@ impl Newcomer {
         Ok(hello)
     }
 
+    /// The header of a load balancer, where connections come from one: it must
+    /// be there, because without it anybody could write it.
+    async fn hear_balancer(&mut self, thread: &Rc<Thread>) -> Result<(), Ended> {
+        let Some(peer) = self.peer else { return Ok(()) };
+        if !thread.options.proxies.iter().any(|network| network.contains(peer.ip())) {
+            return Ok(());
+        }
+        let stream = self.stream()?;
+        let mut head = [0; proxy::HEAD_LEN];
+        stream.read_exact(&mut head).await?;
+        let decoded = Head::decode(head);
+        let mut rest = vec![0; decoded.map_or(0, |head| head.rest_len)];
+        stream.read_exact(&mut rest).await?;
+        match decoded.and_then(|head| head.origin(&rest)) {
+            Some(Origin::Client(address, port)) => self.peer = Some(SocketAddr::new(address, port)),
+            Some(Origin::Balancer) => {}
+            None => {
+                tracing::warn!(
+                    %peer, "no header of the PROXY protocol, version 2, from proxy_protocol_from"
+                );
+                return Err(Ended::Quiet);
+            }
+        }
+        Ok(())
+    }
+
+    /// A handshake without a request for it, which needs the protocol's name:
+    /// a client of another protocol may have been led here.
+    async fn hear_direct_tls(&mut self, thread: &Rc<Thread>) -> Result<(), Ended> {
+        let access = thread.access();
+        let Some(config) = &access.tls else { return Ok(()) };
+        let stream = self.stream()?;
+        if !matches!(stream, Stream::Tcp(_)) || stream.first_byte().await? != Some(HANDSHAKE) {
+            return Ok(());
+        }
+        let plain = self.stream.take().ok_or(Ended::Quiet)?;
+        let stream = plain.accept_tls(Arc::clone(&config.config)).await?;
+        if stream.agreed_protocol() != Some(tls::ALPN) {
+            return Err(Ended::Quiet);
+        }
+        self.stream = Some(stream);
+        self.end_point.clone_from(&config.end_point);
+        Ok(())
+    }
+
     /// Packets before authentication: TLS, cancel requests, the startup.
     async fn startup(&mut self, thread: &Rc<Thread>) -> Result<Hello, Ended> {
-        let mut asked = (false, false);
+        let mut asked = (self.stream()?.is_tls(), false);
         loop {
             let encrypted = self.stream()?.is_private();
             let decoded = match startup::decode(&self.buf) {
@@ -210,7 +308,8 @@ impl Newcomer {
     async fn on_ssl_request(&mut self, thread: &Rc<Thread>, consumed: usize) -> Result<(), Ended> {
         self.buf.drain(..consumed);
         let tcp = matches!(self.stream, Some(Stream::Tcp(_)));
-        let Some(config) = thread.tls().filter(|_| tcp) else {
+        let access = thread.access();
+        let Some(config) = access.tls.as_ref().filter(|_| tcp) else {
             self.stream()?.write_all(b"N").await?;
             if !self.buf.is_empty() {
                 return Err(refuse("08P01", "received data behind an SSL request").into());
@@ -223,65 +322,12 @@ impl Newcomer {
         }
         self.stream()?.write_all(b"S").await?;
         let plain = self.stream.take().ok_or(Ended::Quiet)?;
-        self.stream = Some(plain.accept_tls(config).await?);
+        self.stream = Some(plain.accept_tls(Arc::clone(&config.config)).await?);
+        self.end_point.clone_from(&config.end_point);
         Ok(())
     }
 
-    async fn authenticate(&mut self, thread: &Rc<Thread>, hello: &Hello) -> Result<(), Ended> {
-        let users = thread.users();
-        let user = users.by_name.get(&hello.user);
-        let account = match user {
-            Some(User { trust: true, .. }) => None,
-            Some(User { verifier: Some(verifier), .. }) => {
-                Some(Account::Known(std::sync::Arc::clone(verifier)))
-            }
-            // Who does not exist must look like a wrong password.
-            Some(_) | None => Some(Account::unknown(
-                &thread.options.seed,
-                hello.user.as_bytes(),
-                ITERATIONS_DEFAULT,
-            )),
-        };
-        let private = self.stream()?.is_private();
-        let login = match (account, thread.options.client_auth) {
-            (None, _) => Login::Trust,
-            (Some(account), ClientAuth::Password) if private => Login::Cleartext(account),
-            (Some(account), ClientAuth::Password | ClientAuth::Scram) => Login::Scram(account),
-        };
-        let (mut exchange, mut step) =
-            ServerExchange::start(login, Nonce::new(thread.random_bytes()));
-        loop {
-            step = match step {
-                ServerStep::Send(bytes) => {
-                    self.stream()?.write_all(&bytes).await?;
-                    let body = self.password_message().await?;
-                    exchange.on_message(&body)
-                }
-                ServerStep::Derive(request) => {
-                    let derived = tokio::task::spawn_blocking(move || request.derive()).await;
-                    match derived {
-                        Ok(salted) => exchange.on_derived(&salted),
-                        Err(_) => return Err(Ended::Quiet),
-                    }
-                }
-                ServerStep::Done(bytes) => {
-                    self.stream()?.write_all(&bytes).await?;
-                    return Ok(());
-                }
-                ServerStep::Refuse(error) => {
-                    let mut refused =
-                        refuse_with(error.sqlstate(), error.to_string(), error.hint());
-                    if error.sqlstate().as_str() == "28P01" {
-                        refused.message =
-                            format!("password authentication failed for user \"{}\"", hello.user);
-                    }
-                    return Err(refused.into());
-                }
-            };
-        }
-    }
-
-    async fn password_message(&mut self) -> Result<Vec<u8>, Ended> {
+    pub(super) async fn password_message(&mut self) -> Result<Vec<u8>, Ended> {
         loop {
             let header = decode_header_within(&self.buf, BODY_LEN_MAX_BEFORE_LOGIN)
                 .map_err(|e| refuse_with(e.sqlstate(), e.to_string(), None))?;
@@ -298,7 +344,7 @@ impl Newcomer {
         }
     }
 
-    fn stream(&mut self) -> io::Result<&mut Stream> {
+    pub(super) fn stream(&mut self) -> io::Result<&mut Stream> {
         self.stream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
@@ -340,14 +386,14 @@ impl Newcomer {
                 secret,
                 Rc::clone(&user),
                 index,
-                self.address.clone(),
+                self.address(),
                 hello.application.clone(),
                 clock::now(),
             )
         });
         tracing::debug!(
             client = entry.id, user = %hello.user, database = %hello.database,
-            address = %self.address, application = %hello.application,
+            address = %self.address(), application = %hello.application,
             tls = self.stream.as_ref().is_some_and(Stream::is_tls), "client logged in"
         );
         if console {
@@ -362,7 +408,7 @@ impl Newcomer {
             leave(thread, &entry);
             return;
         }
-        let Ok(driver) = self.greet(thread, &hello, &entry).await else {
+        let Ok((driver, visit)) = self.greet(thread, &hello, &entry).await else {
             leave(thread, &entry);
             return;
         };
@@ -373,6 +419,7 @@ impl Newcomer {
         thread.spawn(async move {
             driver.run().await;
             leave(&owner, &entry);
+            drop(visit);
         });
     }
 
@@ -381,7 +428,7 @@ impl Newcomer {
         thread: &Rc<Thread>,
         hello: &Hello,
         entry: &Rc<ClientEntry>,
-    ) -> Result<Driver, ()> {
+    ) -> Result<(Driver, Visit), ()> {
         let Some(database) = thread.database_named(&hello.database).cloned() else {
             return Err(());
         };
@@ -391,7 +438,7 @@ impl Newcomer {
             Err(refused) => {
                 thread.stats.note_refusal(refused.state);
                 tracing::info!(
-                    client = entry.id, address = %self.address, user = %hello.user,
+                    client = entry.id, address = %self.address(), user = %hello.user,
                     reason = %refused.message, "settings refused"
                 );
                 self.say_fatal(&refused).await;
@@ -415,7 +462,8 @@ impl Newcomer {
         }
         let consistency =
             own_level.or(database.map().consistency()).unwrap_or(thread.settings.reads.consistency);
-        Ok(Driver::new(thread, &database, entry, stream, session, consistency, self.buf))
+        let driver = Driver::new(thread, &database, entry, stream, session, consistency, self.buf);
+        Ok((driver, self.visit))
     }
 
     /// What the server says of itself, with the client's settings applied to
@@ -468,16 +516,13 @@ fn read_hello(startup: &startup::Startup<'_>) -> Result<Hello, Refused> {
     let database = text(startup.database(), "the database's name")?;
     let mut settings = SettingsSet::default();
     let mut application = String::new();
+    let mut replication = Replication::No;
     for (name, value) in startup.params() {
         let name = text(name, "a parameter's name")?.to_lowercase();
         let value = text(value, "a parameter's value")?;
         match name.as_str() {
             "user" | "database" => {}
-            "replication" if matches!(value.as_str(), "false" | "off" | "no" | "0") => {}
-            "replication" => {
-                return Err(refuse("0A000", "replication connections are not supported")
-                    .hint("connect to the Postgres server itself"));
-            }
+            "replication" => replication = read_replication(&value)?,
             "options" => {
                 let pairs = startup_options(&value)
                     .map_err(|e| refuse_with(e.sqlstate(), e.to_string(), e.hint()))?;
@@ -497,7 +542,20 @@ fn read_hello(startup: &startup::Startup<'_>) -> Result<Hello, Refused> {
     if settings.bytes() > STARTUP_SETTINGS_MAX {
         return Err(refuse("54000", "too many settings at startup"));
     }
-    Ok(Hello { user, database, settings, application, version: startup.version })
+    Ok(Hello { user, database, settings, application, version: startup.version, replication })
+}
+
+/// The parameter `replication`: a truth, or the word `database`.
+fn read_replication(value: &str) -> Result<Replication, Refused> {
+    match value.to_ascii_lowercase().as_str() {
+        "database" => Ok(Replication::Logical),
+        "true" | "on" | "yes" | "1" | "t" | "y" => Ok(Replication::Physical),
+        "false" | "off" | "no" | "0" | "f" | "n" => Ok(Replication::No),
+        _ => Err(refuse(
+            "22023",
+            format!("invalid value for parameter \"replication\": \"{value}\""),
+        )),
+    }
 }
 
 fn limits(thread: &Thread) -> Limits {
@@ -510,16 +568,18 @@ fn limits(thread: &Thread) -> Limits {
     }
 }
 
-fn refuse(state: &str, message: impl Into<String>) -> Refused {
+pub(super) fn refuse(state: &str, message: impl Into<String>) -> Refused {
     Refused::new(SqlState::new(state), message)
 }
 
-fn refuse_with(state: SqlState, message: String, hint: Option<String>) -> Refused {
+pub(super) fn refuse_with(state: SqlState, message: String, hint: Option<String>) -> Refused {
     let mut refused = Refused::new(state, message);
     refused.hint = hint;
     refused
 }
 
+/// The first byte of a TLS handshake; no length of a packet begins with it.
+const HANDSHAKE: u8 = 0x16;
 /// The code that opens a CancelRequest: 1234 in the high half, 5678 in the low.
 const CANCEL_CODE: &[u8] = &[0x04, 0xD2, 0x16, 0x2E];
 /// How long a client has to hear why it is refused.

@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls;
 
-use crate::auth::Verifier;
-use crate::config::{ClientAuth, PoolMode, Settings};
+use crate::auth::StoredPassword;
+use crate::auth::rules::{NameMaps, Rules};
+use crate::config::{self, ClientAuth, PoolMode, Settings};
+use crate::net::tls::ServerTls;
 use crate::shardmap::Map;
-use crate::types::{Consistency, Secret, ShardId};
+use crate::types::{Consistency, Network, Secret, ShardId};
 
+use super::lookups::LookupOptions;
 use super::marks::Marks;
 
 /// Everything that the engine needs from the configuration; all secrets are
@@ -24,16 +27,20 @@ pub struct EngineOptions {
     pub listen: Vec<SocketAddr>,
     /// Folder for a Unix socket named after the first port.
     pub unix_socket_dir: Option<PathBuf>,
-    /// TLS for clients; `None` declines it.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whose connections begin with a header that says whom they pass on.
+    pub proxies: Vec<Network>,
     /// Clients over TCP must use TLS.
     pub tls_required: bool,
-    /// How clients are asked for their password.
+    /// How clients are asked for their password where no rules say it.
     pub client_auth: ClientAuth,
     /// Limits and timeouts.
     pub settings: Arc<Settings>,
-    /// Who may log in.
-    pub users: Arc<Users>,
+    /// Who may come in.
+    pub access: Arc<Access>,
+    /// Where users are looked up who are not configured.
+    pub lookups: Option<LookupOptions>,
+    /// Told when a shard refuses the password that is configured for it.
+    pub refused_logins: Option<tokio::sync::watch::Sender<u64>>,
     /// The databases.
     pub databases: Vec<DatabaseOptions>,
     /// Name of the operators' database.
@@ -72,7 +79,24 @@ pub struct BackendLogin {
     pub tls_required: bool,
 }
 
-/// Who may log in.
+/// Who may come in, and what they are asked; read anew by a reload.
+#[derive(Debug, Default)]
+pub struct Access {
+    /// Configured users.
+    pub users: Arc<Users>,
+    /// TLS for clients; `None` declines it.
+    pub tls: Option<ServerTls>,
+    /// Who is asked for what; without rules it is the same for all.
+    pub rules: Option<Rules>,
+    /// The maps that rules name.
+    pub names: NameMaps,
+    /// As whom the router logs in at backends, unless a user has it otherwise.
+    pub backend_login: config::BackendLogin,
+    /// Others than configured users are looked up.
+    pub lookup: bool,
+}
+
+/// Users by configuration.
 #[derive(Debug, Default)]
 pub struct Users {
     /// By name.
@@ -83,7 +107,7 @@ pub struct Users {
 #[derive(Clone, Debug, Default)]
 pub struct User {
     /// What the password is checked against; `None` only with `trust`.
-    pub verifier: Option<Arc<Verifier>>,
+    pub stored: Option<StoredPassword>,
     /// The password, where it is needed to log in at backends.
     pub password: Option<Secret>,
     /// No password is asked for.
@@ -96,4 +120,6 @@ pub struct User {
     pub pool_mode: Option<PoolMode>,
     /// Over the configured level of reads.
     pub consistency: Option<Consistency>,
+    /// Over that of [`Access`].
+    pub backend_login: Option<config::BackendLogin>,
 }

@@ -64,6 +64,8 @@ struct PoolEntry {
     role: Role,
     pool: RefCell<Pool<Box<Conn>, Rc<Slot>>>,
     last_error: RefCell<Option<Refused>>,
+    /// The serial of the logins whose password the node has refused.
+    refused_logins: Cell<u64>,
     share: Rc<NodeShare>,
     /// The pool's size, where several threads share it.
     size: Option<Arc<Ledger>>,
@@ -314,6 +316,7 @@ impl Thread {
             role: entry.role,
             pool: RefCell::new(Pool::new(limits)),
             last_error: RefCell::new(None),
+            refused_logins: Cell::new(0),
             share,
             size,
             retired: Cell::new(false),
@@ -472,7 +475,14 @@ impl Thread {
                 // What traffic sees the monitor shall see at once.
                 database.marks.ask_for_sample();
                 let jitter = self.random();
-                let hopeless = error.is_final();
+                let mut hopeless = error.is_final();
+                let serial = database.logins_serial();
+                if error.is_wrong_password() && pool.0.refused_logins.replace(serial) != serial {
+                    // It may have been changed: one more attempt, by what is
+                    // configured now.
+                    self.ask_for_logins();
+                    hopeless = false;
+                }
                 let refused = error.refused(&database.shard_name(pool.0.shard));
                 *pool.0.last_error.borrow_mut() = Some(refused.clone());
                 pool.0.pool.borrow_mut().connect_failed(self.now(), jitter);

@@ -7,12 +7,11 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio_rustls::rustls;
-
+use crate::auth::Borrowed;
 use crate::backend::{Event, SettingsInterner};
 use crate::catalog::Catalog;
 use crate::cluster::{Cluster, Health, Member, NodeState, ReadReason};
-use crate::config::{PoolMode, Settings};
+use crate::config::{BackendLogin as LoginAs, PoolMode, Settings};
 use crate::net::clock;
 use crate::pool::Budget;
 use crate::route::{Planner, PlannerLimits};
@@ -23,7 +22,8 @@ use crate::types::{Moment, NodeId, Role, ShardId, SqlState};
 use super::client::ClientEntry;
 use super::conn::Conn;
 use super::crew::{self, Crew, LedgerKey};
-use super::logins::{BackendLogin, EngineOptions, Users};
+use super::logins::{Access, BackendLogin, EngineOptions, Users};
+use super::lookups::Lookups;
 use super::marks::Marks;
 use super::operate::Gate;
 use super::params::ServerParams;
@@ -38,8 +38,9 @@ pub(super) struct Thread {
     /// All threads, and which of them this is.
     pub(super) crew: Arc<Crew>,
     pub(super) index: usize,
-    /// Who may log in, and how the router encrypts.
-    access: RefCell<(Arc<Users>, Option<Arc<rustls::ServerConfig>>)>,
+    /// Who may come in.
+    access: RefCell<Arc<Access>>,
+    pub(super) lookups: Lookups,
     pub(super) databases: Vec<Rc<Database>>,
     pub(super) pools: RefCell<Pools>,
     shares: RefCell<HashMap<String, Rc<NodeShare>>>,
@@ -73,6 +74,9 @@ pub(super) struct Database {
     params: RefCell<Option<Rc<ServerParams>>>,
     logins: RefCell<HashMap<ShardId, BackendLogin>>,
     pub(super) gate: Gate,
+    logins_serial: Cell<u64>,
+    /// What logins of users lend to the router, by user.
+    borrowed: RefCell<HashMap<Box<str>, Borrowed>>,
 }
 
 /// What has changed with a new view of the nodes.
@@ -183,16 +187,19 @@ impl Thread {
                     params: RefCell::new(None),
                     logins: RefCell::new(database.logins.clone()),
                     gate: Gate::default(),
+                    logins_serial: Cell::new(1),
+                    borrowed: RefCell::default(),
                 })
             })
             .collect();
-        let access = RefCell::new((Arc::clone(&options.users), options.tls.clone()));
+        let access = RefCell::new(Arc::clone(&options.access));
         Rc::new(Self {
             settings,
             options,
             crew,
             index,
             access,
+            lookups: Lookups::default(),
             databases,
             pools: RefCell::default(),
             shares: RefCell::default(),
@@ -222,24 +229,41 @@ impl Thread {
         self.tell_of_schema_changes();
     }
 
-    /// Who may log in, as of the last reload.
+    /// Who may come in, as of the last reload.
+    pub(super) fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.access.borrow())
+    }
+
+    /// Configured users, as of the last reload.
     pub(super) fn users(&self) -> Arc<Users> {
-        Arc::clone(&self.access.borrow().0)
+        Arc::clone(&self.access.borrow().users)
     }
 
     /// When this user's clients give their backends back.
     pub(super) fn mode_of(&self, user: &str) -> PoolMode {
-        let own = self.access.borrow().0.by_name.get(user).and_then(|user| user.pool_mode);
+        let own = self.access.borrow().users.by_name.get(user).and_then(|user| user.pool_mode);
         own.unwrap_or(self.settings.pool.mode)
     }
 
-    pub(super) fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
-        self.access.borrow().1.clone()
+    /// From here on these may come in.
+    pub(super) fn publish_access(&self, access: Arc<Access>) {
+        *self.access.borrow_mut() = access;
     }
 
-    /// From here on these users may log in, with this certificate.
-    pub(super) fn publish_access(&self, users: Arc<Users>, tls: Option<Arc<rustls::ServerConfig>>) {
-        *self.access.borrow_mut() = (users, tls);
+    /// True if the router logs in at backends as this user whatever the map
+    /// says.
+    pub(super) fn logs_in_as_itself(&self, user: &str) -> bool {
+        let access = self.access.borrow();
+        let own = access.users.by_name.get(user).and_then(|user| user.backend_login);
+        own.unwrap_or(access.backend_login) == LoginAs::Own
+    }
+
+    /// A shard has refused the password that is configured for it: there may
+    /// be a new one.
+    pub(super) fn ask_for_logins(&self) {
+        if let Some(refused) = &self.options.refused_logins {
+            refused.send_modify(|count| *count = count.wrapping_add(1));
+        }
     }
 
     pub(super) fn database_named(&self, name: &str) -> Option<&Rc<Database>> {
@@ -361,7 +385,27 @@ impl Database {
 
     /// New passwords or certificates for the same map.
     pub(super) fn publish_logins(&self, logins: HashMap<ShardId, BackendLogin>) {
-        *self.logins.borrow_mut() = logins;
+        let before = self.logins.replace(logins);
+        let now = self.logins.borrow();
+        let password = |login: Option<&BackendLogin>| login.and_then(|l| l.password.clone());
+        if now.iter().any(|(id, login)| login.password != password(before.get(id))) {
+            self.logins_serial.set(self.logins_serial.get() + 1);
+        }
+    }
+
+    /// Changes when a shard's password does.
+    pub(super) fn logins_serial(&self) -> u64 {
+        self.logins_serial.get()
+    }
+
+    /// What a login of this user lent to the router.
+    pub(super) fn borrowed(&self, user: &str) -> Option<Borrowed> {
+        self.borrowed.borrow().get(user).cloned()
+    }
+
+    /// A user has logged in and lends this to the router.
+    pub(super) fn lend(&self, user: &str, borrowed: Borrowed) {
+        self.borrowed.borrow_mut().insert(user.into(), borrowed);
     }
 
     pub(super) fn publish_map(&self, map: Arc<Map>, logins: HashMap<ShardId, BackendLogin>) {

@@ -100,6 +100,59 @@ impl Stream {
         matches!(self, Self::TlsServer(_) | Self::TlsClient(_))
     }
 
+    /// The certificate that the client has shown; it is trusted, or there would
+    /// be no connection.
+    pub fn client_certificate(&self) -> Option<&[u8]> {
+        match self {
+            Self::TlsServer(stream) => {
+                stream.get_ref().1.peer_certificates()?.first().map(|first| &first[..])
+            }
+            Self::Tcp(_) | Self::Unix(_) | Self::TlsClient(_) | Self::Closed => None,
+        }
+    }
+
+    /// The protocol that the client has agreed to in the handshake.
+    pub fn agreed_protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::TlsServer(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::Tcp(_) | Self::Unix(_) | Self::TlsClient(_) | Self::Closed => None,
+        }
+    }
+
+    /// The first byte that will be read, left where it is; `None` if the peer
+    /// has ended its side. Only of TCP without encryption.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn first_byte(&self) -> io::Result<Option<u8>> {
+        let mut byte = [0];
+        match self {
+            Self::Tcp(stream) => {
+                let read = stream.peek(&mut byte).await?;
+                Ok(byte.first().copied().filter(|_| read > 0))
+            }
+            Self::Unix(_) | Self::TlsServer(_) | Self::TlsClient(_) | Self::Closed => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+        }
+    }
+
+    /// Fills `buf`.
+    ///
+    /// # Errors
+    /// The peer ends its side before, or what the system says.
+    pub async fn read_exact(&mut self, buf: &mut [u8]) -> io::Result<()> {
+        let mut at = 0;
+        while let Some(rest) = buf.get_mut(at..).filter(|rest| !rest.is_empty()) {
+            let read = self.read(rest).await?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            at += read;
+        }
+        Ok(())
+    }
+
     /// Reads what is there, on readiness: no system call if nothing is. Zero
     /// means the peer has ended its side.
     ///

@@ -14,18 +14,43 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
+use super::certificate;
 use crate::shardmap::{Tls, TlsMode};
 use crate::types::SqlState;
 
-/// How to speak TLS with clients, by the certificate chain and the private
-/// key in two PEM files.
-///
-/// # Errors
-/// A file that can't be read or holds nothing of the kind, or a key that does
-/// not belong to the certificate.
-pub fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+/// How to speak TLS with clients.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// For the handshake.
+    pub config: Arc<ServerConfig>,
+    /// The digest of the certificate that logins may be bound to; `None` if
+    /// the certificate is of a kind that has none.
+    pub end_point: Option<Arc<[u8]>>,
+}
+
+impl ServerTls {
+    /// By the certificate chain and the private key in two PEM files. With
+    /// `client_ca`, clients are asked for a certificate that one of these
+    /// authorities has signed; they need not have one.
+    ///
+    /// # Errors
+    /// A file that can't be read or holds nothing of the kind, or a key that
+    /// does not belong to the certificate.
+    pub fn load(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Self, TlsError> {
+        let own = certificates(cert)?;
+        let digest = own.first().and_then(|first| certificate::end_point(first));
+        Ok(Self { config: server_config(cert, key, client_ca)?, end_point: digest.map(Arc::from) })
+    }
+}
+
+fn server_config(
+    cert: &Path,
+    key: &Path,
+    client_ca: Option<&Path>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = certificates(cert)?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, error))?;
     let invalid = |error: rustls::Error| TlsError::Pair {
@@ -33,12 +58,24 @@ pub fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsEr
         key: key.to_owned(),
         reason: error.to_string(),
     };
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .map_err(invalid)?
-        .with_no_client_auth()
-        .with_single_cert(chain, private)
         .map_err(invalid)?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(file) => {
+            let roots = Arc::new(roots(Some(file))?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| TlsError::Root {
+                    path: file.to_owned(),
+                    reason: error.to_string(),
+                })?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, private).map_err(invalid)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(config))
 }
@@ -57,7 +94,8 @@ pub fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>, TlsError> {
         .map_err(|error| TlsError::Setup { reason: error.to_string() })?;
     let mut config = match tls.mode {
         TlsMode::VerifyFull => {
-            builder.with_root_certificates(roots(tls.root_cert.as_deref())?).with_no_client_auth()
+            let file = tls.root_cert.as_deref().map(Path::new);
+            builder.with_root_certificates(roots(file)?).with_no_client_auth()
         }
         TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => builder
             .dangerous()
@@ -72,10 +110,9 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-fn roots(file: Option<&str>) -> Result<RootCertStore, TlsError> {
+fn roots(file: Option<&Path>) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
-    if let Some(file) = file {
-        let path = Path::new(file);
+    if let Some(path) = file {
         for certificate in certificates(path)? {
             store.add(certificate).map_err(|error| TlsError::Root {
                 path: path.to_owned(),
@@ -215,7 +252,7 @@ impl fmt::Display for TlsError {
 impl std::error::Error for TlsError {}
 
 /// The protocol's name in the TLS handshake.
-const ALPN: &[u8] = b"postgresql";
+pub const ALPN: &[u8] = b"postgresql";
 
 #[cfg(test)]
 mod tests {
@@ -246,7 +283,7 @@ mod tests {
     fn handshake(client: &Tls, files: &Files, host: &str) -> io::Result<()> {
         let name = ServerName::try_from(host.to_owned()).unwrap();
         let mut client = ClientConnection::new(client_config(client).unwrap(), name).unwrap();
-        let server = server_config(&files.cert, &files.key).unwrap();
+        let server = server_config(&files.cert, &files.key, None).unwrap();
         let mut server = ServerConnection::new(server).unwrap();
         while client.is_handshaking() || server.is_handshaking() {
             let mut bytes = Vec::new();
@@ -284,11 +321,11 @@ mod tests {
     fn unusable_files_are_named() {
         let (one, two) = (files("a"), files("b"));
         let missing = Path::new("no/such.pem");
-        let error = server_config(missing, &one.key).unwrap_err().to_string();
+        let error = server_config(missing, &one.key, None).unwrap_err().to_string();
         assert!(error.contains("no/such.pem"), "{error}");
-        let error = server_config(&one.key, &one.key).unwrap_err();
+        let error = server_config(&one.key, &one.key, None).unwrap_err();
         assert!(matches!(error, TlsError::File { .. }), "{error}");
-        let error = server_config(&one.cert, &two.key).unwrap_err();
+        let error = server_config(&one.cert, &two.key, None).unwrap_err();
         assert!(matches!(error, TlsError::Pair { .. }), "{error}");
         let error = client_config(&tls(TlsMode::VerifyFull, Some(missing))).unwrap_err();
         assert!(error.to_string().contains("no/such.pem"), "{error}");

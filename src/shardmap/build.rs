@@ -220,27 +220,31 @@ impl<'a> Builder<'a> {
         if let Some(user) = &entry.user {
             self.check_name("user", user);
         }
-        let password = match (&entry.password_env, &entry.password_file) {
-            (Some(_), Some(file)) => {
-                let reason = "password_env and password_file are both given: keep one";
-                self.refuse(file.span().start, reason);
-                SecretRef::Client
+        let env = entry.password_env.as_ref().map(|name| {
+            self.check_text("password_env", name);
+            (name.span().start, SecretRef::Env(name.get_ref().clone()))
+        });
+        let file = entry.password_file.as_ref().map(|path| {
+            self.check_text("password_file", path);
+            (path.span().start, SecretRef::File(path.get_ref().clone()))
+        });
+        let command = entry.password_command.as_ref().map(|words| {
+            let at = words.span().start;
+            if words.get_ref().first().is_none_or(String::is_empty) {
+                self.refuse(at, "password_command names no program");
             }
-            (Some(name), None) => {
-                self.check_text("password_env", name);
-                SecretRef::Env(name.get_ref().clone())
-            }
-            (None, Some(path)) => {
-                self.check_text("password_file", path);
-                SecretRef::File(path.get_ref().clone())
-            }
-            (None, None) => SecretRef::Client,
-        };
-        if let (None, Some(given)) =
-            (&entry.user, entry.password_env.as_ref().or(entry.password_file.as_ref()))
-        {
-            self.refuse(given.span().start, "a password is given without a user");
+            (at, SecretRef::Command(words.get_ref().clone()))
+        });
+        let mut given = [env, file, command].into_iter().flatten();
+        let first = given.next();
+        if let Some((at, _)) = given.next() {
+            let reason = "password_env, password_file, password_command: keep one of them";
+            self.refuse(at, reason);
         }
+        if let (None, Some((at, _))) = (&entry.user, &first) {
+            self.refuse(*at, "a password is given without a user");
+        }
+        let password = first.map_or(SecretRef::Client, |(_, reference)| reference);
         let user = entry.user.as_ref().map(|user| user.get_ref().clone());
         Credentials { user, password }
     }

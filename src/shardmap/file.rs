@@ -84,13 +84,17 @@ pub(crate) struct ShardEntry {
     /// Who the router logs in as; the client's own name if absent.
     #[schemars(with = "Option<String>")]
     pub(crate) user: Option<Spanned<String>>,
-    /// The environment variable that holds the password. Without this and
-    /// `password_file` the client's own password is used.
+    /// The environment variable that holds the password. Without this,
+    /// `password_file` and `password_command` the client's own password is
+    /// used.
     #[schemars(with = "Option<String>")]
     pub(crate) password_env: Option<Spanned<String>>,
     /// The file that holds the password.
     #[schemars(with = "Option<String>")]
     pub(crate) password_file: Option<Spanned<String>>,
+    /// The program that prints the password, with its arguments.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub(crate) password_command: Option<Spanned<Vec<String>>>,
     /// How connections are encrypted; prefer if absent.
     #[schemars(with = "Option<TlsMode>")]
     pub(crate) tls: Option<Spanned<String>>,

@@ -108,6 +108,9 @@ pub enum SecretRef {
     Env(String),
     /// The file with this path; a line break at its end does not count.
     File(String),
+    /// What this program prints, with its arguments; a line break at its end
+    /// does not count.
+    Command(Vec<String>),
     /// The text itself, from the command line; a map file never holds one.
     Inline(Secret),
     /// What the client logged in with.

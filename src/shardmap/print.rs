@@ -67,6 +67,10 @@ impl Map {
             SecretRef::File(path) => {
                 let _ = writeln!(out, "password_file = {}", quoted(path));
             }
+            SecretRef::Command(words) => {
+                let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+                let _ = writeln!(out, "password_command = [{}]", words.join(", "));
+            }
             SecretRef::Inline(_) | SecretRef::Client => {}
         }
         let _ = writeln!(out, "tls = \"{}\"", shard.tls.mode);
