@@ -7,6 +7,7 @@
 mod array;
 mod asides;
 mod decide;
+mod declared;
 mod error;
 mod explain;
 mod hints;
@@ -23,6 +24,7 @@ mod stays;
 mod template;
 mod volatility;
 
+pub use self::declared::Declared;
 pub use self::error::RouteError;
 pub use self::explain::{ExplainedKey, Explanation, Refusal, explain, explain_in};
 pub use self::keycheck::key_faults;

@@ -15,6 +15,7 @@ mod events;
 mod extended;
 mod feed;
 mod gathering;
+mod keyway;
 mod lazy;
 mod lookahead;
 mod members;
@@ -275,7 +276,8 @@ pub struct Session {
     holds: Holds,
     /// The shards that take part in the transaction or the unit.
     members: members::Members,
-    consistency: Option<Consistency>,
+    /// The router's own settings.
+    own: keyway::Own,
     /// What the next feed needs to know of the unit that it begins.
     pending: place::Pending,
     /// The unit runs beside the transaction that has no shard yet.
@@ -342,7 +344,7 @@ impl Session {
             failed: false,
             holds: Holds::default(),
             members: members::Members::default(),
-            consistency: None,
+            own: keyway::Own::default(),
             pending: place::Pending::default(),
             outside: false,
             everywhere: None,

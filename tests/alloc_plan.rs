@@ -32,7 +32,7 @@ fn warm_plan_and_locate_allocate_nothing() {
         for text in texts {
             let template = planner.plan(text, &world).unwrap();
             let literals = planner.literals();
-            template.locate(text, literals, Some(&params), &map).unwrap();
+            template.locate(text, literals, Some(&params), &map, None).unwrap();
         }
     };
     // The first round plans, the second finds every buffer at its size.

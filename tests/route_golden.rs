@@ -2,7 +2,9 @@
 //! or the refusal. `UPDATE_GOLDEN=1` rewrites the outputs.
 //!
 //! A case of the form `map: NAME`, `catalog: NAME` or `path: SCHEMAS` sets what
-//! the cases after it are planned against; a map takes the others back.
+//! the cases after it are planned against; a map takes the others back. `set:
+//! key=VALUE`, `set: key.KEYSPACE=VALUE` and `set: shard=NAME` are what the
+//! session has declared, together in one line; `set:` alone takes it back.
 //! `catalogs/NAME.json` is what `keyway catalog` says of `catalogs/NAME.sql`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail by panicking")]
@@ -12,7 +14,7 @@ use std::fs;
 use std::path::Path;
 
 use keyway::catalog::{self, Catalog};
-use keyway::route::{Explanation, Param, SearchPath, World, explain_in};
+use keyway::route::{Declared, Explanation, Param, SearchPath, World, explain_in};
 use keyway::shardmap::Map;
 use keyway::types::{Format, Oid};
 
@@ -28,11 +30,13 @@ fn routes_are_as_recorded() {
         let mut map = None;
         let mut catalog: Option<Catalog> = None;
         let mut path_text = DEFAULT_PATH.to_owned();
+        let mut declared = Declared::default();
         let mut out = String::new();
         for case in text.split("\n\n").filter(|case| !case.trim().is_empty()) {
             if let Some(name) = case.trim().strip_prefix("map: ") {
                 map = Some(load(name));
                 catalog = None;
+                declared = Declared::default();
                 DEFAULT_PATH.clone_into(&mut path_text);
                 writeln!(out, "map: {name}\n").unwrap();
                 continue;
@@ -49,6 +53,11 @@ fn routes_are_as_recorded() {
                 writeln!(out, "path: {value}\n").unwrap();
                 continue;
             }
+            if let Some(values) = case.trim().strip_prefix("set:") {
+                declared = declare(values);
+                writeln!(out, "{}\n", case.trim()).unwrap();
+                continue;
+            }
             let (input, expected) = case.split_once("\n----").unwrap_or((case, ""));
             let (title, sql): (Vec<_>, Vec<_>) =
                 input.trim_matches('\n').lines().partition(|line| line.starts_with("# "));
@@ -56,7 +65,7 @@ fn routes_are_as_recorded() {
             let search_path = SearchPath::parse(&path_text, "ann").unwrap();
             let mut world = World::of_map(map.as_ref().expect("a map first"), &search_path);
             world.catalog = catalog.as_ref();
-            let actual = shown(&run(&world, &sql), world.catalog.is_some());
+            let actual = shown(&run(&world, &sql, &declared), world.catalog.is_some());
             cases += 1;
             if actual.trim() != expected.trim() {
                 writeln!(
@@ -81,6 +90,18 @@ fn routes_are_as_recorded() {
     assert!(cases >= 150, "only {cases} cases");
 }
 
+fn declare(values: &str) -> Declared {
+    let mut declared = Declared::default();
+    for (name, value) in values.split_whitespace().map(|one| one.split_once('=').unwrap()) {
+        match name {
+            "shard" => declared.set_shard(Some(value)),
+            "key" => declared.set_key(None, Some(value)),
+            _ => declared.set_key(Some(name.strip_prefix("key.").unwrap()), Some(value)),
+        }
+    }
+    declared
+}
+
 const DEFAULT_PATH: &str = "\"$user\", public";
 
 fn load(name: &str) -> Map {
@@ -94,7 +115,7 @@ fn load(name: &str) -> Map {
 
 /// Lines `$n value`, `$n:oid value`, `$n null` or `$n:oid x'hex'` before the SQL
 /// are the parameters, in order.
-fn run(world: &World<'_>, input: &str) -> Explanation {
+fn run(world: &World<'_>, input: &str, declared: &Declared) -> Explanation {
     let mut values: Vec<(Option<Vec<u8>>, Format, u32)> = Vec::new();
     let mut sql = Vec::new();
     for line in input.lines() {
@@ -120,7 +141,9 @@ fn run(world: &World<'_>, input: &str) -> Explanation {
             oid: Oid::new(*oid),
         })
         .collect();
-    explain_in(world, sql.join("\n").as_bytes(), (!params.is_empty()).then_some(&params))
+    let declared = (!declared.is_empty()).then_some(declared);
+    let sql = sql.join("\n");
+    explain_in(world, sql.as_bytes(), (!params.is_empty()).then_some(&params), declared)
 }
 
 fn bytes(hex: &str) -> Vec<u8> {

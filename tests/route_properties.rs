@@ -101,7 +101,7 @@ fn map() -> Map {
 
 fn run(planner: &mut Planner, text: &[u8], world: &World<'_>) -> Result<Route, RouteError> {
     let template = planner.plan(text, world)?;
-    template.locate(text, planner.literals(), None, world.map)
+    template.locate(text, planner.literals(), None, world.map, None)
 }
 
 proptest! {

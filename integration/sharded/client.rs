@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use tokio::runtime::Runtime;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, NoTls, Row, SimpleQueryMessage};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{AsyncMessage, NoTls, Row, SimpleQueryMessage, Statement};
 
 /// One connection.
 pub(crate) struct Client {
@@ -99,6 +99,22 @@ impl Client {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Refusal> {
         self.runtime.block_on(self.inner.query(sql, params)).map_err(refusal)
+    }
+
+    /// Prepares a statement.
+    #[track_caller]
+    pub(crate) fn prepare(&self, sql: &str, types: &[Type]) -> Statement {
+        self.runtime.block_on(self.inner.prepare_typed(sql, types)).unwrap()
+    }
+
+    /// Executes a prepared statement.
+    #[track_caller]
+    pub(crate) fn execute(
+        &self,
+        statement: &Statement,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Vec<Row> {
+        self.runtime.block_on(self.inner.query(statement, params)).unwrap()
     }
 
     /// What the server said besides, since the last call.

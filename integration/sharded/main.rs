@@ -17,6 +17,7 @@ mod client;
 mod differential;
 mod drivers;
 mod guide;
+mod keyway;
 mod refusals;
 mod replicas;
 mod routes;

@@ -93,7 +93,7 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
         "add a condition",
     ),
     ("TRUNCATE tasks", "0A000", "TRUNCATE", "on each shard directly"),
-    ("LOCK TABLE tasks", "0A000", "LOCK", "on each shard directly"),
+    ("LOCK TABLE tasks", "0A000", "LOCK", "SET keyway.key"),
     ("SELECT * FROM plans FOR UPDATE", "0A000", "is on every shard", ""),
     // COPY.
     ("COPY tasks TO STDOUT", "0A000", "COPY of a sharded table", "COPY (SELECT"),
@@ -120,8 +120,8 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("SET client_encoding = 'LATIN1'", "0A000", "client_encoding", "UTF8"),
     ("SET standard_conforming_strings = off", "0A000", "standard_conforming_strings", ""),
     // Code that may touch anything.
-    ("DO $$ BEGIN PERFORM 1; END $$", "0A000", "DO", "on each shard directly"),
-    ("CALL nothing()", "0A000", "CALL", "on each shard directly"),
+    ("DO $$ BEGIN PERFORM 1; END $$", "0A000", "DO", "SET keyway.key"),
+    ("CALL nothing()", "0A000", "CALL", "SET keyway.key"),
     (
         "CREATE TABLE copied AS SELECT * FROM tasks",
         "0A000",

@@ -31,7 +31,7 @@ pub(super) fn run(args: &RouteArgs) -> Exit {
     let search_path = SearchPath::default();
     let mut world = World::of_map(&map, &search_path);
     world.catalog = catalog.as_ref();
-    let explanation = explain_in(&world, args.sql.as_bytes(), Some(&params));
+    let explanation = explain_in(&world, args.sql.as_bytes(), Some(&params), None);
     let refused = explanation.refusal.is_some();
     let printed = if args.json {
         serde_json::to_string_pretty(&explanation).unwrap_or_default()

@@ -43,6 +43,8 @@ pub(super) struct Hello {
     pub(super) user: String,
     pub(super) database: String,
     settings: SettingsSet,
+    /// Settings of the router's own.
+    own: Vec<(String, String)>,
     application: String,
     version: ProtocolVersion,
     replication: Replication,
@@ -445,6 +447,15 @@ impl Newcomer {
                 return Err(());
             }
         };
+        let mut session = Session::new(limits(thread), &hello.user, startup);
+        let map = database.map();
+        let begun =
+            hello.own.iter().try_for_each(|(name, value)| session.begin_with(name, value, &map));
+        if let Err(refused) = begun {
+            thread.stats.note_refusal(refused.state);
+            self.say_fatal(&refused).await;
+            return Err(());
+        }
         let mut out = Vec::new();
         for (name, value) in told {
             if encode::parameter_status(&mut out, name.as_bytes(), value.as_bytes()).is_err() {
@@ -455,7 +466,6 @@ impl Newcomer {
         encode::ready_for_query(&mut out, TxStatus::Idle);
         let mut stream = self.stream.take().ok_or(())?;
         stream.write_all(&out).await.map_err(|_| ())?;
-        let mut session = Session::new(limits(thread), &hello.user, startup);
         let own_level = thread.users().by_name.get(&hello.user).and_then(|user| user.consistency);
         if thread.mode_of(&hello.user) == PoolMode::Session {
             session.hold_for_life();
@@ -517,6 +527,7 @@ fn read_hello(startup: &startup::Startup<'_>) -> Result<Hello, Refused> {
     let mut settings = SettingsSet::default();
     let mut application = String::new();
     let mut replication = Replication::No;
+    let mut own = Vec::new();
     for (name, value) in startup.params() {
         let name = text(name, "a parameter's name")?.to_lowercase();
         let value = text(value, "a parameter's value")?;
@@ -527,10 +538,16 @@ fn read_hello(startup: &startup::Startup<'_>) -> Result<Hello, Refused> {
                 let pairs = startup_options(&value)
                     .map_err(|e| refuse_with(e.sqlstate(), e.to_string(), e.hint()))?;
                 for (name, value) in pairs {
-                    settings.set(&name.to_lowercase(), Setting::Flat(value.into()));
+                    let name = name.to_lowercase();
+                    if name.starts_with(OWN_PREFIX) {
+                        own.push((name, value));
+                    } else {
+                        settings.set(&name, Setting::Flat(value.into()));
+                    }
                 }
             }
             name if name.starts_with("_pq_.") => {}
+            _ if name.starts_with(OWN_PREFIX) => own.push((name, value)),
             _ => {
                 if name == "application_name" {
                     application.clone_from(&value);
@@ -539,10 +556,11 @@ fn read_hello(startup: &startup::Startup<'_>) -> Result<Hello, Refused> {
             }
         }
     }
-    if settings.bytes() > STARTUP_SETTINGS_MAX {
+    let own_bytes = own.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    if settings.bytes() + own_bytes > STARTUP_SETTINGS_MAX {
         return Err(refuse("54000", "too many settings at startup"));
     }
-    Ok(Hello { user, database, settings, application, version: startup.version, replication })
+    Ok(Hello { user, database, settings, own, application, version: startup.version, replication })
 }
 
 /// The parameter `replication`: a truth, or the word `database`.
@@ -584,6 +602,8 @@ const HANDSHAKE: u8 = 0x16;
 const CANCEL_CODE: &[u8] = &[0x04, 0xD2, 0x16, 0x2E];
 /// How long a client has to hear why it is refused.
 const FAREWELL: Millis = Millis::new(1_000);
+/// How names of the router's own settings begin.
+const OWN_PREFIX: &str = "keyway.";
 /// Most bytes of settings in a startup message.
 const STARTUP_SETTINGS_MAX: usize = 8 * 1024;
 /// Most bytes of settings that a session carries from backend to backend.

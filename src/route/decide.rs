@@ -17,7 +17,7 @@ use crate::types::{Access, Epoch, ShardId};
 use super::asides::{Asides, stricter};
 use super::error::RouteError;
 use super::hints::{self, Hints};
-use super::place::{self, Calls, Named, Placed};
+use super::place::{self, Calls, Named, Open, Placed};
 use super::planner::World;
 use super::router_words;
 use super::scatter;
@@ -275,14 +275,10 @@ fn goal(
             "use a common table expression, or a table of the map",
         ));
     }
-    let goal = if hints.shard.is_some() || hints.key.is_some() {
-        hinted_goal(t, one, hints, world, asides)?
+    if hints.shard.is_some() || hints.key.is_some() {
+        hinted_goal(t, one, hints, world, asides)
     } else {
-        sharded_goal(t, one, world, asides)?
-    };
-    match goal {
-        Goal::Keyed(Keyed { open: Some(open), spread: Spread::OneShard, .. }) => Err(open.why),
-        goal => Ok(goal),
+        sharded_goal(t, one, world, asides)
     }
 }
 
@@ -421,8 +417,8 @@ fn sharded_goal(
         ))),
         Kind::Ddl => ddl(t),
         Kind::Maintenance => Ok(Goal::Fixed(Targets::AllInTurn, Reason::Maintenance)),
-        Kind::Call => refuse("CALL", "run the procedure on each shard directly"),
-        Kind::Do => refuse("DO", "run the block on each shard directly"),
+        Kind::Call => Ok(only_declared("CALL")),
+        Kind::Do => Ok(only_declared("DO")),
         Kind::Explain | Kind::ExplainRoute | Kind::Declare => {
             refuse("this form of the statement", "")
         }
@@ -430,6 +426,15 @@ fn sharded_goal(
             reason: format!("{} begins no statement known here", shown(t.bytes(0))).into(),
         }),
     }
+}
+
+const SAY_WHERE: &str = "say where with SET keyway.key, or with a comment: /* keyway: key=… */ or /* keyway: shard=… */";
+
+/// The goal of a statement that runs where the session has declared.
+fn only_declared(construct: &str) -> Goal {
+    let why = RouteError::unsupported(construct, SAY_WHERE);
+    let open = Open { shards: Box::default(), keyspaces: Box::default(), why };
+    Goal::Keyed(Keyed { open: Some(open), ..Keyed::one_shard(Vec::new(), None) })
 }
 
 /// SELECT, INSERT, UPDATE, DELETE and MERGE, also inside EXPLAIN, DECLARE and COPY.
@@ -567,29 +572,48 @@ fn copy(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, Rou
     }
 }
 
-/// LOCK and TRUNCATE: all of their tables must be on one shard.
+/// LOCK and TRUNCATE: all of their tables must be on one shard. LOCK of sharded
+/// tables goes where the session has declared.
 fn whole_tables(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, RouteError> {
-    let construct = if one.facts.kind == Kind::Lock { "LOCK" } else { "TRUNCATE" };
+    let lock = one.facts.kind == Kind::Lock;
+    let refuse = || match lock {
+        true => RouteError::unsupported("LOCK", SAY_WHERE),
+        false => RouteError::unsupported("TRUNCATE", "run it on each shard directly"),
+    };
     let mut at = 1 + usize::from(t.is_word(1, "table"));
     let mut found: Option<ShardId> = None;
+    let mut keyspaces = Vec::new();
     loop {
         at += usize::from(t.is_word(at, "only"));
-        let refuse = || RouteError::unsupported(construct, "run it on each shard directly");
         let (schema, name) = table_name(t, at).ok_or_else(refuse)?;
-        let Named::Listed(Table::Single(shard)) = place::named(schema.as_deref(), &name, world)?
-        else {
-            return Err(refuse());
-        };
-        if found.replace(shard).is_some_and(|other| other != shard) {
-            return Err(RouteError::SeveralShards);
+        match place::named(schema.as_deref(), &name, world)? {
+            Named::Listed(Table::Single(shard)) => {
+                if found.replace(shard).is_some_and(|other| other != shard) {
+                    return Err(RouteError::SeveralShards);
+                }
+            }
+            Named::Listed(Table::Sharded { keyspace, .. }) if lock => keyspaces.push(keyspace),
+            Named::Listed(Table::Sharded { .. } | Table::Reference) | Named::System => {
+                return Err(refuse());
+            }
         }
         at += if schema.is_some() { 3 } else { 1 };
         at += usize::from(t.is_operator(at, "*"));
         if !t.is_punct(at, ",") {
-            return Ok(Goal::Fixed(Targets::Shard(shard), Reason::SingleShard));
+            break;
         }
         at += 1;
     }
+    Ok(match found {
+        Some(shard) if keyspaces.is_empty() => {
+            Goal::Fixed(Targets::Shard(shard), Reason::SingleShard)
+        }
+        found => {
+            let (shards, keyspaces) = (Box::default(), keyspaces.into());
+            let open = Some(Open { shards, keyspaces, why: refuse() });
+            Goal::Keyed(Keyed { open, ..Keyed::one_shard(Vec::new(), found) })
+        }
+    })
 }
 
 /// A table's name at token `at`.

@@ -86,6 +86,11 @@ pub enum RouteError {
         /// What is wrong with it.
         reason: Box<str>,
     },
+    /// The session's `keyway.key` or `keyway.shard` can't be followed.
+    Undeclared {
+        /// What is wrong with it.
+        reason: Box<str>,
+    },
     /// Rows to be inserted whose keys the statement doesn't tell.
     OpenRows {
         /// The table they go into.
@@ -134,6 +139,7 @@ impl RouteError {
             | Self::KeyChange { .. }
             | Self::OpenRows { .. }
             | Self::BadHint { .. }
+            | Self::Undeclared { .. }
             | Self::UnfitKey { .. }
             | Self::MissingColumns { .. } => SqlState::new("0A000"),
         }
@@ -171,6 +177,9 @@ impl RouteError {
             }
             Self::BadHint { .. } => {
                 Some("write shard=NAME, key=VALUE or primary, or leave the comment out".to_owned())
+            }
+            Self::Undeclared { .. } => {
+                Some("set keyway.key to the statement's key, or RESET keyway.key".to_owned())
             }
             Self::OpenRows { .. } => Some(
                 "select the sharding key as a constant, or as a key column that a condition fixes"
@@ -228,6 +237,9 @@ impl fmt::Display for RouteError {
                 write!(f, "the sharding key {column} of table {table} can't be changed")
             }
             Self::BadHint { reason } => write!(f, "the routing hint can't be followed: {reason}"),
+            Self::Undeclared { reason } => {
+                write!(f, "the session's keyway.key or keyway.shard can't be followed: {reason}")
+            }
             Self::OpenRows { table } => {
                 write!(
                     f,

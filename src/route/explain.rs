@@ -12,6 +12,7 @@ use crate::sql::scan::Scanner;
 use crate::types::{Access, ShardId};
 
 use super::decide;
+use super::declared::Declared;
 use super::error::RouteError;
 use super::locate::{self, Values};
 use super::planner::{SearchPath, World};
@@ -83,12 +84,17 @@ pub struct Refusal {
 
 /// Explains `text` with Postgres's default search path.
 pub fn explain(map: &Map, text: &[u8], params: Option<&dyn Params>) -> Explanation {
-    explain_in(&World::of_map(map, &SearchPath::default()), text, params)
+    explain_in(&World::of_map(map, &SearchPath::default()), text, params, None)
 }
 
-/// Explains `text` for a session that sees `world`. EXPLAIN ROUTE explains the
-/// statement after ROUTE.
-pub fn explain_in(world: &World<'_>, text: &[u8], params: Option<&dyn Params>) -> Explanation {
+/// Explains `text` for a session that sees `world` and has `declared` a key or
+/// shard. EXPLAIN ROUTE explains the statement after ROUTE.
+pub fn explain_in(
+    world: &World<'_>,
+    text: &[u8],
+    params: Option<&dyn Params>,
+    declared: Option<&Declared>,
+) -> Explanation {
     let mut scanner = Scanner::new();
     let planned = match scanner.scan(text) {
         Ok(()) => decide::decide(text, scanner.literals(), world),
@@ -102,9 +108,9 @@ pub fn explain_in(world: &World<'_>, text: &[u8], params: Option<&dyn Params>) -
     if let Plan::Fixed { targets: Targets::Router(command), .. } = &template.plan
         && let RouterCommand::ExplainRoute { statement } = command
     {
-        return explain_in(world, statement.of(text), params);
+        return explain_in(world, statement.of(text), params, declared);
     }
-    match template.locate(text, scanner.literals(), params, world.map) {
+    match template.locate(text, scanner.literals(), params, world.map, declared) {
         Err(error) => refused(&error),
         Ok(route) => {
             let values = Values { text, literals: scanner.literals(), params };

@@ -102,8 +102,20 @@ fn owners_between(
     values: Values<'_>,
     keyspace: &Keyspace,
 ) -> Result<Vec<ShardId>, RouteError> {
+    let Some((low, high)) = ends(interval, values)? else { return Ok(Vec::new()) };
+    Ok(keyspace.owners_between(low, high))
+}
+
+/// The rank of an interval's end; `None` if it has none.
+type End = Option<Rank>;
+
+/// The ranks of an interval's ends, which belong to it; `None` if one is NULL.
+pub(super) fn ends(
+    interval: &Interval,
+    values: Values<'_>,
+) -> Result<Option<(End, End)>, RouteError> {
     let (low, high) = match (rank(&interval.low, values), rank(&interval.high, values)) {
-        (Err(RouteError::NullKey), _) | (_, Err(RouteError::NullKey)) => return Ok(Vec::new()),
+        (Err(RouteError::NullKey), _) | (_, Err(RouteError::NullKey)) => return Ok(None),
         (low, high) => (low?, high?),
     };
     // Between whole numbers nothing lies.
@@ -114,7 +126,7 @@ fn owners_between(
     };
     let low = if strict(&interval.low) { stepped(low, 1) } else { low };
     let high = if strict(&interval.high) { stepped(high, -1) } else { high };
-    Ok(keyspace.owners_between(low, high))
+    Ok(Some((low, high)))
 }
 
 /// The rank of an interval's end; `None` where there is no end, or the value lies

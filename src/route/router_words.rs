@@ -17,7 +17,13 @@ pub(crate) fn command(t: &Tokens<'_>, kind: Kind) -> Option<RouterCommand> {
         }
         Kind::Set => match session_words::set(t).2 {
             SessionEffect::Set { name, value, local, .. } if is_ours(&name) => {
-                Some(RouterCommand::SetKeyway { name, value, local })
+                // A literal without a value would be left out of the list.
+                let unread = |i| t.literal(i).is_some_and(|one| one.value(t.text).is_none());
+                Some(if (1..t.len()).any(unread) {
+                    RouterCommand::UnreadValue
+                } else {
+                    RouterCommand::SetKeyway { name, value, local }
+                })
             }
             _ => None,
         },

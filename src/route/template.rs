@@ -9,6 +9,7 @@ use crate::sql::literal::Literals;
 use crate::sql::statement::{Facts, Span};
 use crate::types::{Access, Consistency, Epoch, Format, Oid, ShardId};
 
+use super::declared::{self, Declared};
 use super::error::RouteError;
 use super::locate;
 use super::place::Open;
@@ -334,6 +335,8 @@ pub enum RouterCommand {
         /// SET LOCAL.
         local: bool,
     },
+    /// SET keyway.name to a value that can't be read here.
+    UnreadValue,
     /// SHOW keyway.name.
     ShowKeyway {
         /// The setting's full name, in lower case.
@@ -374,6 +377,8 @@ pub enum Reason {
     Router,
     /// A comment names the shard.
     Hint,
+    /// The session's settings name it.
+    Declared,
 }
 
 impl fmt::Display for Reason {
@@ -394,6 +399,7 @@ impl fmt::Display for Reason {
             Self::Notify => "notifications meet at the home shard",
             Self::Router => "the router answers it",
             Self::Hint => "a comment of the statement says so",
+            Self::Declared => "the session's keyway.key or keyway.shard says so",
         })
     }
 }
@@ -479,7 +485,8 @@ impl Template {
     ///
     /// `text` and `literals` are those of the text that was planned or, for a
     /// prepared statement, of the text that was prepared. `map` must be of the
-    /// template's epoch. Does not allocate unless a key has escapes.
+    /// template's epoch. `declared` is what the session has set. Does not
+    /// allocate unless a key has escapes.
     ///
     /// # Errors
     /// The values name no shard or several. Nothing may be sent.
@@ -489,9 +496,15 @@ impl Template {
         literals: &Literals,
         params: Option<&dyn Params>,
         map: &Map,
+        declared: Option<&Declared>,
     ) -> Result<Route, RouteError> {
         match &self.plan {
             Plan::Fixed { targets, reason } => {
+                if let Some(declared) = declared
+                    && let Some(route) = declared::without_key(targets, *reason, map, declared)?
+                {
+                    return Ok(route);
+                }
                 Ok(Route { targets: targets.clone(), reason: *reason, mark: Mark::Shard })
             }
             Plan::Refused(error) => Err(error.clone()),
@@ -501,7 +514,13 @@ impl Template {
                     None => (text, literals),
                 };
                 let values = locate::Values { text, literals, params };
-                let mut route = locate::route(keyed, values, map)?;
+                let mut route = match declared.filter(|_| keyed.hint.is_none()) {
+                    Some(declared) => match declared::route(keyed, values, map, declared)? {
+                        Some(route) => route,
+                        None => locate::route(keyed, values, map)?,
+                    },
+                    None => locate::route(keyed, values, map)?,
+                };
                 let stays = match self.access {
                     Access::Write => self.writes_stay,
                     Access::Read => self.reads_stay,

@@ -8,14 +8,14 @@ use crate::cluster::Mark;
 use crate::protocol::encode::{self, Column};
 use crate::route::{ExplainedKey, Route, RouterCommand, Targets, Template, World, explain_in};
 use crate::sql::statement::{Facts, Kind, SessionEffect, TxEffect, TxModes};
-use crate::types::{Access, Consistency, SqlState};
+use crate::types::{Access, SqlState};
 
 use super::effects::demands;
 use super::feed::Feed;
 use super::lazy::Lazy;
 use super::refusal::{
-    ACTIVE_TRANSACTION, INVALID_VALUE, LIMIT_EXCEEDED, NO_SAVEPOINT, NO_TRANSACTION, NOT_SUPPORTED,
-    Refused, UNDEFINED_OBJECT, in_failed_transaction,
+    ACTIVE_TRANSACTION, LIMIT_EXCEEDED, NO_SAVEPOINT, NO_TRANSACTION, NOT_SUPPORTED, Refused,
+    in_failed_transaction,
 };
 use super::restore;
 use super::simple::missing;
@@ -39,6 +39,10 @@ impl LocalStatement {
 
     pub(super) const fn is_everywhere(&self) -> bool {
         self.everywhere
+    }
+
+    pub(super) fn template(&self) -> &Template {
+        &self.template
     }
 
     pub(super) fn text(&self) -> &[u8] {
@@ -157,8 +161,9 @@ impl Feed<'_, '_> {
         }
     }
 
-    fn router_command(&self, template: &Template) -> Option<RouterCommand> {
-        let route = template.locate(&[], self.env.planner.literals(), None, self.map()).ok()?;
+    pub(super) fn router_command(&self, template: &Template) -> Option<RouterCommand> {
+        let route =
+            template.locate(&[], self.env.planner.literals(), None, self.map(), None).ok()?;
         match route.targets {
             Targets::Router(command) => Some(command),
             Targets::Shard(_)
@@ -255,7 +260,7 @@ impl Feed<'_, '_> {
             return Ok(Answer::default());
         }
         if let Some(command) = self.router_command(template) {
-            return self.answer_command(&command, text);
+            return self.answer_command(&command, facts.kind, text);
         }
         match &facts.effect {
             SessionEffect::Deallocate { name, .. } => {
@@ -310,6 +315,7 @@ impl Feed<'_, '_> {
             }
             self.s.apply_log_without_backend(self.env.interner);
         }
+        self.s.refresh_own();
         self.s.tx_map = None;
         self.s.portals.clear();
         if let Some(lazy) = begin {
@@ -348,6 +354,7 @@ impl Feed<'_, '_> {
                 true
             }
         };
+        self.s.refresh_own();
         if found {
             Ok(Answer::tag(tag))
         } else {
@@ -366,52 +373,38 @@ impl Feed<'_, '_> {
         if let Tx::Lazy(lazy) = &mut self.s.tx {
             check_kept(lazy, statement, limit)?;
             lazy.keep(statement, demand.effects);
+            self.s.refresh_own();
         }
         Ok(Answer::tag(tag))
     }
 
-    fn answer_command(&mut self, command: &RouterCommand, text: &[u8]) -> Result<Answer, Refused> {
+    fn answer_command(
+        &mut self,
+        command: &RouterCommand,
+        kind: Kind,
+        text: &[u8],
+    ) -> Result<Answer, Refused> {
         match command {
             RouterCommand::ExplainRoute { statement } => self.explain(statement.of(text)),
-            RouterCommand::SetKeyway { name, value, .. } => {
-                self.set_keyway(name, value.as_deref())?;
-                Ok(Answer::tag(if value.is_some() { "SET" } else { "RESET" }))
+            RouterCommand::SetKeyway { name, value, local } => {
+                let warning = self.set_keyway(name, value.as_deref(), *local)?;
+                let answer = Answer::tag(if kind == Kind::Reset { "RESET" } else { "SET" });
+                Ok(match warning {
+                    Some((state, message)) => answer.warn(state, message),
+                    None => answer,
+                })
             }
+            RouterCommand::UnreadValue => Err(Refused::new(
+                NOT_SUPPORTED,
+                "a setting of the router's can't be read in this form",
+            )
+            .hint("write its value as a plain quoted string")),
             RouterCommand::ShowKeyway { name } => Ok(Answer {
                 columns: SHOW_COLUMNS,
                 rows: vec![vec![self.show_keyway(name)?]],
                 tag: Some("SHOW".to_owned()),
                 ..Answer::default()
             }),
-        }
-    }
-
-    fn set_keyway(&mut self, name: &str, value: Option<&str>) -> Result<(), Refused> {
-        if name != "keyway.consistency" {
-            return Err(unknown_setting(name));
-        }
-        self.s.consistency = match value {
-            None => None,
-            Some(text) => Some(text.parse::<Consistency>().map_err(|error| {
-                Refused::new(
-                    INVALID_VALUE,
-                    format!("invalid value for keyway.consistency: {error}"),
-                )
-                .hint("use primary, session, slot, any, or bounded(milliseconds)")
-            })?),
-        };
-        Ok(())
-    }
-
-    fn show_keyway(&self, name: &str) -> Result<String, Refused> {
-        match name {
-            "keyway.consistency" => {
-                let level = self.s.consistency.unwrap_or(self.env.consistency);
-                Ok(level.to_string())
-            }
-            "keyway.epoch" => Ok(self.map().epoch().number().to_string()),
-            "keyway.version" => Ok(env!("CARGO_PKG_VERSION").to_owned()),
-            other => Err(unknown_setting(other)),
         }
     }
 
@@ -425,7 +418,7 @@ impl Feed<'_, '_> {
             ));
         };
         let route = template
-            .locate(statement, self.env.planner.literals(), None, self.map())
+            .locate(statement, self.env.planner.literals(), None, self.map(), self.s.own.declared())
             .map_err(|error| super::feed::refuse_route(&error))?;
         if matches!(route.targets, Targets::Several(_))
             && let Err(error) = template.scatter(statement)
@@ -436,7 +429,7 @@ impl Feed<'_, '_> {
             let map = self.shared_map();
             let mut world = World::of_map(&map, &self.s.search_path);
             world.catalog = Some(self.env.catalog);
-            explain_in(&world, statement, None).keys
+            explain_in(&world, statement, None, self.s.own.declared()).keys
         };
         let rows = self.explain_rows(&template, &route, &keys);
         Ok(Answer {
@@ -478,7 +471,7 @@ impl Feed<'_, '_> {
             | Targets::Several(_)
             | Targets::Router(_) => map.home(),
         };
-        let level = template.level(self.s.consistency).unwrap_or(self.env.consistency);
+        let level = template.level(self.s.own.consistency()).unwrap_or(self.env.consistency);
         let writes = template.access() == Access::Write;
         let node = if writes {
             "primary: it writes, locks or may do so".to_owned()
@@ -518,11 +511,6 @@ fn check_kept(lazy: &Lazy, text: &[u8], limit: usize) -> Result<(), Refused> {
         .hint("run a statement with the sharding key earlier in the transaction"));
     }
     Ok(())
-}
-
-fn unknown_setting(name: &str) -> Refused {
-    Refused::new(UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))
-        .hint("the router knows keyway.consistency, keyway.epoch and keyway.version")
 }
 
 const EXPLAIN_COLUMNS: &[&str] = &["route", "value"];

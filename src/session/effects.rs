@@ -29,6 +29,8 @@ pub(super) enum Effect {
     /// A setting goes back to its value at startup for the session, and to the
     /// server's default on the backend.
     Reset(Box<str>),
+    /// A setting of the router's own is set or reset.
+    Own(super::keyway::Change),
     /// SAVEPOINT.
     Savepoint(Box<str>),
     /// RELEASE.
@@ -264,6 +266,18 @@ fn add_set_config(
     situation: Situation,
     out: &mut Demands,
 ) -> Result<(), Refused> {
+    if let Argument::Text(name) = &name
+        && name.to_lowercase().starts_with("keyway.")
+    {
+        return Err(Refused::new(
+            NOT_SUPPORTED,
+            format!(
+                "set_config of {} is not supported: the setting is the router's",
+                name.to_lowercase()
+            ),
+        )
+        .hint("use SET or SET LOCAL"));
+    }
     if let Argument::Text(local) = &is_local
         && matches!(&**local, "true" | "t" | "on" | "1" | "yes" | "y")
     {
@@ -347,6 +361,11 @@ impl Log {
         self.entries.clear();
     }
 
+    /// What the transaction has done so far, in order.
+    pub(super) fn effects(&self) -> impl Iterator<Item = &Effect> {
+        self.entries.iter()
+    }
+
     /// True if nothing was noted.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -386,7 +405,8 @@ impl Log {
                     }
                     backend.reset(&name);
                 }
-                Effect::Savepoint(_)
+                Effect::Own(_)
+                | Effect::Savepoint(_)
                 | Effect::Release(_)
                 | Effect::RollbackTo(_)
                 | Effect::Prepare(..)

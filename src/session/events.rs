@@ -117,6 +117,7 @@ impl Session {
             if !self.log.is_empty() {
                 if self.failed {
                     self.log.clear();
+                    self.refresh_own();
                 } else {
                     self.apply_log(env);
                 }
@@ -162,9 +163,12 @@ impl Session {
             Tag::Commit | Tag::PrepareTransaction => self.apply_log(env),
             Tag::Rollback if !effects.iter().any(|e| matches!(e, Effect::RollbackTo(_))) => {
                 self.log.clear();
+                self.refresh_own();
             }
             Tag::Rollback | Tag::Other => {}
         }
+        let undone = |e: &Effect| matches!(e, Effect::RollbackTo(_) | Effect::RestoreAll);
+        let stale = effects.iter().any(undone);
         for effect in effects {
             match effect {
                 Effect::Prepare(name, prepared) => {
@@ -200,8 +204,12 @@ impl Session {
                 | Effect::Reset(_)
                 | Effect::Savepoint(_)
                 | Effect::Release(_)
-                | Effect::RollbackTo(_) => self.log.push(effect),
+                | Effect::RollbackTo(_)
+                | Effect::Own(_) => self.log.push(effect),
             }
+        }
+        if stale {
+            self.refresh_own();
         }
     }
 
@@ -232,7 +240,7 @@ impl Session {
         self.settings = Rc::clone(&self.startup);
         let startup = Rc::clone(&self.startup);
         self.note_settings(&startup);
-        self.consistency = None;
+        self.own.forget();
         self.holds = Holds(self.holds.0 & Holds::SESSION.0);
     }
 
@@ -351,7 +359,9 @@ impl Session {
         }
         let mut session = (*self.settings).clone();
         let mut backend = (**env.backend.settings()).clone();
+        self.own.settle(self.log.effects());
         self.log.apply(&self.startup, &mut session, &mut backend);
+        self.refresh_own();
         if session.bytes() > self.limits.settings_bytes_max {
             // Too much to carry: the session keeps its backend instead.
             self.holds.add(Holds::UNTRACKED);
@@ -368,7 +378,9 @@ impl Session {
         }
         let mut session = (*self.settings).clone();
         let mut nobody = SettingsSet::default();
+        self.own.settle(self.log.effects());
         self.log.apply(&self.startup, &mut session, &mut nobody);
+        self.refresh_own();
         self.note_settings(&session);
         self.settings = interner.intern(session);
     }
@@ -460,6 +472,7 @@ impl Session {
         self.unit_open = false;
         self.effects.clear();
         self.log.clear();
+        self.refresh_own();
         self.portals.clear();
         self.renamed.clear();
         self.pending = super::place::Pending::default();

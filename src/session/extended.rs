@@ -477,12 +477,14 @@ impl Feed<'_, '_> {
         template: &Template,
         params: &dyn Params,
     ) -> Result<crate::route::Route, Refused> {
-        let map = self.map();
+        let (map, declared) = (self.map(), self.s.own.declared());
         let located = match named {
-            Named::Shared(p) => template.locate(p.statement(), &p.literals, Some(params), map),
+            Named::Shared(p) => {
+                template.locate(p.statement(), &p.literals, Some(params), map, declared)
+            }
             Named::Unnamed(..) => {
                 let unnamed = &self.s.unnamed;
-                template.locate(&unnamed.text, &unnamed.literals, Some(params), map)
+                template.locate(&unnamed.text, &unnamed.literals, Some(params), map, declared)
             }
         };
         located.map_err(|error| refuse_route(&error))
@@ -717,6 +719,12 @@ impl Feed<'_, '_> {
     fn end_local_batch(&mut self) {
         self.s.pending.clear();
         if matches!(self.s.tx, Tx::Backend) {
+            if self.s.failed {
+                self.s.log.clear();
+                self.s.refresh_own();
+            } else {
+                self.s.apply_log_without_backend(self.env.interner);
+            }
             self.s.portals.clear();
             self.s.tx_map = None;
         }

@@ -96,7 +96,7 @@ impl Feed<'_, '_> {
             | Phase::Gather
             | Phase::Settle => {}
         }
-        if let Some(step) = self.settle_first(kind) {
+        if let Some(step) = self.settle_first(kind, body) {
             return Some(step);
         }
         match kind {
@@ -127,12 +127,14 @@ impl Feed<'_, '_> {
 
     /// Waits for the replies that decide what this message means: a simple
     /// query within a batch is ignored if the batch has failed, and so is COPY
-    /// data if the COPY has.
-    fn settle_first(&mut self, kind: u8) -> Option<Step> {
+    /// data if the COPY has; a setting of the router's is undone with what ran
+    /// before it.
+    fn settle_first(&mut self, kind: u8, body: &[u8]) -> Option<Step> {
         if self.s.phase != Phase::Batch || !self.s.unit_open {
             return None;
         }
         let depends = match kind {
+            tag::EXECUTE => self.sets_keyway(kind, body),
             tag::QUERY | tag::FUNCTION_CALL => true,
             tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => self.s.copy_pending,
             // Whoever says goodbye is answered first.
@@ -223,7 +225,7 @@ impl Feed<'_, '_> {
         }
         let whole = header.frame_len();
         let copying = matches!(self.s.phase, Phase::CopySimple | Phase::CopyBatch);
-        if let Some(step) = self.settle_first(header.tag) {
+        if let Some(step) = self.settle_first(header.tag, b"") {
             return Some(step);
         }
         if header.tag == tag::COPY_DATA {
@@ -489,7 +491,11 @@ impl Feed<'_, '_> {
             lazy.write_sql(&mut begin);
         }
         self.send_own(&begin, OwnPurpose::Begin);
-        self.s.tx = Tx::Backend;
+        if let Tx::Lazy(lazy) = std::mem::replace(&mut self.s.tx, Tx::Backend) {
+            for effect in lazy.into_effects() {
+                self.s.log.push(effect);
+            }
+        }
     }
 
     pub(super) fn send_own(&mut self, sql: &[u8], purpose: OwnPurpose) {

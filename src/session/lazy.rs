@@ -53,20 +53,22 @@ impl Lazy {
     /// True if it is READ COMMITTED as far as BEGIN says: a statement may run
     /// beside it without anyone seeing a difference.
     pub(super) fn is_plain(&self) -> bool {
-        self.plain && self.preamble.is_empty()
+        self.plain && self.has_only_begun()
     }
 
-    /// True if nothing was said since BEGIN.
+    /// True if nothing was said since BEGIN that a server has to hear.
     pub(super) fn has_only_begun(&self) -> bool {
-        self.preamble.is_empty()
+        self.preamble.iter().all(|entry| entry.text.is_empty())
     }
 
     /// Bytes kept.
     pub(super) fn bytes(&self) -> usize {
-        self.begin.len() + self.preamble.iter().map(|e| e.text.len()).sum::<usize>()
+        let entries = self.preamble.iter().map(|e| e.text.len().saturating_add(ENTRY_BYTES));
+        self.begin.len() + entries.sum::<usize>()
     }
 
-    /// Keeps a statement to be sent once there is a shard.
+    /// Keeps a statement to be sent once there is a shard; an empty one has
+    /// effects only.
     pub(super) fn keep(&mut self, text: &[u8], effects: Vec<Effect>) {
         self.preamble.push(Entry { text: text.into(), savepoint: None, effects });
     }
@@ -114,10 +116,15 @@ impl Lazy {
     /// Appends the statements that open it on a backend.
     pub(super) fn write_sql(&self, sql: &mut Vec<u8>) {
         sql.extend_from_slice(&self.begin);
-        for entry in &self.preamble {
+        for entry in self.preamble.iter().filter(|entry| !entry.text.is_empty()) {
             sql.extend_from_slice(b"\n;");
             sql.extend_from_slice(&entry.text);
         }
+    }
+
+    /// What the kept statements do, in order.
+    pub(super) fn effects(&self) -> impl Iterator<Item = &Effect> {
+        self.preamble.iter().flat_map(|entry| &entry.effects)
     }
 
     /// What the kept statements did, in order.
@@ -125,6 +132,9 @@ impl Lazy {
         self.preamble.into_iter().flat_map(|entry| entry.effects)
     }
 }
+
+/// A fair guess of what an entry takes besides its text.
+const ENTRY_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ use crate::cluster::Mark;
 use crate::protocol::frame::{HEADER_LEN, decode_header};
 use crate::protocol::frontend::{Bind, Describe, Parse, Target};
 use crate::protocol::tag::frontend as tag;
-use crate::route::{Route, Targets, Template};
+use crate::route::{Params, Route, RouteError, RouterCommand, Targets, Template};
 use crate::sql::literal::Literals;
 use crate::types::Access;
 
@@ -178,7 +178,7 @@ impl Feed<'_, '_> {
                 tag::SYNC | tag::FLUSH | tag::QUERY | tag::FUNCTION_CALL | tag::TERMINATE => {
                     Some(if describes { self.describing(&parsed) } else { Ahead::Local })
                 }
-                _ => None,
+                _ => self.sets_keyway(header.tag, body).then_some(Ahead::Local),
             };
             match found {
                 // Its shards judge the one statement that is parsed.
@@ -216,6 +216,16 @@ impl Feed<'_, '_> {
         Some(Parsed { parse, template, opens, planned, literals: Literals::default() })
     }
 
+    fn locate_parsed(
+        &self,
+        one: &Parsed<'_>,
+        literals: &Literals,
+        params: Option<&dyn Params>,
+    ) -> Result<Route, RouteError> {
+        let declared = self.s.own.declared();
+        one.template.locate(one.parse.query, literals, params, self.map(), declared)
+    }
+
     /// Something else may be planned now: the newest Parse keeps its constants.
     fn keep_literals(&self, parsed: &mut AllParsed<'_>) {
         if let Some(last) = parsed.last_mut()
@@ -249,11 +259,11 @@ impl Feed<'_, '_> {
             return self.look_at_named(bind, Opens::Nothing);
         };
         if self.is_local_text(&one.template) {
-            return None;
+            return self.sets_own(&one.template).then_some(Ahead::Local);
         }
         let params = BoundParams::new(bind, one.parse.raw_types());
         let literals = self.literals_of(one);
-        let route = one.template.locate(one.parse.query, literals, Some(&params), self.map());
+        let route = self.locate_parsed(one, literals, Some(&params));
         let ahead = self.ahead_of(&one.template, route.ok());
         if let (Ahead::Need(_), Some(first)) = (&ahead, &parsed.first)
             && first.opens
@@ -268,12 +278,17 @@ impl Feed<'_, '_> {
         Some(ahead)
     }
 
+    /// What a batch does behind a SET of the router's is known once that is done.
+    fn sets_own(&self, template: &Template) -> bool {
+        matches!(self.router_command(template), Some(RouterCommand::SetKeyway { .. }))
+    }
+
     /// A Bind of a statement that the client has prepared before this batch.
     fn look_at_named(&mut self, bind: &Bind<'_>, opens: Opens) -> Option<Ahead> {
         let Ok(Some(named)) = self.named(bind.statement()) else { return Some(Ahead::Local) };
         let Ok(template) = self.template_of(&named) else { return Some(Ahead::Local) };
         if self.is_local_text(&template) {
-            return None;
+            return self.sets_own(&template).then_some(Ahead::Local);
         }
         let params = BoundParams::new(bind, self.types_of(&named));
         let route = self.locate_bound(&named, &template, &params).ok();
@@ -318,7 +333,7 @@ impl Feed<'_, '_> {
             }
             let params = PrefixParams { bind: &bind, types: one.parse.raw_types() };
             let literals = self.literals_of(one);
-            let route = one.template.locate(one.parse.query, literals, Some(&params), self.map());
+            let route = self.locate_parsed(one, literals, Some(&params));
             return match route.map(|route| self.place(&one.template, &route)) {
                 Ok(Place::Need(want)) => Ahead::Need(want),
                 Ok(Place::Here | Place::Several(_) | Place::Refuse(_)) | Err(_) => Ahead::More,
@@ -343,7 +358,7 @@ impl Feed<'_, '_> {
         let mut shard = self.map().home();
         for one in parsed.iter() {
             let literals = self.literals_of(one);
-            let route = one.template.locate(one.parse.query, literals, None, self.map());
+            let route = self.locate_parsed(one, literals, None);
             if let Ok(route) = route {
                 match &route.targets {
                     Targets::Shard(only) => shard = *only,

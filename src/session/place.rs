@@ -186,7 +186,7 @@ impl Feed<'_, '_> {
         self.s.pending.set_outside(outside);
         let replica = template.replica_ok() && (lazy.is_none() || outside);
         let access = if replica { Access::Read } else { Access::Write };
-        let consistency = template.level(self.s.consistency);
+        let consistency = template.level(self.s.own.consistency());
         Place::Need(Want { shard, access, consistency, mark: route.mark })
     }
 

@@ -150,7 +150,7 @@ impl Feed<'_, '_> {
             let want = Want {
                 shard: part.shard,
                 access: read.access,
-                consistency: self.s.consistency,
+                consistency: self.s.own.consistency(),
                 mark: Mark::Shard,
             };
             return Some(self.ask(want, None));

@@ -102,7 +102,7 @@ impl Feed<'_, '_> {
         let route = {
             let map = self.s.tx_map.as_ref().map_or(self.env.map, |(map, _)| map);
             template
-                .locate(text, self.env.planner.literals(), None, map)
+                .locate(text, self.env.planner.literals(), None, map, self.s.own.declared())
                 .map_err(|error| refuse_route(&error))?
         };
         Ok(self.place(template, &route))
@@ -339,7 +339,7 @@ impl Feed<'_, '_> {
     /// Like [`Feed::locate_and_place`], and starts what goes everywhere.
     fn place_effective(&mut self, text: &[u8], template: &Template) -> Result<Place, Refused> {
         let route = template
-            .locate(text, self.env.planner.literals(), None, self.map())
+            .locate(text, self.env.planner.literals(), None, self.map(), self.s.own.declared())
             .map_err(|error| refuse_route(&error))?;
         if route.targets == Targets::AllInTurn {
             self.start_everywhere()?;

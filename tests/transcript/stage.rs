@@ -117,9 +117,14 @@ impl Stage {
         let mut words = line.split(' ');
         let name = words.next().unwrap().to_owned();
         let mut startup = SettingsSet::default();
+        let mut own = Vec::new();
         for word in words {
             let (name, value) = word.split_once('=').unwrap();
-            startup.set(name, Setting::Flat(value.into()));
+            if name.starts_with("keyway.") {
+                own.push((name, value));
+            } else {
+                startup.set(name, Setting::Flat(value.into()));
+            }
         }
         let limits = Limits {
             statement_bytes_max: 1 << 16,
@@ -129,11 +134,13 @@ impl Stage {
         };
         let startup = self.interner.intern(startup);
         self.who.clone_from(&name);
-        self.clients.entry(name).or_insert_with(|| Client {
-            session: Session::new(limits, "app", startup),
-            inbuf: Vec::new(),
-            conn: None,
-            replay: Vec::new(),
+        let map = Arc::clone(&self.map);
+        self.clients.entry(name).or_insert_with(|| {
+            let mut session = Session::new(limits, "app", startup);
+            for (name, value) in own {
+                assert!(session.begin_with(name, value, &map).is_ok(), "{name} = {value}");
+            }
+            Client { session, inbuf: Vec::new(), conn: None, replay: Vec::new() }
         });
     }
 
