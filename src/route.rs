@@ -20,6 +20,7 @@ mod router_words;
 mod scatter;
 mod solve;
 mod splice;
+mod stars;
 mod stays;
 mod template;
 mod volatility;

@@ -15,12 +15,12 @@ mod events;
 mod extended;
 mod feed;
 mod gathering;
-mod keyway;
 mod lazy;
 mod lookahead;
 mod members;
 mod merging;
 mod names;
+mod own;
 mod place;
 mod prepare;
 mod refusal;
@@ -277,7 +277,7 @@ pub struct Session {
     /// The shards that take part in the transaction or the unit.
     members: members::Members,
     /// The router's own settings.
-    own: keyway::Own,
+    own: own::Own,
     /// What the next feed needs to know of the unit that it begins.
     pending: place::Pending,
     /// The unit runs beside the transaction that has no shard yet.
@@ -344,7 +344,7 @@ impl Session {
             failed: false,
             holds: Holds::default(),
             members: members::Members::default(),
-            own: keyway::Own::default(),
+            own: own::Own::default(),
             pending: place::Pending::default(),
             outside: false,
             everywhere: None,

@@ -63,6 +63,9 @@ fn an_insert_without_columns_keeps_its_key_through_schema_changes() {
     for tenant in tenants {
         let sql = format!("INSERT INTO shifting VALUES ({tenant}, 'a''b'), ({tenant}, 'c')");
         psql(&router.url(), &sql).expect();
+        let star =
+            format!("INSERT INTO shifting SELECT s.* FROM shifting s WHERE tenant_id = {tenant}");
+        psql(&router.url(), &star).expect();
         let prepare = "PREPARE p AS INSERT INTO shifting VALUES ($1, 'p')";
         let execute = format!("EXECUTE p({tenant})");
         psql_with(&router.url(), &["--command", prepare, "--command", &execute]).expect();
@@ -94,6 +97,20 @@ fn an_insert_without_columns_keeps_its_key_through_schema_changes() {
             false
         }
     });
+    for tenant in tenants {
+        let star =
+            format!("INSERT INTO shifting SELECT * FROM shifting WHERE tenant_id = {tenant}");
+        // One shard may be known before the other.
+        wait_for("the star's columns", || match psql(&router.url(), &star) {
+            Psql::Done(_) => true,
+            Psql::Failed(error) => {
+                assert!(error.contains("0A000"), "{error}");
+                false
+            }
+        });
+    }
+    let late = "SELECT count(*) FROM shifting WHERE note = 'late'";
+    assert_ne!(cluster.sql(2, late), "0");
     // Whichever column the server took for which, each row is where its key is.
     for (shard, other) in [(1, 2), (2, 1)] {
         let keys =

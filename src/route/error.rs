@@ -107,6 +107,13 @@ pub enum RouteError {
         /// The way out.
         hint: &'static str,
     },
+    /// Rows to be inserted without a value for their key.
+    NoKeyGiven {
+        /// The table.
+        table: Box<str>,
+        /// Its key column.
+        column: Box<str>,
+    },
     /// An INSERT that doesn't name its columns.
     MissingColumns {
         /// The table.
@@ -141,6 +148,7 @@ impl RouteError {
             | Self::BadHint { .. }
             | Self::Undeclared { .. }
             | Self::UnfitKey { .. }
+            | Self::NoKeyGiven { .. }
             | Self::MissingColumns { .. } => SqlState::new("0A000"),
         }
     }
@@ -186,6 +194,9 @@ impl RouteError {
                     .to_owned(),
             ),
             Self::UnfitKey { hint, .. } => Some((*hint).to_owned()),
+            Self::NoKeyGiven { column, .. } => Some(format!(
+                "give {column} a value in the statement, as a constant or a parameter"
+            )),
             Self::MissingColumns { .. } => {
                 Some("name the columns: INSERT INTO table (column, …) VALUES …".to_owned())
             }
@@ -248,6 +259,12 @@ impl fmt::Display for RouteError {
             }
             Self::UnfitKey { table, column, why, .. } => {
                 write!(f, "column {column} of table {table} can't be its sharding key: it {why}")
+            }
+            Self::NoKeyGiven { table, column } => {
+                write!(
+                    f,
+                    "the statement gives no value for the sharding key {column} of table {table}"
+                )
             }
             Self::MissingColumns { table } => {
                 write!(f, "an INSERT into the sharded table {table} must name its columns")

@@ -165,6 +165,10 @@ impl Sharded<'_> {
         true
     }
 
+    fn not_given(&self) -> RouteError {
+        RouteError::NoKeyGiven { table: self.name.into(), column: self.column.into() }
+    }
+
     fn missing(&self) -> RouteError {
         RouteError::MissingKey { table: self.name.into(), column: self.column.into() }
     }
@@ -350,7 +354,7 @@ fn insert_keys(
                 solver.sharded[at].members = Some(sources);
             }
             Rows::Query(_) | Rows::Row(_) => late.push((insert, at, position)),
-            Rows::Default => return Err(solver.sharded[at].missing()),
+            Rows::Default => return Err(solver.sharded[at].not_given()),
         }
     }
     solver.solve();
@@ -383,13 +387,13 @@ fn insert_keys(
 /// The key's position in the rows of an INSERT.
 fn key_position(insert: &Insert, table: &Sharded<'_>) -> Result<usize, RouteError> {
     if matches!(insert.rows, Rows::Default) {
-        return Err(table.missing());
+        return Err(table.not_given());
     }
     let columns = insert
         .columns
         .as_ref()
         .ok_or_else(|| RouteError::MissingColumns { table: table.name.into() })?;
-    columns.iter().position(|name| **name == *table.column).ok_or_else(|| table.missing())
+    columns.iter().position(|name| **name == *table.column).ok_or_else(|| table.not_given())
 }
 
 fn value_rows(
@@ -427,7 +431,7 @@ fn row_items(
             solve::count(value, key_uses);
             Some(vec![(Member::Value(value.clone()), Role::Row)])
         }
-        shape::Item::Star(_) | shape::Item::Other { .. } => None,
+        shape::Item::Star { .. } | shape::Item::Other { .. } => None,
     }
 }
 

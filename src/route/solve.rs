@@ -391,6 +391,11 @@ impl<'a> Solver<'a> {
         if !content.columns.is_empty() {
             return content.columns.iter().position(|one| one == name).map(Place::At);
         }
+        if let Some(Branch::Values(_)) = content.branches.first() {
+            let number: usize = name.strip_prefix("column")?.parse().ok()?;
+            let at = number.checked_sub(1).filter(|_| **name == *format!("column{number}"))?;
+            return Some(Place::At(at));
+        }
         if content.branches.len() <= 1 {
             return Some(column.clone());
         }
@@ -421,12 +426,12 @@ impl<'a> Solver<'a> {
         let of = |item: &'a Item| match item {
             Item::Column { column, .. } => self.resolve(column, level).map(Cell::Spot),
             Item::Value { value, .. } => Some(Cell::Values(vec![value])),
-            Item::Star(_) | Item::Other { .. } => None,
+            Item::Star { .. } | Item::Other { .. } => None,
         };
         match column {
             Place::At(at) => {
                 let before = items.get(..*at)?;
-                if before.iter().any(|item| matches!(item, Item::Star(_))) {
+                if before.iter().any(|item| matches!(item, Item::Star { .. })) {
                     return None;
                 }
                 of(items.get(*at)?)
@@ -438,7 +443,7 @@ impl<'a> Solver<'a> {
                 }
                 // A second column of the name would make the name ambiguous.
                 let mut stars = items.iter().filter_map(|item| match item {
-                    Item::Star(qualifier) => {
+                    Item::Star { qualifier, .. } => {
                         let (qualifier, name) = (qualifier.clone(), name.clone());
                         let column = Column::Named { qualifier, name, within: None };
                         self.resolve(&column, level)
@@ -554,7 +559,7 @@ fn item_name(item: &Item) -> Option<&Name> {
     match item {
         Item::Column { name, .. } => Some(name),
         Item::Value { name, .. } | Item::Other { name } => name.as_ref(),
-        Item::Star(_) => None,
+        Item::Star { .. } => None,
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) enum Effect {
     /// server's default on the backend.
     Reset(Box<str>),
     /// A setting of the router's own is set or reset.
-    Own(super::keyway::Change),
+    Own(super::own::Change),
     /// SAVEPOINT.
     Savepoint(Box<str>),
     /// RELEASE.

@@ -9,6 +9,7 @@
 mod build;
 mod conditions;
 
+use super::statement::Span;
 use super::tree::{Comparison, Name};
 
 pub(crate) use self::build::shape;
@@ -177,8 +178,9 @@ pub(crate) enum Branch {
 /// A column, or several, of a branch.
 #[derive(Debug)]
 pub(crate) enum Item {
-    /// All columns, or those of one relation.
-    Star(Vec<Name>),
+    /// All columns, or those of one relation; and where in the text it stands,
+    /// if it does.
+    Star { qualifier: Vec<Name>, span: Option<Span> },
     /// A column, by its own name or another.
     Column { column: Column, name: Name },
     /// A constant or parameter.

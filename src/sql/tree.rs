@@ -5,6 +5,8 @@
 //! an expression whose meaning no route needs is `Other`, with every expression
 //! and query inside it: nothing that could hold a table is left out.
 
+use super::statement::Span;
+
 /// A name as the catalog spells it.
 pub(crate) type Name = Box<str>;
 
@@ -214,6 +216,8 @@ pub(crate) enum MergeAction {
     /// `None` is DEFAULT VALUES.
     Insert {
         columns: Option<Vec<Name>>,
+        /// The byte of the text in front of which a column list would stand.
+        list_at: u32,
         values: Option<Vec<Expr>>,
     },
 }
@@ -238,8 +242,8 @@ pub(crate) struct Expr {
 pub(crate) enum ExprKind {
     /// A column, with its qualifiers.
     Column(Vec<Name>),
-    /// `*`, with its qualifiers.
-    Star(Vec<Name>),
+    /// `*`, with its qualifiers, and where in the text it stands, if it does.
+    Star(Vec<Name>, Option<Span>),
     /// The constant with this number.
     Constant(u32),
     /// The parameter with this zero-based index.

@@ -2,6 +2,7 @@
 //! a word.
 
 use crate::sql::lex::TokenKind;
+use crate::sql::statement::Span;
 use crate::sql::token::Kind;
 use crate::sql::tree::{Call, Expr, ExprKind, Query};
 
@@ -111,10 +112,12 @@ impl Reader<'_> {
     }
 
     fn column_or_call(&mut self) -> Read<Expr> {
+        let start = self.t.token_span(self.at).start;
         let mut parts = vec![self.label()?];
         while self.eat_punct(".") {
             if self.eat_operator("*") {
-                return made(ExprKind::Star(parts));
+                let end = self.t.token_span(self.at - 1).end;
+                return made(ExprKind::Star(parts, Some(Span { start, end })));
             }
             parts.push(self.label()?);
         }
@@ -132,7 +135,7 @@ impl Reader<'_> {
         let mut args = Vec::new();
         if self.eat_operator("*") {
             self.expect_punct(")")?;
-            return Ok(vec![made(ExprKind::Star(Vec::new()))?]);
+            return Ok(vec![made(ExprKind::Star(Vec::new(), None))?]);
         }
         if self.eat_punct(")") {
             return Ok(args);

@@ -417,7 +417,7 @@ impl Reader<'_> {
 pub(super) fn made(kind: ExprKind) -> Read<Expr> {
     let below = match &kind {
         ExprKind::Column(_)
-        | ExprKind::Star(_)
+        | ExprKind::Star(..)
         | ExprKind::Constant(_)
         | ExprKind::Param(_)
         | ExprKind::Null

@@ -144,7 +144,7 @@ impl Reader<'_> {
     fn table_command(&mut self) -> Read<Body> {
         self.expect_word("table")?;
         let table: TableRef = self.table_name()?;
-        let star = made(ExprKind::Star(Vec::new()))?;
+        let star = made(ExprKind::Star(Vec::new(), None))?;
         let items = vec![Item { expr: star, alias: None }];
         Ok(Body::Select(Box::new(Select {
             distinct_on: Vec::new(),
@@ -197,8 +197,9 @@ impl Reader<'_> {
     pub(super) fn items(&mut self) -> Read<Vec<Item>> {
         let mut list = Vec::new();
         loop {
+            let span = self.t.token_span(self.at);
             let expr = if self.eat_operator("*") {
-                made(ExprKind::Star(Vec::new()))?
+                made(ExprKind::Star(Vec::new(), Some(span)))?
             } else {
                 self.expr()?
             };

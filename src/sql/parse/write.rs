@@ -242,6 +242,7 @@ impl Reader<'_> {
     }
 
     fn merge_insert(&mut self) -> Read<MergeAction> {
+        let list_at = self.t.token_span(self.at).start;
         let mut columns = None;
         if self.eat_punct("(") {
             let mut list = vec![self.target_column()?];
@@ -256,12 +257,12 @@ impl Reader<'_> {
             self.expect_word("value")?;
         }
         if self.eat_words(&["default", "values"]) {
-            return Ok(MergeAction::Insert { columns, values: None });
+            return Ok(MergeAction::Insert { columns, list_at, values: None });
         }
         self.expect_word("values")?;
         self.expect_punct("(")?;
         let values = self.expr_list()?;
         self.expect_punct(")")?;
-        Ok(MergeAction::Insert { columns, values: Some(values) })
+        Ok(MergeAction::Insert { columns, list_at, values: Some(values) })
     }
 }

@@ -443,7 +443,7 @@ impl Build {
                     self.expr(&assignment.value, Some(level))?;
                 }
             }
-            MergeAction::Insert { columns, values } => {
+            MergeAction::Insert { columns, list_at, values } => {
                 let rows = match values {
                     None => Rows::Default,
                     Some(values) => {
@@ -452,7 +452,7 @@ impl Build {
                     }
                 };
                 let columns = columns.clone();
-                let (list_at, conflict) = (None, Conflict::Leaves);
+                let (list_at, conflict) = (Some(*list_at), Conflict::Leaves);
                 self.shape.inserts.push(super::Insert { level, columns, list_at, rows, conflict });
             }
         }
@@ -467,7 +467,7 @@ impl Build {
     fn expr(&mut self, expr: &Expr, level: Option<usize>) -> Built<()> {
         match &expr.kind {
             ExprKind::Column(_)
-            | ExprKind::Star(_)
+            | ExprKind::Star(..)
             | ExprKind::Constant(_)
             | ExprKind::Param(_)
             | ExprKind::Null => Ok(()),
@@ -516,8 +516,8 @@ fn items(list: &[Item]) -> Vec<super::Item> {
 }
 
 fn item(expr: &Expr, alias: Option<Name>) -> super::Item {
-    if let ExprKind::Star(qualifier) = &expr.kind {
-        return super::Item::Star(qualifier.clone());
+    if let ExprKind::Star(qualifier, span) = &expr.kind {
+        return super::Item::Star { qualifier: qualifier.clone(), span: *span };
     }
     if let Some(column) = conditions::column(expr) {
         let own = match &column {
@@ -567,7 +567,7 @@ fn has_window(expr: &Expr) -> bool {
         ExprKind::Between(a, b, c) => has_window(a) || has_window(b) || has_window(c),
         ExprKind::In(inner, list) => has_window(inner) || list.iter().any(has_window),
         ExprKind::Column(_)
-        | ExprKind::Star(_)
+        | ExprKind::Star(..)
         | ExprKind::Constant(_)
         | ExprKind::Param(_)
         | ExprKind::Null

@@ -26,7 +26,7 @@ pub(super) fn test(expr: &Expr) -> Test {
             compare(Comparison::LessOrEqual, left, high),
         ]),
         ExprKind::Column(_)
-        | ExprKind::Star(_)
+        | ExprKind::Star(..)
         | ExprKind::Constant(_)
         | ExprKind::Param(_)
         | ExprKind::Null
@@ -149,7 +149,7 @@ pub(super) fn value(expr: &Expr) -> Option<Value> {
             Some(Value { cast, ..inner })
         }
         ExprKind::Column(_)
-        | ExprKind::Star(_)
+        | ExprKind::Star(..)
         | ExprKind::And(_)
         | ExprKind::Or(_)
         | ExprKind::Compare(..)
