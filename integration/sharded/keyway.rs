@@ -3,6 +3,8 @@
 use tokio_postgres::types::Type;
 
 use crate::client::Client;
+use crate::support::psql::{Psql, psql_with};
+use crate::support::scratch_dir;
 use crate::world::world;
 
 const PORT: &str = "SELECT current_setting('port') FROM tasks LIMIT 1";
@@ -96,4 +98,53 @@ fn prepared_statement_goes_where_the_setting_says_at_each_execution() {
         assert_eq!(client.execute(&statement, &[])[0].get::<_, String>(0), port);
         assert_eq!(client.execute(&typed, &[&""])[0].get::<_, String>(0), port);
     }
+}
+
+#[test]
+fn copied_rows_all_have_the_declared_key_or_none_is_there() {
+    let world = world();
+    let dir = scratch_dir();
+    let file = |name: &str, rows: String| {
+        let path = dir.join(name);
+        std::fs::write(&path, rows).unwrap();
+        path.display().to_string()
+    };
+    let copy = |tenant: i64, command: &str| {
+        let set = format!("SET keyway.key.tenants = {tenant}");
+        psql_with(&world.router.url(), &["-c", &set, "-c", command])
+    };
+    for shard in [1, 2] {
+        let (tenant, other) = (world.tenants_on(shard)[7], world.tenants_on(3 - shard)[7]);
+        let count = |on: u16| world.cluster.sql(on, "SELECT count(*) FROM notes WHERE id > 90000");
+        let good = file("good.csv", format!("{tenant},90001,a\n{tenant},90002,\"b\nc\"\n"));
+        copy(tenant, &format!("\\copy notes FROM '{good}' WITH (FORMAT csv)")).expect();
+        assert_eq!((count(shard), count(3 - shard)), ("2".into(), "0".into()));
+        // A row of another tenant, of the same shard's or the other's, and one without.
+        let near = world.tenants_on(shard)[8];
+        for row in [format!("{other},90004,x"), format!("{near},90004,x"), ",90004,x".to_owned()] {
+            let bad = file("bad.csv", format!("{tenant},90003,a\n{row}\n"));
+            let failed = copy(tenant, &format!("\\copy notes FROM '{bad}' WITH (FORMAT csv)"));
+            let Psql::Failed(error) = failed else { panic!("{row} was copied") };
+            assert!(error.contains("another sharding key") || error.contains("23502"), "{error}");
+            assert_eq!((count(shard), count(3 - shard)), ("2".into(), "0".into()));
+        }
+        // A condition of the client's own leaves rows out as ever.
+        let some = file("some.csv", format!("{tenant},90005,a\n{tenant},90006,b\n"));
+        let command = format!(
+            "\\copy notes (tenant_id, id, body) FROM '{some}' CSV WHERE body = 'a' OR id = 0"
+        );
+        copy(tenant, &command).expect();
+        assert_eq!(count(shard), "3");
+        let out = copy(tenant, "COPY (SELECT body FROM notes WHERE id > 90004) TO STDOUT").expect();
+        assert_eq!(out.lines().last(), Some("a"));
+        world.cluster.sql(shard, "DELETE FROM notes WHERE id > 90000");
+    }
+    let client = Client::connect(&world.router.url());
+    let refusal = client.query("COPY notes FROM STDIN", &[]).unwrap_err();
+    assert_eq!(refusal.state, "0A000");
+    let tenant = world.tenants_on(2)[7];
+    client.run(&format!("SET keyway.key.tenants = {tenant}"));
+    let refusal = client.query("COPY notes FROM STDIN", &[]).unwrap_err();
+    assert!(refusal.message.contains("extended protocol"), "{refusal:?}");
+    assert_eq!(client.value("SELECT 1"), "1");
 }

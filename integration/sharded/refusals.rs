@@ -56,7 +56,7 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
         "delete the row and insert",
     ),
     (
-        "INSERT INTO notes SELECT * FROM notes WHERE tenant_id = {on1}",
+        "INSERT INTO notes SELECT * FROM notes JOIN tasks USING (tenant_id) WHERE tenant_id = {on1}",
         "0A000",
         "must name its columns",
         "name the columns",

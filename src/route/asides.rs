@@ -8,6 +8,7 @@ use crate::sql::statement::Kind;
 use crate::sql::token::Tokens;
 use crate::types::{Access, Consistency};
 
+use super::copy::CopyCheck;
 use super::place::Placed;
 use super::planner::World;
 use super::resolve::{self, Demand};
@@ -18,6 +19,8 @@ use super::splice::List;
 pub(crate) struct Asides {
     /// Column lists to be put into the text.
     pub(crate) lists: Vec<List>,
+    /// The condition that a COPY gets.
+    pub(crate) copy: Option<CopyCheck>,
     /// Something that no replica can read is read.
     pub(crate) primary: bool,
     /// The level that comments name.

@@ -15,6 +15,7 @@ use crate::sql::token::{self, Token, Tokens};
 use crate::types::{Access, Epoch, ShardId};
 
 use super::asides::{Asides, stricter};
+use super::copy;
 use super::error::RouteError;
 use super::hints::{self, Hints};
 use super::place::{self, Calls, Named, Open, Placed};
@@ -93,6 +94,13 @@ pub(crate) fn decide(
     let writes_stay = access == Access::Read || asides.stays(facts.len());
     let reads_stay =
         access == Access::Read && !calls_others.get() && asides.reads_stay(facts.len());
+    let copy =
+        match asides.copy.take() {
+            Some(check) => Some(Box::new(check.anchored(&list).ok_or_else(|| {
+                RouteError::unsupported("this form of COPY", "leave comments out")
+            })?)),
+            None => None,
+        };
     let splices = splice::anchored(asides.lists, &list)
         .ok_or_else(|| RouteError::unsupported("this form of INSERT", "name the columns"))?;
     let router = matches!(&plan, Plan::Fixed { targets: Targets::Router(_), .. });
@@ -111,6 +119,7 @@ pub(crate) fn decide(
         key_params,
         own,
         splices,
+        copy,
     })
 }
 
@@ -134,7 +143,7 @@ fn key_params(plan: &Plan) -> Box<[u16]> {
 
 /// Where one statement wants to go.
 #[derive(Clone, Debug)]
-enum Goal {
+pub(super) enum Goal {
     Fixed(Targets, Reason),
     Keyed(Keyed),
     /// The session may handle it by its effect; sent as it is, it has no route.
@@ -308,6 +317,12 @@ fn hinted_goal(
             };
             hinted(own, hints, world)
         }
+        Kind::CopyIn if hints.key.is_some() => {
+            hinted(sharded_goal(t, one, world, asides)?, hints, world)
+        }
+        Kind::CopyIn => {
+            Err(RouteError::BadHint { reason: "the rows of a COPY need a key, not a shard".into() })
+        }
         Kind::Ddl
         | Kind::Maintenance
         | Kind::Call
@@ -397,7 +412,7 @@ fn sharded_goal(
             }
         }
         Kind::CopyIn if inner.is_some() => refuse("COPY (…) FROM", ""),
-        Kind::CopyIn | Kind::CopyOut => copy(t, one, world),
+        Kind::CopyIn | Kind::CopyOut => copy::goal(t, one, world, &mut asides.copy),
         Kind::Lock | Kind::Truncate => whole_tables(t, one, world),
         Kind::Transaction => match one.facts.tx {
             TxEffect::CommitPrepared | TxEffect::RollbackPrepared => refuse(
@@ -547,31 +562,6 @@ fn param_uses(t: &Tokens<'_>) -> Vec<u16> {
     uses
 }
 
-/// COPY of a table.
-fn copy(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, RouteError> {
-    let (schema, name) = table_name(t, 1)
-        .ok_or_else(|| RouteError::unsupported("this form of COPY", "name one table"))?;
-    let out = one.facts.kind == Kind::CopyOut;
-    match place::named(schema.as_deref(), &name, world)? {
-        Named::Listed(Table::Sharded { .. }) => Err(RouteError::unsupported(
-            if out { "COPY of a sharded table" } else { "COPY into a sharded table" },
-            if out {
-                "copy a query: COPY (SELECT … WHERE key = …) TO …"
-            } else {
-                "insert the rows with INSERT"
-            },
-        )),
-        Named::Listed(Table::Reference) if out => {
-            Ok(Goal::Fixed(Targets::AnyShard, Reason::Reference))
-        }
-        Named::Listed(Table::Reference) => Err(RouteError::ReferenceWrite { table: name }),
-        Named::Listed(Table::Single(shard)) => {
-            Ok(Goal::Fixed(Targets::Shard(shard), Reason::SingleShard))
-        }
-        Named::System => Ok(Goal::Fixed(Targets::Home, Reason::Catalog)),
-    }
-}
-
 /// LOCK and TRUNCATE: all of their tables must be on one shard. LOCK of sharded
 /// tables goes where the session has declared.
 fn whole_tables(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<Goal, RouteError> {
@@ -617,7 +607,7 @@ fn whole_tables(t: &Tokens<'_>, one: &Classified, world: &World<'_>) -> Result<G
 }
 
 /// A table's name at token `at`.
-fn table_name(t: &Tokens<'_>, at: usize) -> Option<(Option<Box<str>>, Box<str>)> {
+pub(super) fn table_name(t: &Tokens<'_>, at: usize) -> Option<(Option<Box<str>>, Box<str>)> {
     let first = t.name(at)?;
     if t.is_punct(at + 1, ".") {
         let name = t.name(at + 2)?;
@@ -693,5 +683,6 @@ pub(crate) fn opaque(text: &[u8], world: &World<'_>) -> Template {
         key_params: Box::default(),
         own: None,
         splices: Box::default(),
+        copy: None,
     }
 }

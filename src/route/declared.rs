@@ -79,7 +79,11 @@ impl Declared {
     }
 
     /// The key declared for `keyspace`.
-    fn key_of(&self, keyspace: &Keyspace, map: &Map) -> Result<Option<&str>, RouteError> {
+    pub(super) fn key_of(
+        &self,
+        keyspace: &Keyspace,
+        map: &Map,
+    ) -> Result<Option<&str>, RouteError> {
         let named = self.keys.iter().find(|(name, _)| {
             name.as_deref().is_some_and(|name| keyspace.name().eq_ignore_ascii_case(name))
         });

@@ -118,7 +118,7 @@ pub fn explain_in(
                 Targets::Several(ref several) if let Err(error) = template.scatter(text) => {
                     Explanation { shards: names(&several.shards, world.map), ..refused(&error) }
                 }
-                _ => routed(&template, &route, values, world.map),
+                _ => routed(&template, &route, values, world.map, declared),
             }
         }
     }
@@ -149,7 +149,13 @@ fn names(shards: &[ShardId], map: &Map) -> Vec<String> {
     shards.iter().filter_map(name).collect()
 }
 
-fn routed(template: &Template, route: &Route, values: Values<'_>, map: &Map) -> Explanation {
+fn routed(
+    template: &Template,
+    route: &Route,
+    values: Values<'_>,
+    map: &Map,
+    declared: Option<&Declared>,
+) -> Explanation {
     let name = |shard: ShardId| {
         map.shard(shard).map_or_else(|| shard.number().to_string(), |shard| shard.name.clone())
     };
@@ -186,6 +192,7 @@ fn routed(template: &Template, route: &Route, values: Values<'_>, map: &Map) -> 
         reads_stay: template.reads_stay,
         sent: template
             .rewritten(values.text)
+            .or_else(|| template.checked_copy(values.text, map, declared))
             .map(|sent| String::from_utf8_lossy(&sent).into_owned()),
         refusal: None,
     }

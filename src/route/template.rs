@@ -9,6 +9,7 @@ use crate::sql::literal::Literals;
 use crate::sql::statement::{Facts, Span};
 use crate::types::{Access, Consistency, Epoch, Format, Oid, ShardId};
 
+use super::copy::AnchoredCheck;
 use super::declared::{self, Declared};
 use super::error::RouteError;
 use super::locate;
@@ -32,6 +33,8 @@ pub struct Template {
     pub(crate) own: Option<OwnText>,
     /// What is put into the text before it is sent.
     pub(crate) splices: Box<[Splice]>,
+    /// The condition that a COPY into a sharded table is sent with.
+    pub(crate) copy: Option<Box<AnchoredCheck>>,
 }
 
 /// The one text that a template was made for.
@@ -471,6 +474,30 @@ impl Template {
         splice::apply(text, &self.splices)
     }
 
+    /// Whether it copies rows into a sharded table, and must be sent as
+    /// [`Template::checked_copy`] says.
+    pub const fn is_checked_copy(&self) -> bool {
+        self.copy.is_some()
+    }
+
+    /// A COPY into a sharded table, with the condition that all rows have the key
+    /// by which it was located.
+    pub fn checked_copy(
+        &self,
+        text: &[u8],
+        map: &Map,
+        declared: Option<&Declared>,
+    ) -> Option<Vec<u8>> {
+        self.copy.as_ref()?.apply(text, self.hint(), declared, map)
+    }
+
+    fn hint(&self) -> Option<&Hint> {
+        match &self.plan {
+            Plan::Keyed(keyed) => keyed.hint.as_ref(),
+            Plan::Fixed { .. } | Plan::Refused(_) => None,
+        }
+    }
+
     /// Zero-based indexes of the parameters that [`Template::locate`] reads.
     pub fn key_params(&self) -> &[u16] {
         &self.key_params
@@ -521,6 +548,15 @@ impl Template {
                     },
                     None => locate::route(keyed, values, map)?,
                 };
+                if let Some(copy) = &self.copy
+                    && copy.key(self.hint(), declared, map)?.is_none()
+                {
+                    // A shard is declared, and no key.
+                    return Err(RouteError::unsupported(
+                        "COPY into a sharded table without a declared key",
+                        "SET keyway.key to the one key of all rows, or insert the rows with INSERT",
+                    ));
+                }
                 let stays = match self.access {
                     Access::Write => self.writes_stay,
                     Access::Read => self.reads_stay,

@@ -13,12 +13,12 @@ use crate::backend::{Expect, NAME_LEN, OwnPurpose, Report, SentAs, StatementId, 
 use crate::protocol::encode;
 use crate::protocol::frontend::{Bind, Close, Describe, Execute, Parse, Target};
 use crate::protocol::tag::frontend as tag;
-use crate::route::{Param, Params, Targets, Template};
+use crate::route::{Targets, Template};
 use crate::sql::statement::{Kind, TxEffect};
 
 use super::answer::LocalStatement;
 use super::effects::{PortalEffects, demands, is_transaction_end, may_follow_failure};
-use super::feed::{Feed, refuse_route};
+use super::feed::Feed;
 use super::lookahead::Ahead;
 use super::names::Named;
 use super::place::{Found, Place};
@@ -469,32 +469,6 @@ impl Feed<'_, '_> {
         }
         self.s.portals.insert(bind.portal().into(), portal);
         Ok(())
-    }
-
-    pub(super) fn locate_bound(
-        &self,
-        named: &Named,
-        template: &Template,
-        params: &dyn Params,
-    ) -> Result<crate::route::Route, Refused> {
-        let (map, declared) = (self.map(), self.s.own.declared());
-        let located = match named {
-            Named::Shared(p) => {
-                template.locate(p.statement(), &p.literals, Some(params), map, declared)
-            }
-            Named::Unnamed(..) => {
-                let unnamed = &self.s.unnamed;
-                template.locate(&unnamed.text, &unnamed.literals, Some(params), map, declared)
-            }
-        };
-        located.map_err(|error| refuse_route(&error))
-    }
-
-    /// Whether the statement goes to all shards in turn.
-    fn goes_everywhere(&self, named: &Named, template: &Template) -> bool {
-        let none: Vec<Param<'_>> = Vec::new();
-        let route = self.locate_bound(named, template, &none);
-        route.is_ok_and(|route| route.targets == Targets::AllInTurn)
     }
 
     fn on_describe(&mut self, body: &[u8], end: usize) -> Option<Step> {

@@ -7,12 +7,12 @@ use crate::backend::{Expect, NAME_LEN, StatementId, backend_name};
 use crate::protocol::encode;
 use crate::protocol::frontend::Target;
 use crate::protocol::tag::backend as reply;
-use crate::route::Template;
+use crate::route::{Param, Params, Route, Targets, Template};
 use crate::types::Format;
 
-use super::feed::Feed;
+use super::feed::{Feed, refuse_route};
 use super::refusal::{NOT_SUPPORTED, Refused};
-use super::simple::missing;
+use super::simple::{missing, unchecked_copy};
 use super::statements::{Origin, Prepared};
 
 /// The statement that a Bind or a Describe names.
@@ -67,6 +67,36 @@ impl Feed<'_, '_> {
             Named::Unnamed(..) => self.s.unnamed.template = Some((serial, Rc::clone(&template))),
         }
         Ok(template)
+    }
+
+    /// Where a Bind's statement goes.
+    pub(super) fn locate_bound(
+        &self,
+        named: &Named,
+        template: &Template,
+        params: &dyn Params,
+    ) -> Result<Route, Refused> {
+        if template.is_checked_copy() {
+            return Err(unchecked_copy());
+        }
+        let (map, declared) = (self.map(), self.s.own.declared());
+        let located = match named {
+            Named::Shared(p) => {
+                template.locate(p.statement(), &p.literals, Some(params), map, declared)
+            }
+            Named::Unnamed(..) => {
+                let unnamed = &self.s.unnamed;
+                template.locate(&unnamed.text, &unnamed.literals, Some(params), map, declared)
+            }
+        };
+        located.map_err(|error| refuse_route(&error))
+    }
+
+    /// Whether the statement goes to all shards in turn.
+    pub(super) fn goes_everywhere(&self, named: &Named, template: &Template) -> bool {
+        let none: Vec<Param<'_>> = Vec::new();
+        let route = self.locate_bound(named, template, &none);
+        route.is_ok_and(|route| route.targets == Targets::AllInTurn)
     }
 
     pub(super) fn text_of(&self, named: &Named) -> Box<[u8]> {

@@ -147,7 +147,12 @@ impl Feed<'_, '_> {
         report: Report,
         end: usize,
     ) -> Option<Step> {
-        let Some(sent) = template.rewritten(text) else {
+        let rewritten = template.rewritten(text);
+        let checked = || template.checked_copy(text, self.map(), self.s.own.declared());
+        let Some(sent) = rewritten.or_else(checked) else {
+            if template.is_checked_copy() {
+                return self.refuse_simple(&unchecked_copy(), end);
+            }
             return self.send_query(report, Some(template), end);
         };
         let step = self.send_query(report, Some(template), self.at);
@@ -582,6 +587,15 @@ fn may_write(facts: &Facts) -> bool {
         | Kind::Empty
         | Kind::Unknown => facts.access == Access::Write,
     }
+}
+
+/// A COPY that only a simple query can be.
+pub(super) fn unchecked_copy() -> Refused {
+    Refused::new(
+        NOT_SUPPORTED,
+        "COPY into a sharded table by the extended protocol is not supported",
+    )
+    .hint("send it as a simple query")
 }
 
 pub(super) fn duplicate(name: &str) -> Refused {

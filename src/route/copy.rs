@@ -1,0 +1,188 @@
+//! COPY of a table. COPY FROM into a sharded table runs where its key is declared,
+//! by the session or by a comment; the router does not read the rows, so the
+//! server is asked to: the text that is sent has a condition which fails for a row
+//! with another key, and the whole COPY with it.
+//!
+//! Source: PostgreSQL manual, "COPY" (WHERE), and "Conditional Expressions": a CASE
+//! whose branch depends on a column is not evaluated before there is a row.
+
+use crate::shardmap::{Key, KeyspaceId, Map, Scratch, Table};
+use crate::sql::classify::Classified;
+use crate::sql::statement::Kind;
+use crate::sql::token::{self, Token, Tokens};
+
+use super::decide::{Goal, table_name};
+use super::declared::Declared;
+use super::error::RouteError;
+use super::place::{self, Named, Open};
+use super::planner::World;
+use super::resolve;
+use super::splice::quoted;
+use super::template::{Hint, Keyed, Reason, Targets};
+
+/// The condition that a COPY into a sharded table gets.
+#[derive(Debug)]
+pub(crate) struct CopyCheck {
+    keyspace: KeyspaceId,
+    column: Box<str>,
+    /// The byte where the client's own condition starts.
+    own: Option<u32>,
+    /// The byte where the statement ends.
+    end: u32,
+}
+
+impl CopyCheck {
+    /// The same by tokens of the whole text.
+    pub(crate) fn anchored(self, tokens: &[Token]) -> Option<AnchoredCheck> {
+        let at = |start: u32| tokens.iter().position(|token| token.start == start);
+        let own = match self.own {
+            Some(start) => Some(at(start)?),
+            None => None,
+        };
+        let last = tokens.iter().position(|token| token.end == self.end)?;
+        Some(AnchoredCheck { keyspace: self.keyspace, column: self.column, own, last })
+    }
+}
+
+/// The condition, and between which tokens of the text it stands.
+#[derive(Debug)]
+pub(crate) struct AnchoredCheck {
+    keyspace: KeyspaceId,
+    column: Box<str>,
+    own: Option<usize>,
+    last: usize,
+}
+
+impl AnchoredCheck {
+    /// The text that is sent for the key that is declared; `None` if there is none.
+    pub(crate) fn apply(
+        &self,
+        text: &[u8],
+        hint: Option<&Hint>,
+        declared: Option<&Declared>,
+        map: &Map,
+    ) -> Option<Vec<u8>> {
+        let key = self.key(hint, declared, map).ok()??;
+        let tokens = token::tokens(text).ok()?;
+        let end = tokens.get(self.last)?.end as usize;
+        let (head, tail) = text.split_at_checked(end)?;
+        let mut out = Vec::with_capacity(text.len() + 256);
+        match self.own {
+            None => {
+                out.extend_from_slice(head);
+                out.extend_from_slice(b" WHERE ");
+            }
+            Some(own) => {
+                let start = tokens.get(own)?.start as usize;
+                out.extend_from_slice(head.get(..start)?);
+                out.push(b'(');
+                out.extend_from_slice(head.get(start..)?);
+                out.extend_from_slice(b") AND ");
+            }
+        }
+        let (column, key) = (quoted(&self.column), key.replace('\'', "''"));
+        let check = format!(
+            "CASE WHEN {column} OPERATOR(pg_catalog.=) '{key}' THEN true ELSE \
+             pg_catalog.concat('a row with another sharding key: ', {column})::pg_catalog.bool END"
+        );
+        out.extend_from_slice(check.as_bytes());
+        out.extend_from_slice(tail);
+        Some(out)
+    }
+
+    /// The key that all rows must have.
+    pub(crate) fn key(
+        &self,
+        hint: Option<&Hint>,
+        declared: Option<&Declared>,
+        map: &Map,
+    ) -> Result<Option<String>, RouteError> {
+        let Some(keyspace) = map.keyspace(self.keyspace) else { return Ok(None) };
+        let text = match (hint, declared) {
+            (Some(Hint::Key(text)), _) => Some(&**text),
+            (Some(Hint::Shard), _) => None,
+            (None, Some(declared)) => declared.key_of(keyspace, map)?,
+            (None, None) => None,
+        };
+        let mut scratch = Scratch::default();
+        let key = text.map(|text| Key::from_text(keyspace.key_type(), text, &mut scratch));
+        Ok(key.transpose()?.map(|key| key.to_string()))
+    }
+}
+
+/// The goal of COPY of a table.
+pub(super) fn goal(
+    t: &Tokens<'_>,
+    one: &Classified,
+    world: &World<'_>,
+    check: &mut Option<CopyCheck>,
+) -> Result<Goal, RouteError> {
+    let (schema, name) = table_name(t, 1)
+        .ok_or_else(|| RouteError::unsupported("this form of COPY", "name one table"))?;
+    let out = one.facts.kind == Kind::CopyOut;
+    match place::named(schema.as_deref(), &name, world)? {
+        Named::Listed(Table::Sharded { keyspace, .. }) if out => {
+            let why = RouteError::unsupported(
+                "COPY of a sharded table",
+                "copy a query: COPY (SELECT … WHERE key = …) TO …, or SET keyway.key",
+            );
+            Ok(open(keyspace, why))
+        }
+        Named::Listed(Table::Sharded { keyspace, column }) => {
+            resolve::check_written(schema.as_deref(), &name, world)?;
+            *check = Some(checked(t, keyspace, column)?);
+            let why = RouteError::unsupported(
+                "COPY into a sharded table without a declared key",
+                "SET keyway.key to the one key of all rows, or insert the rows with INSERT",
+            );
+            Ok(open(keyspace, why))
+        }
+        Named::Listed(Table::Reference) if out => {
+            Ok(Goal::Fixed(Targets::AnyShard, Reason::Reference))
+        }
+        Named::Listed(Table::Reference) => Err(RouteError::ReferenceWrite { table: name }),
+        Named::Listed(Table::Single(shard)) => {
+            Ok(Goal::Fixed(Targets::Shard(shard), Reason::SingleShard))
+        }
+        Named::System => Ok(Goal::Fixed(Targets::Home, Reason::Catalog)),
+    }
+}
+
+fn open(keyspace: KeyspaceId, why: RouteError) -> Goal {
+    let open = Open { shards: Box::default(), keyspaces: Box::new([keyspace]), why };
+    Goal::Keyed(Keyed { open: Some(open), ..Keyed::one_shard(Vec::new(), None) })
+}
+
+/// Where the condition belongs.
+fn checked(t: &Tokens<'_>, keyspace: KeyspaceId, column: &str) -> Result<CopyCheck, RouteError> {
+    let mut depth = 0_usize;
+    let mut own = None;
+    let mut from_client = false;
+    for i in 0..t.len() {
+        if t.is_punct(i, "(") {
+            depth += 1;
+        } else if t.is_punct(i, ")") {
+            // A parenthesis too many would close the one that is put around.
+            depth = depth.checked_sub(1).ok_or_else(|| unread(t, i))?;
+        } else if depth == 0 && own.is_none() && t.is_word(i, "where") {
+            own = Some(t.token_span(i + 1).start);
+        } else if depth == 0 && own.is_none() && t.is_word(i, "from") {
+            from_client = t.is_word(i + 1, "stdin");
+        }
+    }
+    if depth > 0 || own == Some(0) {
+        return Err(unread(t, t.len().saturating_sub(1)));
+    }
+    if !from_client {
+        return Err(RouteError::unsupported(
+            "COPY into a sharded table from a file or program of a server",
+            "copy from STDIN: psql has \\copy",
+        ));
+    }
+    Ok(CopyCheck { keyspace, column: column.into(), own, end: t.span().end })
+}
+
+fn unread(t: &Tokens<'_>, at: usize) -> RouteError {
+    let near: String = String::from_utf8_lossy(t.bytes(at)).chars().take(32).collect();
+    RouteError::Unread { reason: format!("a COPY can't end so, near \"{near}\"").into() }
+}
