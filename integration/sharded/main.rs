@@ -25,3 +25,4 @@ mod schema;
 mod slots;
 mod transactions;
 mod world;
+mod wrapped;

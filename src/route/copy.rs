@@ -33,7 +33,7 @@ pub(crate) struct CopyCheck {
 
 impl CopyCheck {
     /// The same by tokens of the whole text.
-    pub(crate) fn anchored(self, tokens: &[Token]) -> Option<AnchoredCheck> {
+    fn anchored(self, tokens: &[Token]) -> Option<AnchoredCheck> {
         let at = |start: u32| tokens.iter().position(|token| token.start == start);
         let own = match self.own {
             Some(start) => Some(at(start)?),
@@ -42,6 +42,18 @@ impl CopyCheck {
         let last = tokens.iter().position(|token| token.end == self.end)?;
         Some(AnchoredCheck { keyspace: self.keyspace, column: self.column, own, last })
     }
+}
+
+/// The check of a text with these tokens.
+pub(super) fn anchored(
+    check: Option<CopyCheck>,
+    tokens: &[Token],
+) -> Result<Option<Box<AnchoredCheck>>, RouteError> {
+    let Some(check) = check else { return Ok(None) };
+    let anchored = check.anchored(tokens);
+    let anchored = anchored
+        .ok_or_else(|| RouteError::unsupported("this form of COPY", "leave comments out"))?;
+    Ok(Some(Box::new(anchored)))
 }
 
 /// The condition, and between which tokens of the text it stands.

@@ -94,13 +94,7 @@ pub(crate) fn decide(
     let writes_stay = access == Access::Read || asides.stays(facts.len());
     let reads_stay =
         access == Access::Read && !calls_others.get() && asides.reads_stay(facts.len());
-    let copy =
-        match asides.copy.take() {
-            Some(check) => Some(Box::new(check.anchored(&list).ok_or_else(|| {
-                RouteError::unsupported("this form of COPY", "leave comments out")
-            })?)),
-            None => None,
-        };
+    let copy = copy::anchored(asides.copy.take(), &list)?;
     let splices = splice::anchored(asides.lists, &list)
         .ok_or_else(|| RouteError::unsupported("this form of INSERT", "name the columns"))?;
     let router = matches!(&plan, Plan::Fixed { targets: Targets::Router(_), .. });
