@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
-use super::both::Both;
-use super::{generated, statements};
+use super::both::{Both, Clients};
+use super::{generated, orm, statements};
 
 /// How the rows of a read may be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,17 +177,23 @@ fn note(
     }
 }
 
+/// Asks both in both protocols.
+pub(crate) async fn compare(clients: &Clients, report: &mut Report, read: &Read) {
+    let sql = &read.sql;
+    let (a, b) = (simple(&clients.plain, sql).await, simple(&clients.router, sql).await);
+    note(report, "simple", read, a, b);
+    let a = extended(&clients.plain, sql, &[]).await;
+    let b = extended(&clients.router, sql, &[]).await;
+    note(report, "extended", read, a, b);
+}
+
 pub(crate) async fn hand_written(both: &Both) {
     let clients = both.clients().await;
     let mut report = Report::default();
     let mut refused = Report::default();
-    for (sql, rows) in statements::ANSWERED {
+    for (sql, rows) in statements::ANSWERED.iter().chain(orm::STATEMENTS) {
         let read = Read { sql: (*sql).to_owned(), rows: *rows };
-        let (a, b) = (simple(&clients.plain, sql).await, simple(&clients.router, sql).await);
-        note(&mut report, "simple", &read, a, b);
-        let a = extended(&clients.plain, sql, &[]).await;
-        let b = extended(&clients.router, sql, &[]).await;
-        note(&mut report, "extended", &read, a, b);
+        compare(&clients, &mut report, &read).await;
     }
     for (sql, rows, params) in statements::with_params() {
         let read = Read { sql: sql.to_owned(), rows };

@@ -61,6 +61,12 @@ impl Both {
         self.cluster.superuser_sql(shard, sql)
     }
 
+    /// Each shard's connection string, and its first and last slot.
+    pub(crate) fn shards(&self) -> Vec<(String, (u32, u32))> {
+        let shards = &self.cluster.view().shards;
+        shards.iter().map(|shard| (shard.primary.url.clone(), shard.slots)).collect()
+    }
+
     pub(crate) fn router_url(&self) -> String {
         self.router.url()
     }
@@ -207,6 +213,19 @@ keyspace = "tenants"
 column = "tenant_id"
 tables = ["public.accounts", "public.events", "public.items", "public.moods"]
 
+[[key_rule]]
+keyspace = "tenants"
+column = "o_orderkey"
+tables = ["public.orders"]
+
+[[key_rule]]
+keyspace = "tenants"
+column = "l_orderkey"
+tables = ["public.lineitem"]
+
 [reference]
-tables = ["public.regions"]
+tables = [
+  "public.regions", "public.region", "public.nation", "public.supplier", "public.part",
+  "public.partsupp", "public.customer",
+]
 "#;

@@ -18,8 +18,10 @@ mod answers;
 mod both;
 mod constructs;
 mod generated;
+mod orm;
 mod protocol;
 mod statements;
+mod tpch;
 
 use both::Both;
 
@@ -39,4 +41,10 @@ fn generated_reads_are_equal_or_refused() {
 fn portals_limits_and_transactions() {
     let both = Both::shared();
     both.run(protocol::all(both));
+}
+
+#[test]
+fn tpch_is_answered_as_one_server_answers_it() {
+    let both = Both::shared();
+    both.run(tpch::all(both));
 }

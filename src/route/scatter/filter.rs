@@ -70,6 +70,17 @@ fn is_own(t: &Tokens<'_>, level: &Level, alias: &str, columns: &[Column]) -> boo
                     if !word || !is_call(&name) {
                         return false;
                     }
+                } else if t.is_punct(i + 1, ".") && t.is_punct(i + 3, ".") {
+                    // The schema's name is right, or the server refuses all.
+                    let column = t.name(i + 4);
+                    let ours = t.name(i + 2).as_deref() == Some(alias)
+                        && !t.is_punct(i + 5, ".")
+                        && columns.iter().any(|one| column.as_deref() == Some(&*one.name));
+                    if !ours {
+                        return false;
+                    }
+                    named = true;
+                    i += 4;
                 } else if t.is_punct(i + 1, ".") {
                     let column = t.name(i + 2);
                     let ours = *name == *alias

@@ -32,6 +32,8 @@ use crate::route::resolve;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Split {
     pieces: Box<[Piece]>,
+    /// Tokens of schemas before columns of tables that are replaced.
+    schemas: Box<[(usize, usize)]>,
     /// A type of the database's own takes part: its number is the home
     /// shard's wherever a client asks for it.
     homely: bool,
@@ -83,6 +85,7 @@ pub struct Fragment {
     relation: Box<str>,
     from: Box<[u8]>,
     alias: Box<str>,
+    implied: bool,
     filter: Box<[u8]>,
     params: bool,
     wanted: Wanted,
@@ -93,7 +96,8 @@ pub struct Fragment {
 struct Stand {
     start: usize,
     end: usize,
-    fragment: usize,
+    /// What stands there; nothing in place of a schema.
+    fragment: Option<usize>,
     alias: Option<Box<str>>,
 }
 
@@ -121,7 +125,9 @@ impl Fragment {
         }
         out.extend_from_slice(b" FROM ");
         out.extend_from_slice(&self.from);
-        out.extend_from_slice(format!(" AS {}", quoted(&self.alias)).as_bytes());
+        if !self.implied {
+            out.extend_from_slice(format!(" AS {}", quoted(&self.alias)).as_bytes());
+        }
         if filtered {
             out.extend_from_slice(&self.filter);
         }
@@ -164,15 +170,16 @@ impl Merge {
         let mut out = Vec::with_capacity(self.original.len() + 64 * self.places.len());
         let mut at = 0;
         for one in &self.places {
-            let Some(fragment) = self.fragments.get(one.fragment) else { continue };
             out.extend_from_slice(self.original.get(at..one.start).unwrap_or_default());
-            let number = params + one.fragment + 1;
+            at = one.end;
+            let Some(number) = one.fragment else { continue };
+            let Some(fragment) = self.fragments.get(number) else { continue };
+            let number = params + number + 1;
             let rows = format!("pg_catalog.unnest(${number}::{}[])", fragment.relation);
             out.extend_from_slice(rows.as_bytes());
             if let Some(alias) = &one.alias {
                 out.extend_from_slice(format!(" AS {}", quoted(alias)).as_bytes());
             }
-            at = one.end;
         }
         out.extend_from_slice(self.original.get(at..).unwrap_or_default());
         out
@@ -206,9 +213,14 @@ impl Split {
             places.push(Stand {
                 start: span.start as usize - base,
                 end: span.end as usize - base,
-                fragment,
+                fragment: Some(fragment),
                 alias: piece.implied.then(|| piece.alias.clone()),
             });
+        }
+        for (start, end) in &self.schemas {
+            let span = t.slice(*start, *end).span();
+            let (start, end) = (span.start as usize - base, span.end as usize - base);
+            places.push(Stand { start, end, fragment: None, alias: None });
         }
         places.sort_by_key(|one| one.start);
         let names =
@@ -237,6 +249,7 @@ impl Piece {
             relation: self.relation.clone(),
             from: t.slice(self.at.0, self.at.1).span().of(t.text).into(),
             alias: self.alias.clone(),
+            implied: self.implied,
             filter: condition.into(),
             params: self
                 .filters
@@ -254,7 +267,8 @@ impl Fragment {
         self.from == other.from
             && self.relation == other.relation
             && self.filter == other.filter
-            && (self.filter.is_empty() || self.alias == other.alias)
+            && (self.filter.is_empty()
+                || self.alias == other.alias && self.implied == other.implied)
     }
 }
 
@@ -286,7 +300,30 @@ pub(crate) fn split(t: &Tokens<'_>, shape: &Shape, world: &World<'_>) -> Result<
     let tied = super::ties_together(shape, world);
     let partial = if tied { known(shape, world, catalog) } else { None };
     let partial = partial.and_then(|known| partial::plan(t, &known));
-    Ok(Split { homely: made.homely, pieces: made.pieces.into(), partial })
+    let schemas = schemas(t, &made.pieces).into();
+    Ok(Split { homely: made.homely, pieces: made.pieces.into(), schemas, partial })
+}
+
+/// Where a column is qualified with its table's schema, too.
+fn schemas(t: &Tokens<'_>, pieces: &[Piece]) -> Vec<(usize, usize)> {
+    let replaced = |i: usize| {
+        pieces.iter().any(|piece| {
+            piece.implied
+                && t.name(i + 2).is_some_and(|name| *name == *piece.alias)
+                && t.name(i).is_some_and(|schema| {
+                    piece.relation.starts_with(&format!("{}.", quoted(&schema)))
+                })
+        })
+    };
+    (0..t.len())
+        .filter(|i| {
+            t.is_punct(i + 1, ".")
+                && t.is_punct(i + 3, ".")
+                && !(*i > 0 && t.is_punct(i - 1, "."))
+                && replaced(*i)
+        })
+        .map(|i| (i, i + 2))
+        .collect()
 }
 
 /// The columns of the relations of a statement's only level.

@@ -114,7 +114,7 @@ pub struct PartialColumn {
     pub oid: u32,
     /// The modifier of its type.
     pub modifier: i32,
-    /// The type, as SQL text.
+    /// The type, as SQL text; empty if it can't be an array's.
     pub type_name: String,
     /// The collation of its values as text, as SQL text.
     pub collation: Option<String>,
@@ -182,8 +182,7 @@ pub(super) fn plan(t: &Tokens<'_>, known: &[Known]) -> Option<Plan> {
         None => None,
     };
     let useful = !making.aggregates.is_empty() || !making.keys.is_empty();
-    useful.then_some(())?;
-    Some(Plan {
+    useful.then(|| Plan {
         keys: making.keys,
         aggregates: making.aggregates,
         items,
@@ -276,6 +275,13 @@ impl Making<'_> {
         let behind = i > 0 && (self.t.is_punct(i - 1, ".") || self.t.is_punct(i - 1, "::"));
         if behind {
             return None;
+        }
+        if i + 4 < end && self.t.is_punct(i + 1, ".") && self.t.is_punct(i + 3, ".") {
+            let table = self.t.name(i + 2)?;
+            let name = self.t.name(i + 4)?;
+            let one = self.known.iter().find(|one| *one.alias == *table)?;
+            let ours = one.columns.contains(&name) && !self.t.is_punct(i + 5, ".");
+            return ours.then(|| ((Some(table), name), i + 5));
         }
         if i + 2 < end && self.t.is_punct(i + 1, ".") {
             let name = self.t.name(i + 2)?;
@@ -551,8 +557,13 @@ impl Partial {
         let names: Vec<String> = (1..=count).map(|n| format!("c{n}")).collect();
         let mut out = b"SELECT x.*".to_vec();
         for name in &names {
+            // Neither arrays nor rows without a type of their own can be
+            // elements of an array here.
             let said = format!(
-                ", pg_catalog.pg_typeof(x.{name})::pg_catalog.text, \
+                ", (SELECT pg_catalog.quote_ident(n.nspname) || '.' || \
+                 pg_catalog.quote_ident(t.typname) FROM pg_catalog.pg_type t JOIN \
+                 pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE t.oid = \
+                 pg_catalog.pg_typeof(x.{name}) AND t.typcategory <> 'A' AND t.typtype <> 'p'), \
                  pg_catalog.pg_collation_for(x.{name}::pg_catalog.text)"
             );
             out.extend_from_slice(said.as_bytes());
@@ -620,7 +631,7 @@ fn from(params: usize, columns: &[PartialColumn]) -> Option<String> {
             (Some(_), _) | (None, false) => String::new(),
             (None, true) => return None,
         };
-        if column.type_name.ends_with(']') {
+        if column.type_name.is_empty() {
             return None;
         }
         shown.push(format!("u.{name}{cast}{collated} AS {name}"));
@@ -690,7 +701,7 @@ impl Out<'_> {
                 self.bytes.extend_from_slice(expression.as_bytes());
             }
             Part::Output(name, other) => {
-                if self.names.iter().any(|one| *one == name.as_bytes()) {
+                if self.names.contains(&name.as_bytes()) {
                     let name = name.replace('"', "\"\"");
                     self.text(format!("\"{name}\"").as_bytes());
                 } else {
