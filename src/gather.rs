@@ -17,6 +17,7 @@
 mod collect;
 mod error;
 mod key;
+mod memory;
 mod shape;
 mod source;
 
@@ -26,6 +27,7 @@ mod simulation;
 pub use collect::{Collect, CollectLimits, TableColumn, Told, Types};
 pub use error::GatherError;
 pub use key::{BadValue, Direction, KeyKind, Nulls, append};
+pub use memory::Memory;
 pub use shape::Formats;
 
 use crate::protocol::encode;

@@ -43,6 +43,7 @@ use std::sync::Arc;
 use crate::backend::{Backend, SettingsInterner, SettingsSet, StatementId};
 use crate::catalog::Catalog;
 use crate::cluster::Mark;
+use crate::gather::{CollectLimits, Memory};
 use crate::protocol::backend::ErrorFields;
 use crate::protocol::frame::HEADER_LEN;
 use crate::route::{Planner, SearchPath};
@@ -97,6 +98,8 @@ pub struct Limits {
     pub statements_max: usize,
     /// Most bytes of settings of one client.
     pub settings_bytes_max: usize,
+    /// What one read may bring together; `None`: nothing.
+    pub merge: Option<CollectLimits>,
 }
 
 /// What one call of [`Session::feed`] did.
@@ -319,6 +322,8 @@ pub struct Session {
     executed: Option<StatementId>,
     /// The running transaction has changed the schema.
     schema_changed: bool,
+    /// What reads that bring rows together may hold.
+    memory: Rc<Memory>,
     /// Statements so far.
     statements_seen: u64,
     /// What was refused and not counted yet.
@@ -326,6 +331,13 @@ pub struct Session {
 }
 
 impl Session {
+    /// This session with the thread's share of memory for rows that reads
+    /// bring together.
+    #[must_use]
+    pub fn with_memory(self, memory: Rc<Memory>) -> Self {
+        Self { memory, ..self }
+    }
+
     /// A session with the settings of its startup message.
     pub fn new(limits: Limits, user: &str, startup: Rc<SettingsSet>) -> Self {
         let mut session = Self {
@@ -365,6 +377,7 @@ impl Session {
             reported: Effects::new(),
             executed: None,
             schema_changed: false,
+            memory: Memory::new(0),
             statements_seen: 0,
             refusals: Vec::new(),
         };

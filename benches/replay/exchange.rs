@@ -82,6 +82,7 @@ impl Replay {
             held_bytes_max: 1 << 20,
             statements_max: 1000,
             settings_bytes_max: 1 << 16,
+            merge: None,
         };
         let mut replay = Self {
             exchanges: read(scenario.recorded),

@@ -19,6 +19,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Where reads go.
     pub reads: Reads,
+    /// Reads of several shards that one server puts together.
+    pub merge: Merge,
     /// Programs that print passwords.
     pub secrets: Secrets,
     /// The log.
@@ -28,8 +30,15 @@ pub struct Settings {
 impl Settings {
     /// Rows of the table of settings, in the order of the manual page.
     pub fn table() -> impl Iterator<Item = &'static Setting> {
-        let sections =
-            [Pool::TABLE, Limits::TABLE, Timeouts::TABLE, Reads::TABLE, Secrets::TABLE, Log::TABLE];
+        let sections = [
+            Pool::TABLE,
+            Limits::TABLE,
+            Timeouts::TABLE,
+            Reads::TABLE,
+            Merge::TABLE,
+            Secrets::TABLE,
+            Log::TABLE,
+        ];
         sections.into_iter().flatten()
     }
 
@@ -40,6 +49,7 @@ impl Settings {
             self.limits.written(),
             self.timeouts.written(),
             self.reads.written(),
+            self.merge.written(),
             self.secrets.written(),
             self.log.written(),
         ]
@@ -52,6 +62,7 @@ impl Settings {
             limits: Limits::read_from(reader),
             timeouts: Timeouts::read_from(reader),
             reads: Reads::read_from(reader),
+            merge: Merge::read_from(reader),
             secrets: Secrets::read_from(reader),
             log: Log::read_from(reader),
         }
@@ -188,6 +199,20 @@ section! {
         paused: Millis = Millis::new(120_000), Millis::ZERO => Millis::new(86_400_000);
         /// How long a shutdown waits for running transactions before it cuts them off.
         drain: Millis = Millis::new(30_000), Millis::ZERO => Millis::new(86_400_000);
+    }
+}
+
+section! {
+    /// Reads of several shards that one server puts together.
+    Merge in "merge." {
+        /// Whether there are such reads; without them a read whose rows can't just be streamed is refused.
+        enabled: bool = true;
+        /// Most rows that one read brings together. A read that brings more fails.
+        array_rows: u32 = 20_000, 1 => 10_000_000;
+        /// Most bytes of rows that one read brings together. The server that puts them together needs about four times as much for as long.
+        array_bytes: Bytes = Bytes::mib(4), Bytes::kib(64) => Bytes::mib(512);
+        /// Most bytes of rows that all reads of a thread hold at a time. A read that needs more fails.
+        router_memory: Bytes = Bytes::mib(512), Bytes::mib(1) => Bytes::mib(65_536);
     }
 }
 

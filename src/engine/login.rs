@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::backend::{Setting, SettingsSet};
 use crate::config::PoolMode;
+use crate::gather::CollectLimits;
 use crate::net::stream::Stream;
 use crate::net::{clock, tls};
 use crate::protocol::backend::TxStatus;
@@ -447,7 +448,8 @@ impl Newcomer {
                 return Err(());
             }
         };
-        let mut session = Session::new(limits(thread), &hello.user, startup);
+        let mut session = Session::new(limits(thread), &hello.user, startup)
+            .with_memory(Rc::clone(&thread.gathered));
         let map = database.map();
         let begun =
             hello.own.iter().try_for_each(|(name, value)| session.begin_with(name, value, &map));
@@ -578,11 +580,16 @@ fn read_replication(value: &str) -> Result<Replication, Refused> {
 
 fn limits(thread: &Thread) -> Limits {
     let limits = &thread.settings.limits;
+    let merge = &thread.settings.merge;
     Limits {
         statement_bytes_max: limits.statement_bytes_max.count(),
         held_bytes_max: limits.held_bytes_max.count(),
         statements_max: usize::try_from(limits.prepared_per_client_max).unwrap_or(usize::MAX),
         settings_bytes_max: SETTINGS_BYTES_MAX,
+        merge: merge.enabled.then_some(CollectLimits {
+            rows_max: u64::from(merge.array_rows),
+            bytes_max: merge.array_bytes.count(),
+        }),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::backend::{Event, SettingsInterner};
 use crate::catalog::Catalog;
 use crate::cluster::{Cluster, Health, Member, NodeState, ReadReason};
 use crate::config::{BackendLogin as LoginAs, PoolMode, Settings};
+use crate::gather::Memory;
 use crate::net::clock;
 use crate::pool::Budget;
 use crate::route::{Planner, PlannerLimits};
@@ -48,6 +49,8 @@ pub(super) struct Thread {
     pub(super) clients: RefCell<HashMap<u32, Rc<ClientEntry>>>,
     pub(super) interner: RefCell<SettingsInterner>,
     pub(super) registry: RefCell<StatementRegistry>,
+    /// What reads of several shards may hold of rows.
+    pub(super) gathered: Rc<Memory>,
     pub(super) scratch: RefCell<Vec<u8>>,
     pub(super) events: RefCell<Vec<Event>>,
     pub(super) stats: Stats,
@@ -193,9 +196,11 @@ impl Thread {
             })
             .collect();
         let access = RefCell::new(Arc::clone(&options.access));
+        let gathered = Memory::new(settings.merge.router_memory.count());
         Rc::new(Self {
             settings,
             options,
+            gathered,
             crew,
             index,
             access,

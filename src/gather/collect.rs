@@ -11,11 +11,14 @@
 //! Source: the send and receive functions of PostgreSQL's array and record
 //! types.
 
+use std::rc::Rc;
+
 use crate::protocol::backend::{DataRow, ParameterDescription, RowDescription};
 use crate::protocol::frame::HEADER_LEN;
 use crate::protocol::tag::backend as tag;
 use crate::types::Oid;
 
+use super::memory::{Memory, Share};
 use super::{Failure, GatherError, is_passing, whole_frame};
 
 /// What a read may bring together.
@@ -84,6 +87,7 @@ pub struct Collect {
     types: Option<Types>,
     rows: u64,
     bytes: usize,
+    share: Share,
 }
 
 #[derive(Debug, Default)]
@@ -107,7 +111,14 @@ struct Rows {
 impl Collect {
     /// Collects `fragments` fragments of `sources` sources; the one at `place`
     /// describes the statement and the fragments' tables first.
-    pub fn new(sources: usize, place: usize, fragments: usize, limits: CollectLimits) -> Self {
+    /// What it holds is a part of `memory`.
+    pub fn new(
+        sources: usize,
+        place: usize,
+        fragments: usize,
+        limits: CollectLimits,
+        memory: Rc<Memory>,
+    ) -> Self {
         let source =
             || Source { buffer: Vec::new(), rows: vec![Rows::default(); fragments], current: 0 };
         Self {
@@ -124,6 +135,7 @@ impl Collect {
             types: None,
             rows: 0,
             bytes: 0,
+            share: Share::of(memory),
         }
     }
 
@@ -383,6 +395,10 @@ impl Collect {
                 rows_max: self.limits.rows_max,
                 bytes_max: self.limits.bytes_max,
             }));
+        }
+        if !self.share.take(bytes) {
+            let bytes_max = self.share.memory().all();
+            return Err(Failure::Own(GatherError::OutOfMemory { bytes_max }));
         }
         Ok(())
     }

@@ -38,6 +38,11 @@ pub enum GatherError {
         /// Most bytes.
         bytes_max: usize,
     },
+    /// All reads together hold as many rows as they may.
+    OutOfMemory {
+        /// The limit.
+        bytes_max: usize,
+    },
     /// The client asked for another number of formats than there are columns.
     Formats {
         /// Formats given.
@@ -69,6 +74,7 @@ impl GatherError {
             | Self::LocalType { .. }
             | Self::OrderOfName { .. } => SqlState::new("0A000"),
             Self::TooMuch { .. } => SqlState::new("53400"),
+            Self::OutOfMemory { .. } => SqlState::new("53200"),
             Self::Formats { .. } | Self::Malformed | Self::Silent => SqlState::new("08P01"),
             Self::Unsorted => SqlState::new("XX000"),
             Self::RowTooLong { .. } => SqlState::new("54000"),
@@ -93,9 +99,12 @@ impl GatherError {
             Self::LocalType { .. } => {
                 Some("cast the column to text in a view, or fix the sharding key")
             }
-            Self::TooMuch { .. } => {
-                Some("add conditions on the tables, aggregate by the sharding key, or fix it")
+            Self::OutOfMemory { .. } => {
+                Some("try again, or raise merge.router_memory of the router's configuration")
             }
+            Self::TooMuch { .. } => Some(
+                "add conditions on the tables, or raise merge.array_rows and merge.array_bytes of the router's configuration",
+            ),
             Self::Formats { .. } | Self::Malformed | Self::Silent | Self::Unsorted => None,
             Self::RowTooLong { .. } => Some("select fewer or shorter columns"),
         }
@@ -123,6 +132,10 @@ impl fmt::Display for GatherError {
             Self::LocalType { column } => write!(
                 f,
                 "column {column} has a type whose values mean something else on every shard"
+            ),
+            Self::OutOfMemory { bytes_max } => write!(
+                f,
+                "reads that bring rows of several shards together hold {bytes_max} bytes already"
             ),
             Self::TooMuch { rows_max, bytes_max } => write!(
                 f,

@@ -289,6 +289,7 @@ impl ScatterRead {
             && !self.turning
             && !self.cancelled
             && self.portal.scatter.merge().is_some()
+            && self.bringing.is_some()
             && self.gather.has_said_nothing()
             && matches!(
                 self.gather.failure(),
@@ -307,7 +308,8 @@ impl ScatterRead {
         let Some(merge) = self.portal.scatter.merge() else { return };
         let shards: Vec<ShardId> = self.parts.iter().map(|part| part.shard).collect();
         let at = shards.iter().position(|shard| *shard == self.at).unwrap_or(0);
-        self.merging = Some(Box::new(Merging::new(merge, &shards, at)));
+        let Some(bringing) = &self.bringing else { return };
+        self.merging = Some(Box::new(Merging::new(merge, &shards, at, bringing)));
         for part in &mut self.parts {
             part.state = PartState::Waiting;
         }

@@ -7,8 +7,10 @@
 //! tables. Then every shard is asked for its rows, and at last the place for
 //! the answer, in the transaction in which it has said everything else.
 
+use std::rc::Rc;
+
 use crate::backend::{Expect, Report};
-use crate::gather::{Collect, CollectLimits, Failure};
+use crate::gather::{Collect, CollectLimits, Failure, Memory};
 use crate::protocol::backend::RowDescription;
 use crate::protocol::encode;
 use crate::protocol::frontend::Target;
@@ -28,6 +30,12 @@ pub(super) enum Stage {
     Fetch,
     /// The place makes the answer.
     Answer,
+}
+
+/// What a read may bring to the server that puts it together.
+pub(super) struct Bringing {
+    pub(super) limits: CollectLimits,
+    pub(super) memory: Rc<Memory>,
 }
 
 /// A read that one server puts together.
@@ -55,12 +63,13 @@ pub(super) struct Answer {
 
 impl Merging {
     /// A read of these shards, put together on the one at `at`.
-    pub(super) fn new(merge: &Merge, shards: &[ShardId], at: usize) -> Self {
+    pub(super) fn new(merge: &Merge, shards: &[ShardId], at: usize, bringing: &Bringing) -> Self {
+        let (limits, memory) = (bringing.limits, Rc::clone(&bringing.memory));
         let fragments = merge.fragments().len();
         Self {
             stage: Stage::Describe,
             place: shards.get(at).copied().unwrap_or(ShardId::new(0)),
-            collect: Collect::new(shards.len(), at, fragments, LIMITS),
+            collect: Collect::new(shards.len(), at, fragments, limits, memory),
             queries: Vec::new(),
             types: Vec::new(),
             answer: Answer::default(),
@@ -283,5 +292,3 @@ const ALL_BINARY: &[u8] = &[0, 1, 0, 1];
 const ALL_TEXT: &[u8] = &[0, 0];
 /// Types from this number on are a database's own.
 const FIRST_OWN: u32 = 16_384;
-/// What one server may be sent.
-const LIMITS: CollectLimits = CollectLimits { rows_max: 20_000, bytes_max: 4 * 1024 * 1024 };

@@ -18,7 +18,7 @@ use crate::route::{Count, Merge, OrderKey, Scatter, Template};
 use crate::types::{Access, Format, Oid, ShardId};
 
 use super::feed::{Feed, refuse_route};
-use super::merging::Merging;
+use super::merging::{Bringing, Merging};
 use super::names::Named;
 use super::refusal::{INVALID_VALUE, LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused};
 use super::values::BoundParams;
@@ -69,6 +69,8 @@ pub(super) struct ScatterRead {
     pub(super) cancelled: bool,
     /// The server that would put the rows together.
     pub(super) at: ShardId,
+    /// What it may bring to that server.
+    pub(super) bringing: Option<Bringing>,
     /// The answer is one server's.
     pub(super) merging: Option<Box<Merging>>,
     /// The rows can't be streamed after all: the backends come to rest, then
@@ -349,11 +351,18 @@ impl Feed<'_, '_> {
             Some(_) | None => self.turn(shards.len()),
         };
         let place = shards.get(at).copied().unwrap_or(home);
-        let merging = portal
-            .scatter
-            .merge()
-            .filter(|_| !portal.scatter.streams())
-            .map(|merge| Box::new(Merging::new(merge, &shards, at)));
+        let bringing = self
+            .s
+            .limits
+            .merge
+            .map(|limits| Bringing { limits, memory: Rc::clone(&self.s.memory) });
+        let merging = match (portal.scatter.merge(), &bringing) {
+            (Some(merge), Some(bringing)) if !portal.scatter.streams() => {
+                Some(Box::new(Merging::new(merge, &shards, at, bringing)))
+            }
+            (_, None) if !portal.scatter.streams() => return Err(not_brought()),
+            _ => None,
+        };
         let parts: Vec<Part> =
             shards.into_iter().map(|shard| Part { shard, state: PartState::Waiting }).collect();
         let gather = Gather::new(plan, parts.len());
@@ -369,6 +378,7 @@ impl Feed<'_, '_> {
             access,
             cancelled: false,
             at: place,
+            bringing,
             merging,
             turning: false,
         };
@@ -433,6 +443,15 @@ pub(super) fn not_alone() -> Refused {
         "a read over several shards that also changes the session is not supported",
     )
     .hint("send the parts one by one, or fix the sharding key")
+}
+
+/// The configuration forbids it.
+fn not_brought() -> Refused {
+    Refused::new(
+        NOT_SUPPORTED,
+        "a read over several shards whose rows one server has to put together is switched off",
+    )
+    .hint("set merge.enabled in the router's configuration, or fix the sharding key")
 }
 
 /// EXECUTE of a statement whose rows are on several shards.

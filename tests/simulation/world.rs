@@ -401,6 +401,7 @@ fn client(
         held_bytes_max: 1 << 16,
         statements_max: 1000,
         settings_bytes_max: 1 << 16,
+        merge: None,
     };
     Client {
         session: Session::new(limits, "app", interner.intern(settings)),

@@ -131,6 +131,7 @@ impl Stage {
             held_bytes_max: 1 << 16,
             statements_max: 3,
             settings_bytes_max: 1 << 10,
+            merge: None,
         };
         let startup = self.interner.intern(startup);
         self.who.clone_from(&name);
