@@ -305,6 +305,8 @@ pub struct Session {
     copy_pending: bool,
     /// A unit has begun on the held backend and not ended.
     unit_open: bool,
+    /// Connections that broke before the unit at hand began on them.
+    losses: u8,
     /// The running unit may commit the transaction.
     commit_sent: bool,
     /// The batch has bound a statement that a failed transaction accepts.
@@ -369,6 +371,7 @@ impl Session {
             hidden: Hidden::default(),
             copy_pending: false,
             unit_open: false,
+            losses: 0,
             commit_sent: false,
             healed_in_batch: false,
             bound_in_batch: false,

@@ -408,7 +408,8 @@ impl Backend {
             self.refuse_now(end, walk, events);
             return Ok(());
         }
-        if fatal && self.second.is_possible() {
+        let not_begun = matches!(self.own_unit(), Some(OwnPurpose::Prelude | OwnPurpose::Prepare));
+        if fatal && (not_begun || self.second.is_possible()) {
             // The connection ends now, and the unit runs elsewhere.
             walk.drop_frame(start, end);
             return Ok(());

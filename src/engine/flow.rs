@@ -366,6 +366,8 @@ impl Driver {
             replica = writes == Writes::Impossible,
             "backend connection lost"
         );
+        // What stands behind the unit, or the unit itself if it had not begun.
+        self.refed_by_signal();
     }
 }
 

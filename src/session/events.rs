@@ -438,6 +438,9 @@ impl Session {
         if held || backend.is_mid_frame() {
             return Lost::Close(refused.fatal_frame());
         }
+        if self.phase == Phase::Own {
+            return self.on_lost_own(refused);
+        }
         let extended = matches!(self.phase, Phase::Batch | Phase::SkipBound | Phase::CopyBatch);
         self.forget_backend();
         if !running && !was_transaction {
@@ -460,6 +463,36 @@ impl Session {
             encode::ready_for_query(&mut frame, status);
         }
         Lost::Say(frame)
+    }
+
+    /// The connection broke under a query of the router's own. The client's
+    /// message stands unread, or was a Flush.
+    fn on_lost_own(&mut self, refused: Refused) -> Lost {
+        if self.everywhere.take().is_some() {
+            // This shard may have done it, those before it have.
+            self.phase = self.resume;
+            self.unit_open = false;
+            self.pending = super::place::Pending::default();
+            self.pending.refuse(refused);
+            return Lost::Quiet;
+        }
+        let not_sent = Refused::new(CONNECTION_FAILURE, "connection to the shard was lost")
+            .hint("the statement has not been executed; it can be run again");
+        if self.unit_open {
+            // It had only been parsed and described.
+            self.forget_backend();
+            self.phase = Phase::Skip;
+            return Lost::Say(not_sent.frame());
+        }
+        // Nothing of the unit was sent: it begins anew on another connection.
+        self.phase = self.resume;
+        self.pending = super::place::Pending::default();
+        self.losses = self.losses.saturating_add(1);
+        if self.losses > LOSSES_MAX {
+            self.losses = 0;
+            self.pending.refuse(not_sent);
+        }
+        Lost::Quiet
     }
 
     fn ends_transaction(&self) -> bool {
@@ -487,6 +520,9 @@ impl Session {
         self.tx = Tx::Backend;
     }
 }
+
+/// Connections that a unit may lose before it begins.
+const LOSSES_MAX: u8 = 8;
 
 /// A setting's value as text, names in double quotes.
 fn shown(value: &Setting) -> String {

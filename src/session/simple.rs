@@ -212,6 +212,7 @@ impl Feed<'_, '_> {
         self.s.pending.clear();
         self.s.outside = outside;
         self.s.unit_open = true;
+        self.s.losses = 0;
         self.s.commit_sent = false;
         self.s.failed = false;
         self.s.copy_pending = false;
