@@ -31,6 +31,7 @@ mod operate;
 mod params;
 mod participants;
 mod pools;
+mod raw;
 mod reads;
 mod report;
 mod scatter;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::auth::{
     Borrowed, Cleartext, ClientExchange, ClientPolicy, ClientStep, Credentials, Nonce,
 };
-use crate::backend::{Backend, CancelKey};
+use crate::backend::{Backend, CancelKey, Setting};
 use crate::cluster::Incarnation;
 use crate::net::clock;
 use crate::net::stream::Stream;
@@ -16,10 +16,11 @@ use crate::protocol::frame::{HEADER_LEN, decode_header_within};
 use crate::protocol::startup::ProtocolVersion;
 use crate::protocol::tag::backend as tag;
 use crate::session::{Refused, Writes};
-use crate::types::{Millis, Moment, Role, Secret, SqlState};
+use crate::types::{Millis, Moment, NodeId, Role, Secret, SqlState};
 
 use super::conn::Conn;
 use super::crew::Places;
+use super::login::Hello;
 use super::logins::BackendLogin;
 use super::marks::Account;
 use super::params::ServerParams;
@@ -155,35 +156,15 @@ async fn attempt(
     // Of now: what is opened before it is told to close is old.
     let generation = pool.generation();
     let stream = open(node.host(), node.port(), &login).await?;
-    let Outgoing { user, password, borrowed } = outgoing(thread, database, pool.user(), &login);
-    let mut greeting = Greeting {
-        buf: Vec::new(),
-        params: ServerParams::default(),
-        key: CancelKey { pid: 0, secret: Box::default() },
-    };
-    let mut stream = stream;
-    let mut hello = Vec::new();
-    let mut params = vec![
-        (b"user".as_slice(), user.as_bytes()),
-        (b"database".as_slice(), shard.dbname.as_bytes()),
-    ];
+    let outgoing = outgoing(thread, database, pool.user(), &login);
+    let mut params = vec![(b"database".as_slice(), shard.dbname.as_bytes())];
     if map.is_sharded() {
         // Keys are read from text: it must mean the same on every server.
         params.push((b"client_encoding", b"UTF8"));
         params.push((b"standard_conforming_strings", b"on"));
     }
-    encode::startup(&mut hello, params.iter().copied(), ProtocolVersion::V3_0.minor)
-        .map_err(|error| ConnectError::Login(error.to_string()))?;
-    stream.write_all(&hello).await?;
-    let credentials = Credentials {
-        user: user.into_bytes(),
-        password: password.map(|p| p.expose().as_bytes().to_vec()),
-    };
-    let cleartext = if stream.is_private() { Cleartext::Allow } else { Cleartext::Refuse };
-    let policy = ClientPolicy { cleartext, iterations_max: ITERATIONS_MAX };
-    let exchange = ClientExchange::new(credentials, policy, Nonce::new(thread.random_bytes()))
-        .with_borrowed(borrowed);
-    greeting.log_in(&mut stream, exchange).await?;
+    let mut stream = stream;
+    let mut greeting = greet(thread, &mut stream, outgoing, &params).await?;
     let incarnation = greeting.identify(&mut stream, database, pool, shard.replicas.len()).await?;
     let account = Account::new(&database.marks, shard.id, greeting.key.pid, incarnation);
     let defaults = thread.interner.borrow_mut().intern(crate::backend::SettingsSet::default());
@@ -216,21 +197,81 @@ async fn attempt(
     }))
 }
 
+/// Logs in over a new connection, with these parameters beside the user.
+async fn greet(
+    thread: &Thread,
+    stream: &mut Stream,
+    outgoing: Outgoing,
+    params: &[(&[u8], &[u8])],
+) -> Result<Greeting, ConnectError> {
+    let Outgoing { user, password, borrowed } = outgoing;
+    let mut greeting = Greeting {
+        buf: Vec::new(),
+        params: ServerParams::default(),
+        key: CancelKey { pid: 0, secret: Box::default() },
+    };
+    let mut hello = Vec::new();
+    let all = std::iter::once((b"user".as_slice(), user.as_bytes())).chain(params.iter().copied());
+    encode::startup(&mut hello, all, ProtocolVersion::V3_0.minor)
+        .map_err(|error| ConnectError::Login(error.to_string()))?;
+    stream.write_all(&hello).await?;
+    let credentials = Credentials {
+        user: user.into_bytes(),
+        password: password.map(|p| p.expose().as_bytes().to_vec()),
+    };
+    let cleartext = if stream.is_private() { Cleartext::Allow } else { Cleartext::Refuse };
+    let policy = ClientPolicy { cleartext, iterations_max: ITERATIONS_MAX };
+    let exchange = ClientExchange::new(credentials, policy, Nonce::new(thread.random_bytes()))
+        .with_borrowed(borrowed);
+    greeting.log_in(stream, exchange).await?;
+    Ok(greeting)
+}
+
+/// A connection that is passed through as it is.
+pub(super) struct Raw {
+    pub(super) stream: Stream,
+    pub(super) params: ServerParams,
+    pub(super) key: CancelKey,
+    /// What the server has said since.
+    pub(super) rest: Vec<u8>,
+}
+
+/// Opens a connection with the client's own startup parameters.
+pub(super) async fn raw(
+    thread: &Rc<Thread>,
+    database: &Rc<Database>,
+    node: NodeId,
+    hello: &Hello,
+) -> Result<Raw, ConnectError> {
+    let map = database.map();
+    let node = map.node(node).ok_or(ConnectError::Gone)?;
+    let shard = map.shard(node.shard).ok_or(ConnectError::Gone)?;
+    let login = database.login(shard.id);
+    let mut stream = open(node.host(), node.port(), &login).await?;
+    let outgoing = outgoing(thread, database, &hello.user, &login);
+    let mut params = vec![(b"database".as_slice(), shard.dbname.as_bytes())];
+    if let Some(value) = hello.replication.value() {
+        params.push((b"replication", value));
+    }
+    for (name, value) in hello.settings.iter() {
+        if let Setting::Flat(value) = value {
+            params.push((name.as_bytes(), value.as_bytes()));
+        }
+    }
+    let Greeting { buf, params, key } = greet(thread, &mut stream, outgoing, &params).await?;
+    Ok(Raw { stream, params, key, rest: buf })
+}
+
 /// As whom the router logs in at a backend, and by what.
-pub(super) struct Outgoing {
-    pub(super) user: String,
+struct Outgoing {
+    user: String,
     password: Option<Secret>,
     borrowed: Option<Borrowed>,
 }
 
 /// The map's login, or the client's own: by its password, if that is known,
 /// else by what its login has lent.
-pub(super) fn outgoing(
-    thread: &Thread,
-    database: &Database,
-    client: &str,
-    login: &BackendLogin,
-) -> Outgoing {
+fn outgoing(thread: &Thread, database: &Database, client: &str, login: &BackendLogin) -> Outgoing {
     let own = || thread.users().by_name.get(client).and_then(|user| user.password.clone());
     match &login.user {
         Some(user) if !thread.logs_in_as_itself(client) => Outgoing {

@@ -43,12 +43,12 @@ pub(super) struct Newcomer {
 pub(super) struct Hello {
     pub(super) user: String,
     pub(super) database: String,
-    settings: SettingsSet,
+    pub(super) settings: SettingsSet,
     /// Settings of the router's own.
     own: Vec<(String, String)>,
     application: String,
     version: ProtocolVersion,
-    replication: Replication,
+    pub(super) replication: Replication,
 }
 
 /// Which protocol the client wants to speak.
@@ -60,6 +60,17 @@ pub(super) enum Replication {
     Physical,
     /// That of a subscriber, in a database.
     Logical,
+}
+
+impl Replication {
+    /// The startup parameter that asks for it.
+    pub(super) const fn value(self) -> Option<&'static [u8]> {
+        match self {
+            Self::No => None,
+            Self::Physical => Some(b"true"),
+            Self::Logical => Some(b"database"),
+        }
+    }
 }
 
 impl Hello {
@@ -147,15 +158,17 @@ impl Newcomer {
                 .hint("the limit is limits.logins_at_once_max")
                 .into());
         }
+        self.hear_direct_tls(thread).await?;
+        let mut hello = self.startup(thread).await?;
+        // Not before: a cancel request comes from where its client does.
         if let Some(peer) = self.peer {
             self.visit.admit(peer.ip(), limits, thread.now())?;
         }
-        self.hear_direct_tls(thread).await?;
-        let hello = self.startup(thread).await?;
-        if hello.replication != Replication::No {
-            return Err(refuse("0A000", "replication connections are not supported")
-                .hint("connect to the Postgres server itself")
-                .into());
+        if let [only] = &thread.databases[..]
+            && hello.is_physical_replication()
+        {
+            // Its tools name no database.
+            hello.database.clone_from(&only.name);
         }
         self.authenticate(thread, &hello).await?;
         let users = thread.users();
@@ -188,6 +201,7 @@ impl Newcomer {
                 .hint("an operator has disabled it; ENABLE on the console lets clients in")
                 .into());
         }
+        refuse_dump(thread, &hello)?;
         if thread.draining.get() {
             return Err(refuse("57P03", "the router is shutting down").into());
         }
@@ -411,6 +425,11 @@ impl Newcomer {
             leave(thread, &entry);
             return;
         }
+        if hello.replication != Replication::No {
+            self.replicate(thread, &hello, &entry).await;
+            leave(thread, &entry);
+            return;
+        }
         let Ok((driver, visit)) = self.greet(thread, &hello, &entry).await else {
             leave(thread, &entry);
             return;
@@ -424,6 +443,25 @@ impl Newcomer {
             leave(&owner, &entry);
             drop(visit);
         });
+    }
+
+    /// Passes a client through that wants to replicate.
+    async fn replicate(&mut self, thread: &Rc<Thread>, hello: &Hello, entry: &Rc<ClientEntry>) {
+        let Some(database) = thread.database_named(&hello.database).cloned() else { return };
+        match thread.open_raw(&database, hello).await {
+            Ok(backend) => {
+                let Some(stream) = self.stream.take() else { return };
+                backend.serve(stream, std::mem::take(&mut self.buf), hello, entry).await;
+            }
+            Err(refused) => {
+                thread.stats.note_refusal(refused.state);
+                tracing::info!(
+                    client = entry.id, address = %self.address(), user = %hello.user,
+                    reason = %refused.message, "replication refused"
+                );
+                self.say_fatal(&refused).await;
+            }
+        }
     }
 
     async fn greet(
@@ -565,6 +603,24 @@ fn read_hello(startup: &startup::Startup<'_>) -> Result<Hello, Refused> {
     Ok(Hello { user, database, settings, own, application, version: startup.version, replication })
 }
 
+/// Programs that copy a whole database read its schema on the home shard and
+/// would take what they find there for all of it.
+fn refuse_dump(thread: &Thread, hello: &Hello) -> Result<(), Refused> {
+    let sharded = |name: &str| {
+        thread.database_named(name).is_some_and(|d| d.with_map(|map, _| map.is_sharded()))
+    };
+    let dump = DUMPS.contains(&hello.application.as_str());
+    if !dump || hello.replication != Replication::No || !sharded(&hello.database) {
+        return Ok(());
+    }
+    let message = format!(
+        "database \"{}\" has shards and can't be copied as one by {}",
+        hello.database, hello.application
+    );
+    Err(refuse("0A000", message)
+        .hint("dump each shard: connect to its server itself; reference tables are on all of them"))
+}
+
 /// The parameter `replication`: a truth, or the word `database`.
 fn read_replication(value: &str) -> Result<Replication, Refused> {
     match value.to_ascii_lowercase().as_str() {
@@ -603,6 +659,8 @@ pub(super) fn refuse_with(state: SqlState, message: String, hint: Option<String>
     refused
 }
 
+/// What programs that copy whole databases call themselves.
+const DUMPS: &[&str] = &["pg_dump", "pg_dumpall"];
 /// The first byte of a TLS handshake; no length of a packet begins with it.
 const HANDSHAKE: u8 = 0x16;
 /// The code that opens a CancelRequest: 1234 in the high half, 5678 in the low.

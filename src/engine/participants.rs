@@ -93,15 +93,18 @@ pub(super) struct RunningSet {
 impl RunningSet {
     /// Notes a backend that the client now holds.
     pub(super) fn add(&mut self, conn: &Conn) {
-        let key = Rc::<CancelKey>::clone(&conn.key);
-        let running = Running {
+        self.note(Running {
             node: conn.pool.node(),
-            key,
+            key: Rc::<CancelKey>::clone(&conn.key),
             born: conn.born,
             uses: conn.uses,
             generation: conn.generation,
             prepared: conn.machine.prepared_len(),
-        };
+        });
+    }
+
+    /// The same of one that no pool knows.
+    pub(super) fn note(&mut self, running: Running) {
         match self.first {
             None => self.first = Some(running),
             Some(_) => self.rest.push(running),
