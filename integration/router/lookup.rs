@@ -82,8 +82,9 @@ fn run(router: &Router, role: &str, password: &str) -> Result<String, String> {
 
 #[test]
 fn role_of_the_home_shard_logs_in_and_is_itself_on_the_backend() {
-    let router = passing_through("");
-    for role in ["q_alice", "q_always"] {
+    // With two threads each of them hears of both users.
+    let router = passing_through("threads = 2");
+    for role in ["q_alice", "q_always", "q_alice", "q_always"] {
         let password = role.replace("q_", "p-");
         assert_eq!(run(&router, role, &password), Ok(format!("{role} {role}")));
         let error = run(&router, role, "wrong").unwrap_err();

@@ -377,8 +377,8 @@ fn bind_pages(address: &str) -> Result<std::net::TcpListener, Failure> {
 }
 
 /// Takes as many file descriptors as the system gives, and admits no more
-/// clients than those are enough for: the last ones belong to the connections
-/// that serve the clients, and to the operators.
+/// clients and logins than those are enough for: the last ones belong to the
+/// connections that serve the clients, and to the operators.
 fn fit_descriptors(settings: &mut Settings) {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -386,7 +386,11 @@ fn fit_descriptors(settings: &mut Settings) {
     let _ = setrlimit(Resource::Nofile, limit);
     let Some(allowed) = getrlimit(Resource::Nofile).current else { return };
     let own = u64::from(settings.pool.connections_per_node_max).min(allowed / 2) + DESCRIPTORS_KEPT;
-    let clients = u32::try_from(allowed.saturating_sub(own)).unwrap_or(u32::MAX).max(1);
+    let room = u32::try_from(allowed.saturating_sub(own)).unwrap_or(u32::MAX);
+    // Who only knocks must not take what clients and backends need.
+    let logins = settings.limits.logins_at_once_max.min(room / 4).max(1);
+    settings.limits.logins_at_once_max = logins;
+    let clients = room.saturating_sub(logins).max(1);
     if settings.limits.clients_max > clients {
         tracing::warn!(
             descriptors = allowed,

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinHandle;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
 use super::monitor::Target;
@@ -98,10 +99,11 @@ impl Connections {
         let mut last = LookupError::Nowhere;
         for target in &directions.home {
             match self.ask(directions, target, &request.user).await {
-                Ok(None) => return Ok(None),
-                Ok(Some(answer)) => {
-                    let differs_on = self.differing(directions, &request.user, &answer).await;
-                    return answer.into_found(differs_on).map(Some);
+                Ok(answer) => {
+                    let user = &request.user;
+                    // Also where there is none: else the time would tell.
+                    let differs_on = self.differing(directions, user, answer.as_ref()).await;
+                    return answer.map(|answer| answer.into_found(differs_on)).transpose();
                 }
                 Err(error) if error.is_final() => return Err(error),
                 Err(error) => last = error,
@@ -117,11 +119,11 @@ impl Connections {
         &self,
         directions: &Directions,
         user: &str,
-        home: &RoleAnswer,
+        home: Option<&RoleAnswer>,
     ) -> Option<String> {
         for (shard, target) in &directions.others {
             match self.ask(directions, target, user).await {
-                Ok(answer) if answer.as_ref().map(|a| &a.stored) == Some(&home.stored) => {}
+                Ok(answer) if answer.as_ref().map(|a| &a.stored) == home.map(|a| &a.stored) => {}
                 Ok(_) => return Some(shard.clone()),
                 Err(error) => {
                     tracing::warn!(shard, %error, "the shard's passwords could not be compared");
@@ -197,7 +199,13 @@ impl Connection {
     }
 
     async fn ask(&self, user: &str) -> Result<Option<RoleAnswer>, LookupError> {
-        let rows = self.client.query(&self.password, &[&user]).await.map_err(LookupError::Query)?;
+        // In one round trip, whatever the first brings.
+        let parameters: [&(dyn ToSql + Sync); 1] = [&user];
+        let (rows, role) = tokio::join!(
+            self.client.query(&self.password, &parameters),
+            self.client.query_opt(&self.role, &parameters),
+        );
+        let rows = rows.map_err(LookupError::Query)?;
         let row = match &rows[..] {
             [] => return Ok(None),
             [row] => row,
@@ -214,7 +222,7 @@ impl Connection {
             validity: Validity::Endless,
         };
         // A user who is no role is the query's alone to know.
-        if let Some(row) = self.client.query_opt(&self.role, &[&user]).await? {
+        if let Some(row) = role? {
             answer.may_log_in = row.try_get(0)?;
             let over: bool = row.try_get(1)?;
             let left_ms: Option<i64> = row.try_get(2)?;

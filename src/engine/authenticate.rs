@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::auth::rules::{Caller, Certificate, Method, Rule};
 use crate::auth::{
-    Account, Binding, Borrowed, ITERATIONS_DEFAULT, Login, Nonce, ServerError, ServerExchange,
-    ServerStep, StoredPassword,
+    Account, Binding, Borrowed, Login, Nonce, ServerError, ServerExchange, ServerStep,
+    StoredPassword,
 };
 use crate::config::ClientAuth;
 use crate::net::certificate;
@@ -157,7 +157,7 @@ impl Newcomer {
             Some(StoredPassword::Scram(verifier)) => Account::Known(Arc::clone(verifier)),
             // Who does not exist must look like a wrong password.
             Some(StoredPassword::Md5(_)) | None => {
-                Account::unknown(&thread.options.seed, name, ITERATIONS_DEFAULT)
+                Account::unknown(&thread.options.seed, name, thread.lookups.usual_iterations())
             }
         };
         let private = self.stream()?.is_private();

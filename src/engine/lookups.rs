@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use tokio::sync::{OnceCell, mpsc, oneshot};
 
-use crate::auth::StoredPassword;
+use crate::auth::{ITERATIONS_DEFAULT, StoredPassword};
 use crate::types::{Millis, Moment};
 
 use super::thread::Thread;
@@ -69,6 +69,8 @@ pub enum Validity {
 /// The answers of one thread.
 #[derive(Default)]
 pub(super) struct Lookups {
+    /// Iterations of the verifier that was found last; zero if none was.
+    iterations: Cell<u32>,
     entries: RefCell<HashMap<(usize, String), Rc<Entry>>>,
 }
 
@@ -126,6 +128,11 @@ impl Thread {
             Some(Validity::For(left)) => kept.min(left),
             Some(Validity::Endless | Validity::Over) | None => kept,
         };
+        if let Some(StoredPassword::Scram(verifier)) =
+            found.as_ref().and_then(|f| f.stored.as_ref())
+        {
+            self.lookups.iterations.set(verifier.iterations());
+        }
         entry.since.set(now);
         entry.until.set(Some(now.after(kept)));
         Ok(found.map(Rc::new))
@@ -148,6 +155,15 @@ impl Thread {
 }
 
 impl Lookups {
+    /// The iterations that verifiers have here: those of users who do not
+    /// exist must have as many.
+    pub(super) fn usual_iterations(&self) -> u32 {
+        match self.iterations.get() {
+            0 => ITERATIONS_DEFAULT,
+            found => found,
+        }
+    }
+
     fn entry(&self, thread: &Thread, database: usize, user: &str) -> Rc<Entry> {
         let now = thread.now();
         let mut entries = self.entries.borrow_mut();
