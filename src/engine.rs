@@ -37,6 +37,7 @@ mod report;
 mod scatter;
 mod share;
 pub mod snapshot;
+mod sockets;
 mod spare;
 mod thread;
 
@@ -46,3 +47,4 @@ pub use logins::{Access, BackendLogin, DatabaseOptions, EngineOptions, User, Use
 pub use lookups::{Found, LookupFailed, LookupOptions, LookupRequest, Validity};
 pub use marks::{Marks, Orphan};
 pub use operate::Operation;
+pub use sockets::{Inherited, Socket};

@@ -18,6 +18,7 @@ mod cancel;
 mod certs;
 mod console;
 mod doors;
+mod handover;
 mod http;
 mod life;
 mod lookup;

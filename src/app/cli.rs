@@ -62,6 +62,10 @@ pub struct ServeArgs {
     /// One unsharded database instead of files: postgres://user@host:port/db.
     #[arg(long, value_name = "URL")]
     pub backend: Option<String>,
+    /// Take over from the router that runs with the same handover_socket: its listening sockets
+    /// are passed on, and it serves the clients that it has until they leave.
+    #[arg(long)]
+    pub takeover: bool,
     /// A streaming replica of --backend; may be given several times.
     #[arg(long, value_name = "URL", requires = "backend")]
     pub replica: Vec<String>,
@@ -161,6 +165,9 @@ Examples:
   keyway serve --backend postgres://app@db1/shop --replica postgres://app@db2/shop
   keyway serve --config keyway.toml
   keyway serve --map shardmaps/prod.toml --listen :6432
+
+Upgrades: with handover_socket in the configuration, keyway serve --takeover starts the
+new program beside the old one without a refused or dropped connection.
 
 Signals:
   SIGTERM, SIGINT  drain: no new clients, open transactions may finish until the

@@ -8,13 +8,16 @@ mod catalog;
 mod catalogs;
 pub mod check;
 pub mod cli;
+mod handover;
 pub mod logging;
+mod notify;
 pub mod passfile;
 mod plane;
 mod renew;
 mod route;
 pub mod secrets;
 mod serve;
+mod succession;
 pub mod url;
 
 use std::fmt::Display;

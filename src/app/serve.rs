@@ -11,10 +11,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::access::{self, logins, verifier_of};
 use super::cli::{Exit, ServeArgs};
+use super::notify::Manager;
 use super::passfile::{self, Lookup, Wanted};
 use super::plane::{Configured, Plane, Served, Shared};
 use super::renew;
 use super::secrets::Environment;
+use super::succession;
 use super::url::BackendUrl;
 use super::{complain, logging};
 use crate::admin;
@@ -79,11 +81,14 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
         Some(address) => vec![address.clone()],
         None => config.server.listen.clone(),
     };
+    let begin = succession::inherit(args, &config, &folder, &environment)?;
+    let manager = Manager::of(&environment);
     let mut options = EngineOptions {
         threads: usize::try_from(args.threads.unwrap_or(config.server.threads)).unwrap_or(1),
         listen: listen.iter().map(|text| address_of(text)).collect::<Result<_, _>>()?,
         unix_socket_dir: config.server.unix_socket_dir.as_ref().map(|dir| folder.join(dir)),
         proxies: networks(&config.server.proxy_protocol_from),
+        inherited: begin.clients,
         tls_required: config.tls.mode == ClientTlsMode::Require,
         client_auth: config.server.client_auth,
         settings: Arc::new(config.settings.clone()),
@@ -105,8 +110,8 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
             marks: Arc::clone(&database.marks),
         });
     }
-    let pages = config.server.http_listen.as_deref().map(bind_pages).transpose()?;
     let requests = connect(&mut options, &config);
+    let pages = pages(begin.pages, &config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -114,19 +119,16 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
     // Before anyone is told that the router is up: an uncaught signal kills it.
     let signals = runtime.block_on(async { Signals::catch() })?;
     let handle = engine::start(options).map_err(Failure::failed)?;
-    for address in handle.local_addrs() {
-        tracing::info!(target: logging::READY, "listening on {address}");
-    }
+    succession::announce(&handle, begin.predecessor, &manager);
     let file = config_file(args).map(Path::to_owned);
-    let plane = Plane::new(
+    let plane = Arc::new(Plane::new(
         (handle, requests.schema_changes.clone()),
         served,
         Configured { file, folder, config, owner },
         access,
         environment,
-    );
-    let plane = Arc::new(plane);
-    let exit = runtime.block_on(control(&plane, requests, pages, signals));
+    ));
+    let exit = runtime.block_on(control(&plane, requests, pages, signals, &manager));
     runtime.shutdown_timeout(clock::duration(Millis::new(500)));
     exit
 }
@@ -180,6 +182,7 @@ async fn control(
     requests: Requests,
     pages: Option<std::net::TcpListener>,
     mut signals: Signals,
+    manager: &Manager,
 ) -> Result<Exit, Failure> {
     plane.start_monitors();
     plane.renew_directions();
@@ -189,16 +192,61 @@ async fn control(
     tokio::spawn(lookup::run(requests.lookup_requests, directory));
     tokio::spawn(renew::on_refusal(Arc::clone(plane), requests.refused_logins));
     tokio::spawn(renew::now_and_then(Arc::clone(plane)));
+    succession::beat(plane, manager);
+    let mut successors = succession::offer(plane, pages.as_ref())?;
+    let mut served_pages = None;
     let source: Arc<dyn admin::Source> = Arc::new(Shared(Arc::clone(plane)));
     tokio::spawn(admin::task::run(requests.console_requests, Arc::clone(&source)));
     if let Some(pages) = pages {
         let listener = tokio::net::TcpListener::from_std(pages).map_err(Failure::failed)?;
-        tokio::spawn(async move {
+        served_pages = Some(tokio::spawn(async move {
             if let Err(error) = admin::http::serve(listener, source).await {
                 tracing::error!(%error, "the pages for metrics and health have ended");
             }
-        });
+        }));
     }
+    watch_files(plane);
+    let Signals { term, int, hup } = &mut signals;
+    let retired = loop {
+        tokio::select! {
+            // Cancel-safe: a signal that was not received stays pending.
+            _ = term.recv() => break false,
+            _ = int.recv() => break false,
+            Some(successor) = successors.recv() => {
+                plane.handle().retire().await;
+                if let Some(pages) = served_pages.take() {
+                    pages.abort();
+                }
+                let _it_is_gone = successor.send(());
+                break true;
+            }
+            _ = hup.recv() => { plane.reload().await; }
+            () = plane.engine_ended() => {
+                return Err(Failure::failed("the engine has ended; the log says why"));
+            }
+        }
+    };
+    if retired {
+        manager.retired();
+        succession::serve_rest(plane, term, int).await;
+    }
+    manager.stopping();
+    tracing::info!("draining: open transactions may finish");
+    plane.drain().await;
+    let deadline = clock::duration(plane.config.settings.timeouts.drain);
+    let ended = tokio::select! {
+        // Cancel-safe: nothing is lost by not waiting any longer.
+        () = plane.until_empty() => Exit::Done,
+        () = tokio::time::sleep(deadline) => Exit::Failed,
+        _ = term.recv() => Exit::Failed,
+        _ = int.recv() => Exit::Failed,
+    };
+    plane.stop().await;
+    Ok(ended)
+}
+
+/// Reads maps again when their files change.
+fn watch_files(plane: &Arc<Plane>) {
     let watcher = Arc::clone(plane);
     tokio::spawn(async move {
         let files = watcher.files();
@@ -214,30 +262,6 @@ async fn control(
             Err(error) => tracing::warn!(%error, "map files are not watched; SIGHUP reloads them"),
         }
     });
-    let Signals { term, int, hup } = &mut signals;
-    loop {
-        tokio::select! {
-            // Cancel-safe: a signal that was not received stays pending.
-            _ = term.recv() => break,
-            _ = int.recv() => break,
-            _ = hup.recv() => { plane.reload().await; }
-            () = plane.engine_ended() => {
-                return Err(Failure::failed("the engine has ended; the log says why"));
-            }
-        }
-    }
-    tracing::info!("draining: open transactions may finish");
-    plane.drain().await;
-    let deadline = clock::duration(plane.config.settings.timeouts.drain);
-    let ended = tokio::select! {
-        // Cancel-safe: nothing is lost by not waiting any longer.
-        () = plane.until_empty() => Exit::Done,
-        () = tokio::time::sleep(deadline) => Exit::Failed,
-        _ = term.recv() => Exit::Failed,
-        _ = int.recv() => Exit::Failed,
-    };
-    plane.stop().await;
-    Ok(ended)
 }
 
 /// The configuration's file, if there is one.
@@ -366,6 +390,18 @@ fn address_of(text: &str) -> Result<SocketAddr, Failure> {
         .ok()
         .and_then(|mut all| all.next())
         .ok_or_else(|| Failure::refused(format!("{text} is no address: write ADDR:PORT")))
+}
+
+/// The socket for metrics and health: the one that is there, or a new one.
+fn pages(
+    there: Option<std::net::TcpListener>,
+    config: &Config,
+) -> Result<Option<std::net::TcpListener>, Failure> {
+    match (there, config.server.http_listen.as_deref()) {
+        (Some(pages), _) => Ok(Some(pages)),
+        (None, Some(address)) => bind_pages(address).map(Some),
+        (None, None) => Ok(None),
+    }
 }
 
 /// Binds the address for metrics and health, before clients are let in.

@@ -39,6 +39,9 @@ section! {
         unix_socket_dir: Option<String> = None;
         /// Address for metrics and health, as `host:port`; none if absent.
         http_listen: Option<String> = None;
+        /// Unix socket on which a router hands its sockets to the one that takes over
+        /// (`keyway serve --takeover`); none if absent. Its folder must be the operators' alone.
+        handover_socket: Option<String> = None;
         /// How clients are asked for their password. `password` asks for it in the clear on
         /// encrypted connections and Unix sockets, for clients that know nothing better; on
         /// others it is SCRAM all the same. `md5` asks by MD5 where MD5's hash is stored, and by

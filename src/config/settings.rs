@@ -197,6 +197,9 @@ section! {
         client_idle: Millis = Millis::ZERO, Millis::ZERO => Millis::new(604_800_000);
         /// How long a statement waits while an operator has paused its database before it gets an error; 0 means until the end of the pause.
         paused: Millis = Millis::new(120_000), Millis::ZERO => Millis::new(86_400_000);
+        /// How long a router whose sockets another one has taken over serves the clients that it
+        /// still has before it drains.
+        retire: Millis = Millis::new(3_600_000), Millis::new(0) => Millis::new(604_800_000);
         /// How long a shutdown waits for running transactions before it cuts them off.
         drain: Millis = Millis::new(30_000), Millis::ZERO => Millis::new(86_400_000);
     }

@@ -23,6 +23,7 @@ use super::logins::{Access, BackendLogin, EngineOptions};
 use super::operate::Operation;
 use super::share::Undertaker;
 use super::snapshot::EngineSnapshot;
+use super::sockets::Socket;
 use super::thread::{Thread, Writers};
 
 /// What a thread is told.
@@ -40,6 +41,8 @@ pub(super) enum Command {
     /// A socket that another thread has accepted.
     Arrival(Arrival, Option<SocketAddr>, Seat),
     Operate(Operation, Option<String>, oneshot::Sender<bool>),
+    /// Another router accepts from now on.
+    Retire(oneshot::Sender<()>),
     Drain,
     Stop,
 }
@@ -50,6 +53,7 @@ pub struct Handle {
     /// One for each thread.
     commands: Arc<[mpsc::Sender<Command>]>,
     addresses: Vec<SocketAddr>,
+    sockets: Arc<std::sync::Mutex<Vec<Socket>>>,
     threads: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
 }
 
@@ -57,9 +61,13 @@ pub struct Handle {
 ///
 /// # Errors
 /// An address that can't be listened on, or a thread that can't be started.
-pub fn start(options: EngineOptions) -> io::Result<Handle> {
-    let mut listeners = Some(Listeners::bind(&options.listen, options.unix_socket_dir.as_deref())?);
-    let addresses = listeners.as_ref().map(|l| l.addresses.clone()).unwrap_or_default();
+pub fn start(mut options: EngineOptions) -> io::Result<Handle> {
+    let inherited = std::mem::take(&mut options.inherited);
+    let listeners =
+        Listeners::bind(&options.listen, options.unix_socket_dir.as_deref(), inherited)?;
+    let addresses = listeners.addresses.clone();
+    let sockets = Arc::new(std::sync::Mutex::new(listeners.duplicates()?));
+    let mut listeners = Some(listeners);
     let options = Arc::new(options);
     let count = options.threads.clamp(1, THREADS_MAX);
     let (commands, inboxes): (Vec<_>, Vec<_>) =
@@ -79,6 +87,7 @@ pub fn start(options: EngineOptions) -> io::Result<Handle> {
     Ok(Handle {
         commands: commands.into(),
         addresses,
+        sockets,
         threads: Arc::new(std::sync::Mutex::new(threads)),
     })
 }
@@ -191,6 +200,7 @@ async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
             Command::Operate(operation, database, reply) => {
                 let _asker_left = reply.send(thread.operate(operation, database.as_deref()));
             }
+            Command::Retire(reply) => thread.retire(reply),
             Command::Drain => {
                 thread.draining.set(true);
                 thread.drained.notify_waiters();
@@ -293,14 +303,46 @@ impl Handle {
         found
     }
 
+    /// Descriptors of the sockets that it accepts on, for a router that takes
+    /// over; none once it drains.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn sockets(&self) -> io::Result<Vec<Socket>> {
+        match self.sockets.lock() {
+            Ok(all) => all.iter().map(Socket::duplicate).collect(),
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn close_sockets(&self) {
+        if let Ok(mut all) = self.sockets.lock() {
+            all.clear();
+        }
+    }
+
+    /// Accepts no more clients: another router does, on the same sockets. Who
+    /// is connected stays.
+    pub async fn retire(&self) {
+        self.close_sockets();
+        // The first thread accepts for all.
+        let Some(first) = self.commands.first() else { return };
+        let (reply, answer) = oneshot::channel();
+        if first.send(Command::Retire(reply)).await.is_ok() {
+            drop(answer.await);
+        }
+    }
+
     /// Accepts no more clients, and lets each go at the end of its
     /// transaction.
     pub async fn drain(&self) {
+        self.close_sockets();
         self.tell(|| Command::Drain).await;
     }
 
     /// Disconnects all clients and ends the threads.
     pub async fn stop(&self) {
+        self.close_sockets();
         self.tell(|| Command::Stop).await;
     }
 

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::net::stream::Stream;
 
+use super::sockets::{Inherited, Socket};
 use super::thread::Thread;
 
 /// The sockets that the router listens on, bound before it says so.
@@ -20,10 +21,23 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Binds all of them.
-    pub(super) fn bind(tcp: &[SocketAddr], unix: Option<&Path>) -> io::Result<Self> {
+    /// Binds all of them but those that are `inherited`.
+    pub(super) fn bind(
+        tcp: &[SocketAddr],
+        unix: Option<&Path>,
+        mut inherited: Inherited,
+    ) -> io::Result<Self> {
         let mut listeners = Self { tcp: Vec::new(), unix: None, path: None, addresses: Vec::new() };
+        if let Inherited::Manager(sockets) = inherited {
+            listeners.take_all(sockets)?;
+            return Ok(listeners);
+        }
         for address in tcp {
+            if let Some(listener) = inherited.take_tcp(*address) {
+                listeners.addresses.push(*address);
+                listeners.tcp.push(listener);
+                continue;
+            }
             let domain = socket2::Domain::for_address(*address);
             let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
             socket.set_reuse_address(true)?;
@@ -37,6 +51,11 @@ impl Listeners {
         if let Some(folder) = unix {
             let port = listeners.addresses.first().map_or(5432, SocketAddr::port);
             let path = folder.join(format!(".s.PGSQL.{port}"));
+            if let Some(listener) = inherited.take_unix(&path) {
+                listeners.unix = Some(listener);
+                listeners.path = Some(path);
+                return Ok(listeners);
+            }
             if std::os::unix::net::UnixStream::connect(&path).is_err() {
                 // A file left behind by a router that is gone.
                 drop(std::fs::remove_file(&path));
@@ -49,7 +68,35 @@ impl Listeners {
         Ok(listeners)
     }
 
-    /// Accepts on all of them, until the thread drains.
+    fn take_all(&mut self, sockets: Vec<Socket>) -> io::Result<()> {
+        for socket in sockets {
+            match socket {
+                Socket::Tcp(listener) => {
+                    listener.set_nonblocking(true)?;
+                    self.addresses.push(listener.local_addr()?);
+                    self.tcp.push(listener);
+                }
+                Socket::Unix(listener, _) => {
+                    listener.set_nonblocking(true)?;
+                    // Its file is the manager's.
+                    self.unix = Some(listener);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Second descriptors of all of them, to hand them over.
+    pub(super) fn duplicates(&self) -> io::Result<Vec<Socket>> {
+        let tcp = self.tcp.iter().map(|listener| listener.try_clone().map(Socket::Tcp));
+        let unix = self.unix.iter().zip(&self.path).map(|(listener, path)| {
+            listener.try_clone().map(|listener| Socket::Unix(listener, path.clone()))
+        });
+        tcp.chain(unix).collect()
+    }
+
+    /// Accepts on all of them, until the thread drains or another router has
+    /// taken them over.
     pub(super) fn start(mut self, thread: &Rc<Thread>) -> io::Result<()> {
         for listener in self.tcp.drain(..) {
             let listener = TcpListener::from_std(listener)?;
@@ -64,7 +111,7 @@ impl Listeners {
 }
 
 async fn accept_tcp(thread: Rc<Thread>, listener: TcpListener) {
-    while !thread.draining.get() {
+    while thread.accepts() {
         let accepted = tokio::select! {
             // Cancel-safe: a connection that was not accepted stays queued.
             accepted = listener.accept() => accepted,
@@ -81,7 +128,7 @@ async fn accept_tcp(thread: Rc<Thread>, listener: TcpListener) {
 }
 
 async fn accept_unix(thread: Rc<Thread>, listener: UnixListener, path: Option<PathBuf>) {
-    while !thread.draining.get() {
+    while thread.accepts() {
         let accepted = tokio::select! {
             // Cancel-safe: a connection that was not accepted stays queued.
             accepted = listener.accept() => accepted,
@@ -94,7 +141,8 @@ async fn accept_unix(thread: Rc<Thread>, listener: UnixListener, path: Option<Pa
             Err(error) => pause_after(&error).await,
         }
     }
-    if let Some(path) = path {
+    // The socket of a router that has retired is another's now.
+    if let Some(path) = path.filter(|_| thread.draining.get() && !thread.retired.get()) {
         drop(std::fs::remove_file(path));
     }
 }

@@ -16,6 +16,7 @@ use crate::types::{Consistency, Network, Secret, ShardId};
 
 use super::lookups::LookupOptions;
 use super::marks::Marks;
+use super::sockets::Inherited;
 
 /// Everything that the engine needs from the configuration; all secrets are
 /// resolved.
@@ -29,6 +30,8 @@ pub struct EngineOptions {
     pub unix_socket_dir: Option<PathBuf>,
     /// Whose connections begin with a header that says whom they pass on.
     pub proxies: Vec<Network>,
+    /// Sockets that are there already.
+    pub inherited: Inherited,
     /// Clients over TCP must use TLS.
     pub tls_required: bool,
     /// How clients are asked for their password where no rules say it.

@@ -55,7 +55,9 @@ pub(super) struct Thread {
     pub(super) events: RefCell<Vec<Event>>,
     pub(super) stats: Stats,
     pub(super) draining: Cell<bool>,
-    /// Told once when draining begins.
+    /// Another router accepts on its sockets; who is connected stays.
+    pub(super) retired: Cell<bool>,
+    /// Told once when draining or retirement begins.
     pub(super) drained: tokio::sync::Notify,
     next_client: Cell<u32>,
     schema_changes_told: Cell<u64>,
@@ -216,12 +218,25 @@ impl Thread {
             events: RefCell::new(Vec::with_capacity(64)),
             stats: Stats::default(),
             draining: Cell::new(false),
+            retired: Cell::new(false),
             drained: tokio::sync::Notify::new(),
             next_client: Cell::new(1),
             schema_changes_told: Cell::new(0),
             clock: Cell::new(clock::now()),
             randomness: Cell::new(number(8).rotate_left(u32::try_from(index).unwrap_or(0)) | 1),
         })
+    }
+
+    /// Whether clients are still let in.
+    pub(super) const fn accepts(&self) -> bool {
+        !self.draining.get() && !self.retired.get()
+    }
+
+    /// Lets nobody in from now on: another router does.
+    pub(super) fn retire(&self, done: tokio::sync::oneshot::Sender<()>) {
+        self.retired.set(true);
+        self.drained.notify_waiters();
+        let _asker_left = done.send(());
     }
 
     /// The coarse clock: as of the last tick.

@@ -1,0 +1,203 @@
+//! One router takes over from another: no connection is refused or lost.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{JoinHandle, spawn};
+
+use keyway::local::Guard;
+use rustix::process::Signal;
+
+use crate::http::get;
+use crate::setup::{cluster, router};
+use crate::support::psql::psql;
+use crate::support::router::Router;
+use crate::support::{scratch_dir, wait_for};
+use crate::wire::Wire;
+
+/// A router with the same files that takes over from `old`.
+struct Successor {
+    child: Child,
+    log: std::path::PathBuf,
+    _guard: Guard,
+}
+
+impl Successor {
+    fn start(old: &Router, number: u32) -> Self {
+        let log = old.dir().join(format!("successor-{number}.log"));
+        let file = std::fs::File::create(&log).unwrap();
+        let mut guard = Guard::start().unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_keyway"))
+            .args(["serve", "--takeover", "--listen", &format!("127.0.0.1:{}", old.port())])
+            .arg("--config")
+            .arg(old.config_file())
+            .current_dir(old.dir())
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        guard.watch(child.id()).unwrap();
+        Self { child, log, _guard: guard }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn wait_for_line(&mut self, line: &str) {
+        wait_for(line, || {
+            assert_eq!(self.child.try_wait().unwrap(), None, "{}", self.log());
+            self.log().contains(line)
+        });
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Clients that come and go, each with a query, until they are told to stop.
+struct Traffic {
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicU32>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Traffic {
+    fn start(port: u16) -> Self {
+        let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let work = |number: u32| {
+            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let mut client = Wire::open(port, "t1");
+                    assert_eq!(client.value(&format!("SELECT {number}")), number.to_string());
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        };
+        let threads = (0..4).map(work).collect();
+        Self { stop, served, threads }
+    }
+
+    /// Waits until so many more have been served.
+    fn go_on(&self, more: u32) {
+        let wanted = self.served.load(Ordering::Relaxed) + more;
+        wait_for("more clients to be served", || {
+            self.served.load(Ordering::Relaxed) >= wanted
+                || self.threads.iter().any(JoinHandle::is_finished)
+        });
+    }
+
+    fn end(self) -> u32 {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().expect("no client was refused or dropped");
+        }
+        self.served.load(Ordering::Relaxed)
+    }
+}
+
+fn config(dir: &Path) -> String {
+    format!(
+        "handover_socket = {:?}\nunix_socket_dir = {dir:?}\ntimeouts.login = \"1s\"",
+        dir.join("handover")
+    )
+}
+
+#[test]
+fn clients_come_and_go_through_an_upgrade_without_a_failure() {
+    let dir = scratch_dir();
+    let mut old = router(cluster(), &config(&dir));
+    let traffic = Traffic::start(old.port());
+    let mut held = Wire::open(old.port(), "t2");
+    held.query("BEGIN").unwrap();
+    held.query("INSERT INTO notes VALUES (7100, 'before')").unwrap();
+    let mut idle = Wire::open(old.port(), "t3");
+    assert_eq!(idle.value("SELECT 1"), "1");
+    traffic.go_on(50);
+
+    let mut new = Successor::start(&old, 1);
+    new.wait_for_line("took over from the router that listened before");
+    traffic.go_on(50);
+    // Who was connected is served by the old one as before.
+    held.query("UPDATE notes SET word = 'after' WHERE id = 7100").unwrap();
+    held.query("COMMIT").unwrap();
+    assert_eq!(idle.value("SELECT word FROM notes WHERE id = 7100"), "after");
+    held.query("DELETE FROM notes WHERE id = 7100").unwrap();
+    assert_eq!(get(&old, "/ready").0, 200, "the new one has the address for metrics");
+    let socket = format!("postgres://t1@/app?host={}&port={}", dir.display(), old.port());
+    assert_eq!(psql(&socket, "SELECT 5").expect(), "5");
+
+    drop((held, idle));
+    assert_eq!(old.wait_end(), Some(0), "the old one ends when its clients have left");
+    traffic.go_on(50);
+    assert_eq!(psql(&socket, "SELECT 6").expect(), "6", "the socket's file is the new one's");
+
+    // And once more: the new one hands over too.
+    let mut newer = Successor::start(&old, 2);
+    newer.wait_for_line("took over from the router that listened before");
+    traffic.go_on(50);
+    wait_for("the second one to end", || new.child.try_wait().unwrap().is_some());
+    traffic.go_on(50);
+    assert!(traffic.end() >= 250);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn router_serves_on_if_nobody_takes_over_after_all() {
+    let dir = scratch_dir();
+    let mut old = router(cluster(), &config(&dir));
+    let mut client = Wire::open(old.port(), "t1");
+    for said in [&b""[..], b"never"] {
+        let mut asker = UnixStream::connect(dir.join("handover")).unwrap();
+        let mut line = [0; 17];
+        asker.read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"keyway sockets 1\n");
+        std::io::Write::write_all(&mut asker, said).unwrap();
+        drop(asker);
+        assert_eq!(client.value("SELECT 1"), "1");
+        assert_eq!(Wire::open(old.port(), "t2").value("SELECT 2"), "2");
+    }
+    wait_for("the log to say so", || old.log().matches("no router has taken over").count() == 2);
+    old.signal(Signal::TERM);
+    drop(client);
+    assert_eq!(old.wait_end(), Some(0));
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn retired_router_drains_when_its_time_is_up() {
+    let dir = scratch_dir();
+    let lines = format!("{}\ntimeouts.retire = \"1500ms\"", config(&dir));
+    let mut old = router(cluster(), &lines);
+    let mut idle = Wire::open(old.port(), "t1");
+    let mut new = Successor::start(&old, 1);
+    new.wait_for_line("took over");
+    assert_eq!(idle.value("SELECT 1"), "1");
+    assert_eq!(idle.read().map(|message| message.tag).unwrap(), b'E', "disconnected by the drain");
+    assert_eq!(old.wait_end(), Some(0));
+    assert_eq!(Wire::open(old.port(), "t1").value("SELECT 2"), "2");
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn takeover_without_a_place_for_it_is_refused() {
+    let output = Command::new(env!("CARGO_BIN_EXE_keyway"))
+        .args(["serve", "--takeover", "--backend", "postgres://a@127.0.0.1:1/d"])
+        .current_dir(std::env::temp_dir())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("--takeover needs handover_socket"), "{said}");
+}
