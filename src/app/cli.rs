@@ -33,8 +33,14 @@ pub enum Command {
     Catalog(CatalogArgs),
     /// Check shard maps and configuration files.
     Check(CheckArgs),
+    /// Make a configuration out of another pooler's.
+    Import(ImportArgs),
     /// Run real PostgreSQL servers on this machine, for development and tests.
     Local(LocalArgs),
+    /// Write the manual pages.
+    Man(ManArgs),
+    /// Print a shell's completions.
+    Completions(CompletionsArgs),
 }
 
 /// `keyway serve`.
@@ -112,6 +118,48 @@ pub struct CheckArgs {
     /// Shard maps and configuration files, in any mix.
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
+}
+
+/// `keyway import`.
+#[derive(Args, Debug)]
+#[command(max_term_width = 100)]
+pub struct ImportArgs {
+    /// Whose.
+    #[command(subcommand)]
+    pub from: ImportFrom,
+}
+
+/// The poolers whose configuration is understood.
+#[derive(Debug, Subcommand)]
+pub enum ImportFrom {
+    /// Of pgbouncer: keyway.toml, a map for each database, files with the passwords.
+    #[command(max_term_width = 100, long_about = IMPORT_ABOUT, after_help = IMPORT_EXAMPLES)]
+    Pgbouncer {
+        /// The pgbouncer.ini; auth_file and included files are found from there.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Folder to write into; made if it is not there.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        out: PathBuf,
+    },
+}
+
+/// `keyway man`.
+#[derive(Args, Debug)]
+#[command(max_term_width = 100, after_help = MAN_EXAMPLES)]
+pub struct ManArgs {
+    /// Folder to write keyway.1 and the commands' pages into.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// `keyway completions`.
+#[derive(Args, Debug)]
+#[command(max_term_width = 100, after_help = COMPLETIONS_EXAMPLES)]
+pub struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
 }
 
 /// How a run of the program ended, as the shell sees it.
@@ -223,6 +271,36 @@ Examples:
 
 Exit codes: 0 all files are valid, 1 at least one is not, 2 usage.";
 
+const IMPORT_ABOUT: &str = "\
+Make a configuration out of a pgbouncer.ini.
+
+Writes keyway.toml, a map for each database, and a file for each password that stands
+in pgbouncer's files in the clear. Replaces no file. Says of each setting that has no
+counterpart why; where pgbouncer's default differs, it is written out. Passwords that
+are stored as SCRAM verifiers or MD5 hashes are taken over as they are.";
+
+const IMPORT_EXAMPLES: &str = "\
+Examples:
+  keyway import pgbouncer /etc/pgbouncer/pgbouncer.ini --out /etc/keyway
+  keyway check /etc/keyway/keyway.toml /etc/keyway/shop.toml
+
+Exit codes: 0 done, 1 a file can't be understood, 2 usage, 3 a file can't be read or
+written, or is there already.";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  keyway man /usr/local/share/man/man1
+
+Exit codes: 0 done, 2 usage, 3 a file can't be written.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  keyway completions bash > /etc/bash_completion.d/keyway
+  keyway completions zsh > /usr/local/share/zsh/site-functions/_keyway
+  keyway completions fish > ~/.config/fish/completions/keyway.fish
+
+Exit codes: 0 done, 2 usage.";
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -298,7 +376,16 @@ mod tests {
 
     #[test]
     fn every_help_has_examples_and_exit_codes() {
-        for command in ["serve", "route", "check", "local"] {
+        for command in [
+            "serve",
+            "route",
+            "catalog",
+            "check",
+            "local",
+            "man",
+            "completions",
+            "import pgbouncer",
+        ] {
             let help = parse(&format!("keyway {command} --help")).unwrap_err().to_string();
             assert!(help.contains("Examples:"), "{command} shows examples");
             assert!(help.contains("Exit codes:"), "{command} says its exit codes");

@@ -9,6 +9,8 @@ mod catalogs;
 pub mod check;
 pub mod cli;
 mod handover;
+mod help;
+mod import;
 pub mod logging;
 mod notify;
 pub mod passfile;
@@ -35,6 +37,9 @@ pub fn run(cli: Cli) -> Exit {
         Command::Catalog(args) => catalog::run(&args),
         Command::Local(args) => Exit::Local(local::run(&args)),
         Command::Check(args) => check::run(&args.files),
+        Command::Import(args) => import::run(&args),
+        Command::Man(args) => help::man(&args.dir),
+        Command::Completions(args) => help::completions(args.shell),
     }
 }
 
