@@ -138,7 +138,7 @@ def inspector_reflects_it():
         see(f"{name} {inspector.get_pk_constraint(name, 'sa')} {inspector.get_foreign_keys(name, 'sa')}")
         see(f"{name} {inspector.get_indexes(name, 'sa')} {inspector.get_unique_constraints(name, 'sa')}")
         see(f"{name} {inspector.get_check_constraints(name, 'sa')} {inspector.get_table_comment(name, 'sa')}")
-    see(f"{inspector.get_enums('sa')} {inspector.get_view_names('sa')} {inspector.get_sequence_names('sa')}")
+    see(f"{inspector.get_enums('sa')} {inspector.get_view_names('sa')} {sorted(inspector.get_sequence_names('sa'))}")
     see("sa" in inspector.get_schema_names())
     meta = sa.MetaData()
     meta.reflect(e, schema="sa")
