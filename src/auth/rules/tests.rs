@@ -1,5 +1,7 @@
 //! Rules against connections, and files that are none.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn rules(text: &str) -> Rules {
@@ -91,6 +93,25 @@ fn what_is_wrong_or_not_supported_is_named_with_its_place() {
     }
     let two = Rules::parse("host all\nlocal all all trust\nhost", "hba").unwrap_err();
     assert_eq!(two.iter().map(|p| p.line).collect::<Vec<_>>(), [1, 3], "all of them");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(
+        text in "([a-z+/@\"#,\\\\ \n=0-9.:]{0,12}[ \n]?){0,12}",
+        lines in prop::collection::vec(
+            "(local|host|hostssl) (all|a,b|\"x y\") (all|u) (all|1.2.3.4/8|::1/128)? (trust|md5)",
+            0..4,
+        ),
+    ) {
+        for text in [text.clone(), lines.join("\n"), format!("{}\n{text}", lines.join("\n"))] {
+            match Rules::parse(&text, "hba") {
+                Ok(rules) => prop_assert!(rules.len() <= text.lines().count()),
+                Err(problems) => prop_assert!(!problems.is_empty()),
+            }
+            drop(NameMaps::parse(&text, "ident"));
+        }
+    }
 }
 
 #[test]
