@@ -154,6 +154,7 @@ fn note(
         (Err(plain), Err(router)) => {
             let (plain, router) = (shown(&plain), shown(&router));
             if plain == router {
+                println!("failed alike: {} {}: {}", plain.0, plain.1, read.sql);
                 report.failed_alike += 1;
             } else if router.0 == "0A000" {
                 report.refuse(router.1, &read.sql);

@@ -99,6 +99,11 @@ impl Both {
                 ));
             }
         }
+        for tenant in 1..=40_usize {
+            let mood = ["sad", "ok", "happy"][tenant % 3];
+            statements
+                .push(format!("INSERT INTO moods (tenant_id, m) VALUES ({tenant}, '{mood}')"));
+        }
         for statement in &statements {
             clients.plain.batch_execute(statement).await.unwrap();
             clients.router.batch_execute(statement).await.unwrap();

@@ -194,6 +194,21 @@ pub(crate) const ANSWERED: &[(&str, Rows)] = &[
     ("SELECT region, count(*) FROM accounts GROUP BY region ORDER BY 2 DESC, 1", Ordered),
     ("SELECT a FROM accounts a", Unordered),
     ("SELECT i.price FROM items i WHERE price > (SELECT avg(price) FROM items)", Unordered),
+    // The shards sort and cut, one server again.
+    (
+        "SELECT * FROM accounts ORDER BY name COLLATE \"C.utf8\", tenant_id LIMIT 7 OFFSET 3",
+        Ordered,
+    ),
+    (
+        "SELECT tenant_id, t AS x, m.m FROM events JOIN moods m USING (tenant_id) ORDER BY m DESC, x NULLS FIRST, tenant_id, id LIMIT 5",
+        Unordered,
+    ),
+    (
+        "SELECT price, id FROM items ORDER BY price::text COLLATE \"C.utf8\" DESC, tenant_id, id LIMIT 6",
+        Ordered,
+    ),
+    ("SELECT n, arr FROM events ORDER BY arr, tenant_id, id LIMIT 6", Ordered),
+    ("SELECT t FROM events ORDER BY j, t COLLATE \"C.utf8\" LIMIT 6", Ordered),
     // What one server refuses is refused in the same words.
     ("SELECT nothing FROM events", Unordered),
     ("SELECT n FROM events ORDER BY nothing", Unordered),
@@ -207,6 +222,26 @@ pub(crate) fn with_params() -> Vec<(&'static str, Rows, Params)> {
             "SELECT tenant_id, id FROM events WHERE n > $1 ORDER BY tenant_id, id LIMIT $2 OFFSET $3",
             Ordered,
             vec![Box::new(0_i32), Box::new(5_i64), Box::new(3_i64)],
+        ),
+        (
+            "SELECT t, n + $1 FROM events WHERE n > $1 ORDER BY t COLLATE \"C.utf8\", tenant_id, id LIMIT $2 OFFSET $3",
+            Ordered,
+            vec![Box::new(0_i32), Box::new(5_i64), Box::new(3_i64)],
+        ),
+        (
+            "SELECT count(*), sum(n) + $1, max(t) FILTER (WHERE t < $2) FROM events WHERE n <> $3 HAVING count(*) > $4",
+            Unordered,
+            vec![Box::new(7_i64), Box::new("b"), Box::new(3_i32), Box::new(1_i64)],
+        ),
+        (
+            "SELECT n % $1, count(*) FROM events GROUP BY 1 ORDER BY 1 LIMIT $2",
+            Ordered,
+            vec![Box::new(4_i32), Box::new(3_i64)],
+        ),
+        (
+            "SELECT a.name, (SELECT count(*) FROM events e WHERE e.n > $1 AND e.tenant_id <> a.tenant_id) FROM accounts a WHERE a.region = $2 AND a.tenant_id = ANY($3)",
+            Unordered,
+            vec![Box::new(2_i32), Box::new("eu"), Box::new(vec![3_i64, 6, 9, 12])],
         ),
         (
             "SELECT tenant_id, id FROM events ORDER BY tenant_id, id OFFSET $1",

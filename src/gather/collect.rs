@@ -88,6 +88,8 @@ pub struct Collect {
     rows: u64,
     bytes: usize,
     share: Share,
+    /// The last column must be the same in all rows, and what it is.
+    uniform: Option<Option<Box<[u8]>>>,
 }
 
 #[derive(Debug, Default)]
@@ -136,6 +138,7 @@ impl Collect {
             rows: 0,
             bytes: 0,
             share: Share::of(memory),
+            uniform: None,
         }
     }
 
@@ -201,6 +204,11 @@ impl Collect {
     /// The columns of partial rows.
     pub const fn types(&self) -> Option<&Types> {
         self.types.as_ref()
+    }
+
+    /// The last column of partial rows tells how they were sorted.
+    pub fn expect_uniform(&mut self) {
+        self.uniform = Some(None);
     }
 
     /// Collects partial rows of these types in place of the fragments.
@@ -356,13 +364,22 @@ impl Collect {
         let rows = rows.ok_or_else(malformed)?;
         let mut values = body.get(2..).unwrap_or_default();
         if self.layout == Layout::Columns {
+            let mut last: &[u8] = &[];
             for (bytes, nulls) in &mut rows.columns {
                 let (value, null, rest) = next_value(values)?;
+                last = value;
                 bytes.extend_from_slice(value);
                 *nulls |= null;
                 values = rest;
             }
             rows.count += 1;
+            match &mut self.uniform {
+                Some(Some(known)) if **known != *last => {
+                    return Err(Failure::Own(GatherError::SortedOtherwise));
+                }
+                Some(known @ None) => *known = Some(last.into()),
+                Some(Some(_)) | None => {}
+            }
             return self.count(body.len());
         }
         let start = rows.bytes.len();

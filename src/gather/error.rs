@@ -38,6 +38,8 @@ pub enum GatherError {
         /// Most bytes.
         bytes_max: usize,
     },
+    /// The shards sort text by different versions of a collation.
+    SortedOtherwise,
     /// All reads together hold as many rows as they may.
     OutOfMemory {
         /// The limit.
@@ -72,6 +74,7 @@ impl GatherError {
             | Self::OrderOfType { .. }
             | Self::OrderOfText
             | Self::LocalType { .. }
+            | Self::SortedOtherwise
             | Self::OrderOfName { .. } => SqlState::new("0A000"),
             Self::TooMuch { .. } => SqlState::new("53400"),
             Self::OutOfMemory { .. } => SqlState::new("53200"),
@@ -99,6 +102,9 @@ impl GatherError {
             Self::LocalType { .. } => {
                 Some("cast the column to text in a view, or fix the sharding key")
             }
+            Self::SortedOtherwise => Some(
+                "give all servers the same version of the collation's library, or add COLLATE \"C\"",
+            ),
             Self::OutOfMemory { .. } => {
                 Some("try again, or raise merge.router_memory of the router's configuration")
             }
@@ -133,6 +139,9 @@ impl fmt::Display for GatherError {
                 f,
                 "column {column} has a type whose values mean something else on every shard"
             ),
+            Self::SortedOtherwise => {
+                f.write_str("the shards sort by different versions of a collation")
+            }
             Self::OutOfMemory { bytes_max } => write!(
                 f,
                 "reads that bring rows of several shards together hold {bytes_max} bytes already"

@@ -19,6 +19,7 @@ mod filter;
 mod items;
 pub(crate) mod merge;
 mod partial;
+mod sorted;
 mod words;
 
 use crate::shardmap::Table;
@@ -33,6 +34,7 @@ use super::solve::{Solver, Spot};
 use clauses::{Clauses, CountAt};
 pub use merge::{Fragment, Merge};
 pub use partial::{Combine, Partial, PartialColumn};
+pub use sorted::Sorted;
 
 /// What the shards of one read are sent, and how their rows become one result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,7 @@ pub struct Scatter {
     offset: Option<Count>,
     streams: bool,
     merge: Option<Box<Merge>>,
+    sorted: Option<Box<Sorted>>,
 }
 
 /// What is proven of a read of several shards.
@@ -104,6 +107,12 @@ impl Scatter {
         self.streams
     }
 
+    /// How one server sorts what the shards have sorted and cut, if the router
+    /// can't compare their rows.
+    pub fn sorted(&self) -> Option<&Sorted> {
+        self.sorted.as_deref()
+    }
+
     /// How one server puts the answer together, if it can.
     pub fn merge(&self) -> Option<&Merge> {
         self.merge.as_deref()
@@ -150,6 +159,7 @@ pub(crate) fn scatter(proven: &Proven, text: &[u8]) -> Result<Scatter, RouteErro
             offset: None,
             streams: false,
             merge: Some(merge),
+            sorted: None,
         }),
         (Err(error), None) => Err(error),
     }
@@ -201,11 +211,13 @@ fn spread(text: &[u8]) -> Result<Scatter, RouteError> {
     let t = &bare(statements.first().ok_or(RouteError::SeveralShards)?);
     let clauses = Clauses::read(t)?;
     let order = items::order(t, &clauses)?;
+    let sorted = sorted(t, &clauses, &order).map(Box::new);
     Ok(Scatter {
-        text: spliced(t, &clauses, &order),
+        text: spliced(t, &clauses, &order, Behind::Witnesses),
         keys: order.into_iter().map(|one| one.key).collect(),
         limit: clauses.limit.map(|at| at.count),
         offset: clauses.offset.map(|at| at.count),
+        sorted,
         streams: true,
         merge: None,
     })
@@ -350,8 +362,27 @@ fn checked_counts(t: &Tokens<'_>, clauses: &Clauses) -> Result<(), RouteError> {
     Ok(())
 }
 
+/// The first rows of a sort, to be sorted again by one server.
+fn sorted(t: &Tokens<'_>, clauses: &Clauses, order: &[items::Order]) -> Option<Sorted> {
+    clauses.limit.filter(|_| !order.is_empty())?;
+    let query = spliced(t, clauses, order, Behind::Version);
+    let params = (0..t.len()).any(|i| t.param(i).is_some());
+    let keys = order.iter().map(|one| one.key.clone()).collect();
+    let tail = t.slice(clauses.tail, t.len()).span().of(t.text);
+    Some(Sorted::new(query, params, keys, tail))
+}
+
+/// What stands behind the sort keys in a shard's rows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Behind {
+    /// For each key whether its collation compares bytes.
+    Witnesses,
+    /// One value that tells how all are sorted.
+    Version,
+}
+
 /// The text for the shards.
-fn spliced(t: &Tokens<'_>, clauses: &Clauses, order: &[items::Order]) -> Box<[u8]> {
+fn spliced(t: &Tokens<'_>, clauses: &Clauses, order: &[items::Order], behind: Behind) -> Box<[u8]> {
     let limit = clauses.limit.map(|at| at.count);
     let offset = clauses.offset.map(|at| at.count);
     let span = t.span();
@@ -366,7 +397,11 @@ fn spliced(t: &Tokens<'_>, clauses: &Clauses, order: &[items::Order]) -> Box<[u8
         // A comment at its end would swallow the parenthesis.
         out.extend_from_slice(format!("\n) AS \"keyway {}\"", number + 1).as_bytes());
     }
-    for (number, one) in order.iter().enumerate().filter(|(_, one)| !one.key.bytewise) {
+    if behind == Behind::Version {
+        out.extend_from_slice(&sorted::version(order, t.text));
+    }
+    let witnessed = |one: &items::Order| behind == Behind::Witnesses && !one.key.bytewise;
+    for (number, one) in order.iter().enumerate().filter(|(_, one)| witnessed(one)) {
         out.extend_from_slice(WITNESS_BEFORE.as_bytes());
         out.extend_from_slice(one.expression.of(t.text));
         out.extend_from_slice(WITNESS_AFTER.as_bytes());

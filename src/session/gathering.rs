@@ -265,8 +265,7 @@ impl ScatterRead {
             self.gather.fail(Failure::Own(GatherError::Silent));
             return None;
         }
-        let merge = self.portal.scatter.merge()?;
-        if !merging.advance(merge, &self.portal.values) {
+        if !merging.advance(&self.portal.scatter, &self.portal.values) {
             return Some(Gathering::Read);
         }
         if merging.stage == Stage::Answer {
@@ -335,7 +334,7 @@ fn merge_ask(
             PartState::Held
         }
         (Stage::Types, PartState::Held) => {
-            merging.ask_types(merge, &portal.values, env);
+            merging.ask_types(&portal.scatter, &portal.values, env);
             PartState::Held
         }
         (Stage::Fetch, PartState::Waiting) => {

@@ -14,8 +14,8 @@ use crate::gather::{Collect, CollectLimits, Failure, Memory};
 use crate::protocol::backend::RowDescription;
 use crate::protocol::encode;
 use crate::protocol::frontend::Target;
-use crate::route::{Merge, Partial, PartialColumn};
-use crate::types::{Format, ShardId};
+use crate::route::{Merge, PartialColumn, Scatter};
+use crate::types::{Format, Oid, ShardId};
 
 use super::events::EventEnv;
 
@@ -52,6 +52,9 @@ pub(super) struct Merging {
     /// The statement has been read by the server.
     pub(super) is_bound: bool,
 }
+
+/// A type and a collation, in the server's words.
+type TypeWords = (Box<str>, Option<Box<str>>);
 
 /// A statement with its parameters.
 #[derive(Default)]
@@ -93,22 +96,23 @@ impl Merging {
     }
 
     /// Goes on to the next stage if all is here that it needs.
-    pub(super) fn advance(&mut self, merge: &Merge, values: &[u8]) -> bool {
+    pub(super) fn advance(&mut self, scatter: &Scatter, values: &[u8]) -> bool {
+        let Some(merge) = scatter.merge() else { return false };
         match self.stage {
             Stage::Describe if self.collect.is_described() => {
                 let params = &self.collect.told().params;
                 self.types = params.iter().flat_map(|oid| oid.number().to_be_bytes()).collect();
-                self.stage = if self.may_combine(merge) {
+                self.stage = if self.may_combine(scatter) {
                     self.collect.expect_types();
                     Stage::Types
                 } else {
-                    self.write_queries(merge);
+                    self.write_queries(scatter, merge);
                     Stage::Fetch
                 };
                 true
             }
             Stage::Types if self.collect.is_described() => {
-                self.write_queries(merge);
+                self.write_queries(scatter, merge);
                 self.stage = Stage::Fetch;
                 true
             }
@@ -127,19 +131,45 @@ impl Merging {
         self.collect.told().params.iter().all(|oid| oid.number() < FIRST_OWN)
     }
 
-    fn may_combine(&self, merge: &Merge) -> bool {
-        merge.partial().is_some_and(|partial| self.is_portable() || !partial.has_params())
+    /// Whether the shards may do a part of the work.
+    fn may_combine(&self, scatter: &Scatter) -> bool {
+        let params = match (scatter.sorted(), scatter.merge().and_then(Merge::partial)) {
+            (Some(sorted), _) => sorted.has_params(),
+            (None, Some(partial)) => partial.has_params(),
+            (None, None) => return false,
+        };
+        self.is_portable() || !params
     }
 
-    fn write_queries(&mut self, merge: &Merge) {
+    /// What the shards compute of the answer, as a query, whether it uses
+    /// parameters, and the statement that puts it together.
+    fn part(&self, scatter: &Scatter) -> Option<(Vec<u8>, bool, Vec<u8>)> {
+        if !self.may_combine(scatter) {
+            return None;
+        }
+        let told = self.collect.told();
+        let columns = self.partial_columns()?;
+        let answer = RowDescription::decode(&told.description).ok()?;
+        let names: Vec<&[u8]> = answer.iter().map(|field| field.name).collect();
+        let params = told.params.len();
+        if let Some(sorted) = scatter.sorted() {
+            let text = sorted.statement(params, &names, &columns)?;
+            return Some((sorted.query().into(), sorted.has_params(), text));
+        }
+        let partial = scatter.merge()?.partial()?;
+        let text = partial.statement(params, &names, &columns)?;
+        Some((partial.query().into(), partial.has_params(), text))
+    }
+
+    fn write_queries(&mut self, scatter: &Scatter, merge: &Merge) {
         let portable = self.is_portable();
-        if let Some(partial) = merge.partial()
-            && self.may_combine(merge)
-            && let Some(text) = self.combined(partial)
-        {
+        if let Some((query, params, text)) = self.part(scatter) {
             self.answer.text = text;
+            if scatter.sorted().is_some() {
+                self.collect.expect_uniform();
+            }
             self.collect.collect_partial();
-            self.queries.push((partial.query().into(), partial.has_params()));
+            self.queries.push((query, params));
             return;
         }
         for (index, fragment) in merge.fragments().iter().enumerate() {
@@ -159,24 +189,18 @@ impl Merging {
         }
     }
 
-    /// The statement that combines partial rows, if it can.
-    fn combined(&self, partial: &Partial) -> Option<Vec<u8>> {
-        let told = self.collect.told();
+    /// The columns of the shards' partial rows.
+    fn partial_columns(&self) -> Option<Vec<PartialColumn>> {
         let types = self.collect.types()?;
-        let columns: Vec<PartialColumn> = types
-            .columns
-            .iter()
-            .zip(&types.words)
-            .map(|((oid, modifier), (type_name, collation))| PartialColumn {
+        let columns = types.columns.iter().zip(&types.words);
+        let column =
+            |((oid, modifier), (type_name, collation)): (&(Oid, i32), &TypeWords)| PartialColumn {
                 oid: oid.number(),
                 modifier: *modifier,
                 type_name: type_name.to_string(),
                 collation: collation.as_deref().map(str::to_owned),
-            })
-            .collect();
-        let answer = RowDescription::decode(&told.description).ok()?;
-        let names: Vec<&[u8]> = answer.iter().map(|field| field.name).collect();
-        partial.statement(told.params.len(), &names, &columns)
+            };
+        Some(columns.map(column).collect())
     }
 
     fn write_answer(&mut self, merge: &Merge, values: &[u8]) {
@@ -222,11 +246,16 @@ impl Merging {
     }
 
     /// Asks the place for the types of the shards' partial rows.
-    pub(super) fn ask_types(&self, merge: &Merge, values: &[u8], env: &mut EventEnv<'_>) {
-        let Some(partial) = merge.partial() else { return };
-        let (types, values) =
-            if partial.has_params() { (&*self.types, values) } else { (&[][..], NO_VALUES) };
-        ask(&partial.types_query(), types, values, ALL_TEXT, env);
+    pub(super) fn ask_types(&self, scatter: &Scatter, values: &[u8], env: &mut EventEnv<'_>) {
+        let answer = RowDescription::decode(&self.collect.told().description);
+        let answer = answer.map_or(0, |answer| answer.count());
+        let (query, params) = match (scatter.sorted(), scatter.merge().and_then(Merge::partial)) {
+            (Some(sorted), _) => (sorted.types_query(answer), sorted.has_params()),
+            (None, Some(partial)) => (partial.types_query(), partial.has_params()),
+            (None, None) => return,
+        };
+        let (types, values) = if params { (&*self.types, values) } else { (&[][..], NO_VALUES) };
+        ask(&query, types, values, ALL_TEXT, env);
         sync(env);
     }
 

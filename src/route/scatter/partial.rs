@@ -553,25 +553,7 @@ impl Partial {
     /// A query of one row: as many NULLs as the shards' rows have columns, then
     /// for each of them its type and collation in words. Nothing is read.
     pub fn types_query(&self) -> Vec<u8> {
-        let count = self.columns();
-        let names: Vec<String> = (1..=count).map(|n| format!("c{n}")).collect();
-        let mut out = b"SELECT x.*".to_vec();
-        for name in &names {
-            // Neither arrays nor rows without a type of their own can be
-            // elements of an array here.
-            let said = format!(
-                ", (SELECT pg_catalog.quote_ident(n.nspname) || '.' || \
-                 pg_catalog.quote_ident(t.typname) FROM pg_catalog.pg_type t JOIN \
-                 pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE t.oid = \
-                 pg_catalog.pg_typeof(x.{name}) AND t.typcategory <> 'A' AND t.typtype <> 'p'), \
-                 pg_catalog.pg_collation_for(x.{name}::pg_catalog.text)"
-            );
-            out.extend_from_slice(said.as_bytes());
-        }
-        out.extend_from_slice(b" FROM (SELECT 1) AS one LEFT JOIN (");
-        out.extend_from_slice(&self.query);
-        out.extend_from_slice(format!("\n) AS x ({}) ON false", names.join(", ")).as_bytes());
-        out
+        types_of(&self.query, self.columns())
     }
 
     /// The statement that combines the shards' rows; the array of each column
@@ -602,7 +584,7 @@ impl Partial {
                 out.text(format!(" AS \"{name}\"").as_bytes());
             }
         }
-        out.text(from(params, columns)?.as_bytes());
+        out.text(columns_from(params, columns)?.as_bytes());
         for (word, parts) in
             [(" GROUP BY ", &self.group), (" HAVING ", &self.having), (" ORDER BY ", &self.order)]
         {
@@ -617,9 +599,31 @@ impl Partial {
     }
 }
 
+/// A query of one row that tells the types of the `count` columns of `query`.
+pub(super) fn types_of(query: &[u8], count: usize) -> Vec<u8> {
+    let names: Vec<String> = (1..=count).map(|n| format!("c{n}")).collect();
+    let mut out = b"SELECT x.*".to_vec();
+    for name in &names {
+        // Neither arrays nor rows without a type of their own can be
+        // elements of an array here.
+        let said = format!(
+            ", (SELECT pg_catalog.quote_ident(n.nspname) || '.' || \
+             pg_catalog.quote_ident(t.typname) FROM pg_catalog.pg_type t JOIN \
+             pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE t.oid = \
+             pg_catalog.pg_typeof(x.{name}) AND t.typcategory <> 'A' AND t.typtype <> 'p'), \
+             pg_catalog.pg_collation_for(x.{name}::pg_catalog.text)"
+        );
+        out.extend_from_slice(said.as_bytes());
+    }
+    out.extend_from_slice(b" FROM (SELECT 1) AS one LEFT JOIN (");
+    out.extend_from_slice(query);
+    out.extend_from_slice(format!("\n) AS x ({}) ON false", names.join(", ")).as_bytes());
+    out
+}
+
 /// The shards' rows as a table: the arrays' elements with their modifiers and
 /// collations.
-fn from(params: usize, columns: &[PartialColumn]) -> Option<String> {
+pub(super) fn columns_from(params: usize, columns: &[PartialColumn]) -> Option<String> {
     let mut shown = Vec::new();
     let mut arrays = Vec::new();
     let mut names = Vec::new();
