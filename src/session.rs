@@ -28,6 +28,7 @@ mod restore;
 mod scatter;
 mod simple;
 mod statements;
+mod token;
 mod values;
 
 pub use events::{EventEnv, Lost, Writes};
@@ -42,7 +43,7 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, SettingsInterner, SettingsSet, StatementId};
 use crate::catalog::Catalog;
-use crate::cluster::Mark;
+use crate::cluster::{Mark, TokenError};
 use crate::gather::{CollectLimits, Memory};
 use crate::protocol::backend::ErrorFields;
 use crate::protocol::frame::HEADER_LEN;
@@ -76,6 +77,9 @@ pub struct Env<'e> {
     /// Says which node a read of a shard at a level would use, and why; only
     /// EXPLAIN ROUTE asks.
     pub choose: &'e dyn Fn(ShardId, Consistency, Mark) -> String,
+    /// Makes a token, or checks one; asked by SHOW keyway.token and SET
+    /// keyway.after.
+    pub token: &'e dyn Fn(Option<&str>) -> Result<String, TokenError>,
     /// Of the backends that the session holds, the one that it speaks to, and
     /// its shard.
     pub backend: Option<(&'e mut Backend, ShardId)>,
@@ -128,6 +132,15 @@ pub enum Step {
     /// The client says goodbye, or can't be understood any more: what stands
     /// in `to_client` is its last message.
     Close,
+}
+
+/// What reads have to see that come now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// Everything that was acknowledged anywhere up to now.
+    Now,
+    /// What their level says.
+    None,
 }
 
 /// A backend that a session needs.
@@ -281,6 +294,9 @@ pub struct Session {
     members: members::Members,
     /// The router's own settings.
     own: own::Own,
+    /// The client has shown a token, or taken it back, and the shell does not
+    /// know yet.
+    after: Option<Barrier>,
     /// What the next feed needs to know of the unit that it begins.
     pending: place::Pending,
     /// The unit runs beside the transaction that has no shard yet.
@@ -359,6 +375,7 @@ impl Session {
             holds: Holds::default(),
             members: members::Members::default(),
             own: own::Own::default(),
+            after: None,
             pending: place::Pending::default(),
             outside: false,
             everywhere: None,
@@ -386,6 +403,11 @@ impl Session {
         };
         session.note_settings(&Rc::clone(&session.settings));
         session
+    }
+
+    /// What SET keyway.after has asked for since the last call.
+    pub const fn take_barrier(&mut self) -> Option<Barrier> {
+        self.after.take()
     }
 
     /// True if a unit is sent and the client must wait.

@@ -191,6 +191,7 @@ impl Replay {
             catalog_serial: 1,
             consistency: Consistency::Primary,
             choose: &|_, _, _| String::new(),
+            token: &|_| Ok(String::new()),
             backend: self.held.as_mut().map(|(backend, shard)| (&mut **backend, *shard)),
             to_client: &mut self.to_client,
             to_backend: &mut self.to_backend,

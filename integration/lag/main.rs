@@ -16,6 +16,7 @@ mod support;
 
 mod chaos;
 mod failover;
+mod levels;
 mod naive;
 mod registers;
 
@@ -63,6 +64,16 @@ fn shared() -> &'static Cluster {
 
 /// A router whose reads have this level, and whose keys have 1,024 slots.
 fn router(cluster: &Cluster, level: &str, config: &str) -> Router {
+    router_with(cluster, level, config, str::to_owned)
+}
+
+/// The same with a map that is changed further.
+fn router_with(
+    cluster: &Cluster,
+    level: &str,
+    config: &str,
+    change: impl FnOnce(&str) -> String,
+) -> Router {
     let options = RouterOptions::sharded(cluster)
         .with_map(|map| {
             map.replace("consistency = \"any\"", &format!("consistency = \"{level}\""))
@@ -70,6 +81,7 @@ fn router(cluster: &Cluster, level: &str, config: &str) -> Router {
                 .replace("\"0-4095\"", "\"0-1023\"")
                 .replace("\"public.tenants\",", TABLES)
         })
+        .with_map(change)
         .with_config(config);
     let text = options.map.as_deref().unwrap();
     assert!(text.contains(level) && text.contains("registers") && text.contains("0-1023"));
@@ -177,7 +189,7 @@ fn share_since(router: &Router, before: &[(String, u64)]) -> f64 {
 fn level_slot_is_never_stale_whatever_happens_to_the_replicas() {
     let _alone = alone();
     let cluster = shared();
-    let router = router(cluster, "slot", "");
+    let router = router(cluster, "slot", "threads = 2");
     let seen = run(&workload(&router, 16), |running| chaos::on_replicas(cluster, seed(), running));
     let share = share(&router);
     println!("slot, chaos: {seen}; {:.1} % of the reads on replicas", share * 100.0);
@@ -281,6 +293,78 @@ fn a_read_that_a_replica_can_not_run_is_run_by_the_primary() {
         }
     });
     assert_eq!(cluster.sql(1, "SELECT count(*) > 6 FROM looks"), "t");
+}
+
+#[test]
+fn a_token_carries_what_one_router_acknowledged_to_another() {
+    let _alone = alone();
+    let cluster = shared();
+    let elsewhere = "reads.writers = \"elsewhere\"";
+    let [one, other] = ["session", "any"].map(|level| router(cluster, level, elsewhere));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (writer, reader) = (levels::connect(&one).await, levels::connect(&other).await);
+        let read = "SELECT value FROM registers WHERE tenant_id = 5000";
+        let write = "UPDATE registers SET value = value + 1 WHERE tenant_id = 5000 RETURNING value";
+        wait_for_node(&reader, read, "replica: any will do").await;
+        let paused = levels::Paused::new(cluster);
+        let value = levels::one(&writer, write).await;
+        assert_ne!(levels::one(&reader, read).await, value, "the replicas stand still");
+        let token = levels::one(&writer, "SHOW keyway.token").await;
+        reader.batch_execute(&format!("SET keyway.after = '{token}'")).await.unwrap();
+        assert_eq!(levels::one(&reader, read).await, value);
+        drop(paused);
+        wait_for_node(&reader, read, "replica: proven").await;
+        assert_eq!(levels::one(&reader, read).await, value);
+        reader.batch_execute("RESET keyway.after").await.unwrap();
+        wait_for_node(&reader, read, "replica: any will do").await;
+        for wrong in [format!("{token}0"), "0/3000028".to_owned()] {
+            let set = format!("SET keyway.after = '{wrong}'");
+            let error = reader.batch_execute(&set).await.unwrap_err();
+            let code = error.code().unwrap().code().to_owned();
+            assert!(["55000", "22023"].contains(&&*code), "{wrong}: {code}");
+        }
+    });
+}
+
+#[test]
+fn a_level_is_a_matter_of_comment_session_table_user_and_database() {
+    let _alone = alone();
+    let cluster = shared();
+    let router = router_with(cluster, "any", "", |map| {
+        format!("{map}\n[[reads]]\nconsistency = \"primary\"\ntables = [\"public.identities\"]\n")
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = levels::connect(&router).await;
+        let read = "SELECT value FROM registers WHERE tenant_id = 6000";
+        wait_for_node(&client, read, "replica: any will do").await;
+        let listed = "SELECT value FROM identities WHERE tenant_id = 6000";
+        let primary = "primary: consistency is primary";
+        assert_eq!(levels::node(&client, listed).await, primary);
+        let hinted = read.replace("SELECT", "SELECT /* keyway: consistency=primary */");
+        assert_eq!(levels::node(&client, &hinted).await, primary);
+        client.batch_execute("SET keyway.consistency = 'any'").await.unwrap();
+        assert_eq!(levels::node(&client, listed).await, "replica: any will do");
+        assert_eq!(levels::node(&client, &hinted).await, primary);
+        // And so they run.
+        let _paused = levels::Paused::new(cluster);
+        let write = "UPDATE registers SET value = value + 1 WHERE tenant_id = 6000 RETURNING value";
+        let value = levels::one(&client, write).await;
+        assert_ne!(levels::one(&client, read).await, value);
+        assert_eq!(levels::one(&client, &hinted).await, value);
+    });
+}
+
+/// Waits until EXPLAIN ROUTE says this of the node.
+async fn wait_for_node(client: &tokio_postgres::Client, sql: &str, node: &str) {
+    for _ in 0..600 {
+        if levels::node(client, sql).await == node {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{} and not {node}", levels::node(client, sql).await);
 }
 
 #[test]

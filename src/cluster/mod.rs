@@ -10,9 +10,11 @@
 
 mod choice;
 mod mark;
+mod token;
 
 pub use choice::{Choice, Passed, ReadReason, Wanted};
 pub use mark::{Demand, Footprint, Mark, SampleNumber, SlotMark, Word};
+pub use token::TokenError;
 
 use std::fmt;
 

@@ -223,7 +223,7 @@ section! {
     /// Where reads go.
     Reads in "reads." {
         /// How fresh reads must be: `primary` never uses a replica; `slot` uses one that has replayed every write to the same slots that this router acknowledged; `session` one that shows the session its own writes and no less than it has seen; `bounded(LAG)` one that trails by at most that time; `any` any healthy one. A map's own `consistency` comes first.
-        consistency: Consistency = Consistency::Primary;
+        consistency: Consistency = Consistency::Slot;
         /// Whether all writes come through this router, which the level `slot` needs: with `elsewhere` its reads go to the primary.
         writers: Writers = Writers::Here;
         /// How long a read waits for a replica that has replayed enough before it goes to the primary; 0 does not wait.

@@ -60,13 +60,19 @@ impl Driver {
     }
 
     fn feed_once(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Step) {
-        let need = self.session_need();
+        let (need, after) = self.session_needs();
         let Self { thread, database, session, held, out, consistency, .. } = self;
         let was_awaiting = session.is_awaiting();
         let (catalog, catalog_serial) = database.catalog();
         let choose = |shard: ShardId, level: Consistency, mark: Mark| {
             let level = kept(level, thread.settings.reads.writers);
-            database.explain_read(shard, database.wanted(shard, level, mark, need))
+            database.explain_read(shard, database.wanted(shard, level, mark, need, after))
+        };
+        let token = |shown: Option<&str>| {
+            database.with_cluster(|cluster| match shown {
+                None => cluster.token(),
+                Some(token) => cluster.check_token(token).map(|()| String::new()),
+            })
         };
         let mut nowhere = (Vec::new(), Vec::new());
         let (backend, to_backend, replay) = match &mut held.current {
@@ -88,6 +94,7 @@ impl Driver {
                 catalog_serial,
                 consistency: *consistency,
                 choose: &choose,
+                token: &token,
                 backend,
                 to_client: out,
                 to_backend,
@@ -95,6 +102,9 @@ impl Driver {
             };
             session.feed(input, &mut env)
         });
+        if let Some(barrier) = self.session.take_barrier() {
+            self.reads.note_barrier(barrier, &self.database);
+        }
         let direct = input.get(fed.direct.clone()).unwrap_or_default();
         if let Some(conn) = &mut self.held.current {
             conn.expose();

@@ -13,7 +13,7 @@ use crate::backend::Failure;
 use crate::cluster::{Choice, Demand, Mark, Passed, ReadReason, SampleNumber, Wanted, Writer};
 use crate::config::Writers;
 use crate::net::clock;
-use crate::session::{Refused, Want, Writes};
+use crate::session::{Barrier, Refused, Want, Writes};
 use crate::types::{Access, Consistency, Millis, Moment, NodeId, ShardId, SqlState};
 
 use super::conn::Conn;
@@ -33,6 +33,9 @@ pub(super) struct Reads {
     /// The sample that another replica than the last must have proven for the
     /// session to see no less than it has seen (level `session`).
     need: SampleNumber,
+    /// The sample that reads of every level need, since the client has shown a
+    /// token.
+    after: SampleNumber,
     /// The replica that showed the session something last, and its life.
     last: Option<(NodeId, u32)>,
     running: Option<Running>,
@@ -101,6 +104,20 @@ impl Reads {
         self.parts = parts;
     }
 
+    /// The client has shown a token, or takes it back. It was made before, so
+    /// that a sample which has not begun covers what it stands for.
+    pub(super) fn note_barrier(&mut self, barrier: Barrier, database: &Database) {
+        match barrier {
+            Barrier::None => self.after = SampleNumber::NONE,
+            Barrier::Now => {
+                self.after = database.marks.started().next();
+                self.need = self.after;
+                self.last = None;
+                database.marks.ask_for_sample();
+            }
+        }
+    }
+
     fn begin_anew(&mut self, database: &Database) {
         self.need = database.marks.started().next();
         self.writes = false;
@@ -128,18 +145,26 @@ impl Reads {
 }
 
 impl Database {
-    /// What a read at `level` wants; `need` is the session's own.
+    /// What a read at `level` wants; `need` is the session's own, and `after`
+    /// what a token asks for.
     pub(super) fn wanted(
         &self,
         shard: ShardId,
         level: Consistency,
         mark: Mark,
         need: SampleNumber,
+        after: SampleNumber,
     ) -> Wanted {
         match level {
             Consistency::Primary => Wanted::Primary,
-            Consistency::Session => Wanted::Marks(Demand::Proof(need)),
-            Consistency::Slot => Wanted::Marks(self.marks.demand(shard, mark)),
+            Consistency::Session => Wanted::Marks(Demand::Proof(need.max(after))),
+            Consistency::Slot => Wanted::Marks(match self.marks.demand(shard, mark) {
+                Demand::InFlight => Demand::InFlight,
+                Demand::Proof(need) => Demand::Proof(need.max(after)),
+            }),
+            Consistency::Bounded(_) | Consistency::Any if after > SampleNumber::NONE => {
+                Wanted::Marks(Demand::Proof(after))
+            }
             Consistency::Bounded(lag) => Wanted::Within { lag, now: clock::now() },
             Consistency::Any => Wanted::Any,
         }
@@ -189,9 +214,10 @@ impl Driver {
         if level == Consistency::Slot && self.waits_for_write(want) {
             return false;
         }
-        let choice = self.choose(want, level);
+        let wanted = self.wanted(want, level);
+        let choice = self.choose(want, level, wanted);
         match choice.node() {
-            Some(node) => self.bring_replica(want, level, node, choice.reason()),
+            Some(node) => self.bring_replica(want, wanted, node, choice.reason()),
             None if self.may_wait(choice.reason()) => {
                 self.park(want, self.thread.settings.reads.replica_wait, WaitsFor::Replica);
                 false
@@ -208,9 +234,13 @@ impl Driver {
         kept(level, self.thread.settings.reads.writers)
     }
 
-    fn choose(&self, want: Want, level: Consistency) -> Choice {
+    fn wanted(&self, want: Want, level: Consistency) -> Wanted {
+        let Reads { need, after, .. } = self.reads;
+        self.database.wanted(want.shard, level, want.mark, need, after)
+    }
+
+    fn choose(&self, want: Want, level: Consistency, wanted: Wanted) -> Choice {
         let tie = self.thread.random();
-        let wanted = self.database.wanted(want.shard, level, want.mark, self.reads.need);
         self.database.with_cluster(|cluster| {
             if level == Consistency::Session
                 && let Some((node, life)) = self.reads.last
@@ -227,7 +257,7 @@ impl Driver {
     fn bring_replica(
         &mut self,
         want: Want,
-        level: Consistency,
+        wanted: Wanted,
         node: NodeId,
         reason: ReadReason,
     ) -> bool {
@@ -235,9 +265,9 @@ impl Driver {
             return self.bring_primary(want);
         };
         match self.thread.checkout(&self.database, &pool) {
-            Ok(conn) if self.may_serve(&conn, level) => {
+            Ok(conn) if self.may_serve(&conn, wanted) => {
                 self.thread.stats.note_read(reason);
-                self.start_read(want, level, node);
+                self.start_read(want, wanted, node);
                 self.attach(conn);
                 true
             }
@@ -249,7 +279,7 @@ impl Driver {
             }
             // A full pool is waited for: its connections are old enough. A new
             // connection is of use only after the next sample.
-            Err(waiting) if level == Consistency::Any || pool.is_full() => {
+            Err(waiting) if wanted == Wanted::Any || pool.is_full() => {
                 self.reads.waits_at = Some(node);
                 self.waiting = Some(waiting);
                 false
@@ -264,9 +294,9 @@ impl Driver {
 
     /// Whether a connection to a replica leads to the server whose samples
     /// qualified it.
-    fn may_serve(&self, conn: &Conn, level: Consistency) -> bool {
+    fn may_serve(&self, conn: &Conn, wanted: Wanted) -> bool {
         let node = conn.pool.node();
-        level == Consistency::Any
+        wanted == Wanted::Any
             || self.database.with_cluster(|cluster| {
                 conn.incarnation.is_some()
                     && cluster.vouches_for(node, conn.born)
@@ -274,15 +304,13 @@ impl Driver {
             })
     }
 
-    fn start_read(&mut self, want: Want, level: Consistency, node: NodeId) {
+    fn start_read(&mut self, want: Want, wanted: Wanted, node: NodeId) {
         let life =
             self.database.with_cluster(|cluster| cluster.node(node).map_or(0, |state| state.life));
-        let demand = match level {
-            Consistency::Slot => Some(self.database.marks.demand(want.shard, want.mark)),
-            Consistency::Primary
-            | Consistency::Session
-            | Consistency::Bounded(_)
-            | Consistency::Any => None,
+        // As it was when the replica was chosen: other threads write, too.
+        let demand = match (self.level(want), wanted) {
+            (Consistency::Slot, Wanted::Marks(demand)) => Some(demand),
+            _ => None,
         };
         let (shard, mark) = (want.shard, want.mark);
         self.reads.running = Some(Running { node, life, shard, mark, demand });
@@ -359,10 +387,10 @@ impl Driver {
             return true;
         }
         let read = want.access == Access::Read && level != Consistency::Primary;
-        let wanted = self.database.wanted(want.shard, level, want.mark, self.reads.need);
+        let wanted = self.wanted(want, level);
         let same = self.reads.last.filter(|_| level == Consistency::Session);
         let fits = read
-            && self.may_serve(&conn, level)
+            && self.may_serve(&conn, wanted)
             && self.database.with_cluster(|cluster| {
                 cluster.is_fit(node, wanted)
                     || same.is_some_and(|(last, life)| {
@@ -371,7 +399,7 @@ impl Driver {
             });
         if fits {
             self.thread.stats.note_read(wanted.met());
-            self.start_read(want, level, node);
+            self.start_read(want, wanted, node);
             self.attach(conn);
             return true;
         }
@@ -504,7 +532,9 @@ impl Driver {
             || match parked.for_what {
                 WaitsFor::Write => self.settles(want.shard),
                 WaitsFor::Replica => {
-                    !matches!(self.choose(want, self.level(want)).reason(), ReadReason::NoneFit(_))
+                    let level = self.level(want);
+                    let choice = self.choose(want, level, self.wanted(want, level));
+                    !matches!(choice.reason(), ReadReason::NoneFit(_))
                 }
             };
         if !ready {
@@ -533,8 +563,8 @@ impl Driver {
     }
 
     /// What EXPLAIN ROUTE says of a read by this session needs this.
-    pub(super) const fn session_need(&self) -> SampleNumber {
-        self.reads.need
+    pub(super) const fn session_needs(&self) -> (SampleNumber, SampleNumber) {
+        (self.reads.need, self.reads.after)
     }
 }
 

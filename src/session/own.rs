@@ -168,6 +168,9 @@ impl Feed<'_, '_> {
         value: Option<&str>,
         local: bool,
     ) -> Result<Option<(SqlState, &'static str)>, Refused> {
+        if name == "keyway.after" {
+            return self.set_after(value).map(|()| None);
+        }
         let mut change = change(name, value, self.map())?;
         change.local = local;
         let transaction = self.in_backend_transaction() || matches!(self.s.tx, Tx::Lazy(_));
@@ -188,6 +191,7 @@ impl Feed<'_, '_> {
             Some(What::Key(keyspace)) => declared.and_then(|one| one.key(keyspace.as_deref())),
             Some(What::Shard) => declared.and_then(Declared::shard),
             None => match name {
+                "keyway.token" => return self.show_token(),
                 "keyway.epoch" => return Ok(self.map().epoch().number().to_string()),
                 "keyway.version" => return Ok(env!("CARGO_PKG_VERSION").to_owned()),
                 other => return Err(unknown_setting(other)),
@@ -247,5 +251,5 @@ fn invalid(name: &str, error: &RouteError) -> Refused {
 
 fn unknown_setting(name: &str) -> Refused {
     Refused::new(UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))
-        .hint("the router knows keyway.consistency, keyway.key, keyway.shard, keyway.epoch and keyway.version")
+        .hint("the router knows keyway.consistency, keyway.key, keyway.shard, keyway.after, keyway.token, keyway.epoch and keyway.version")
 }

@@ -89,6 +89,8 @@ pub(super) const LIMIT_EXCEEDED: SqlState = SqlState::new("54000");
 pub(super) const PROTOCOL_VIOLATION: SqlState = SqlState::new("08P01");
 /// `invalid_parameter_value`
 pub(super) const INVALID_VALUE: SqlState = SqlState::new("22023");
+/// `object_not_in_prerequisite_state`
+pub(super) const NOT_IN_STATE: SqlState = SqlState::new("55000");
 /// `undefined_object`
 pub(super) const UNDEFINED_OBJECT: SqlState = SqlState::new("42704");
 /// `connection_failure`

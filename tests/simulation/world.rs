@@ -234,6 +234,7 @@ impl<'r> World<'r> {
                 catalog_serial: 1,
                 consistency: Consistency::Primary,
                 choose: &|_, _, _| String::new(),
+                token: &|_| Ok("keyway1".to_owned()),
                 backend: client.conn.as_mut().map(|conn| (&mut conn.machine, conn.shard)),
                 to_client: &mut client.seen,
                 to_backend: &mut to_backend,

@@ -164,6 +164,7 @@ impl Stage {
                 catalog_serial: 1,
                 consistency: Consistency::Primary,
                 choose: &|_, _, _| "primary".to_owned(),
+                token: &|_| Ok("keyway1".to_owned()),
                 backend: client.conn.as_mut().map(|(backend, shard)| (backend, *shard)),
                 to_client: &mut to_client,
                 to_backend: &mut to_backend,
