@@ -62,7 +62,13 @@ async fn load_all(map: &Map, folder: &Path, user: Option<&str>) -> Result<Catalo
         let login = login_of(&logins, shard.id, user, &environment)
             .ok_or_else(|| format!("shard {}: no user: give --user", shard.name))?;
         let target = Target {
-            member: Member { node: node.id, shard: shard.id, role: node.role, weight: 1 },
+            member: Member {
+                node: node.id,
+                shard: shard.id,
+                role: node.role,
+                weight: 1,
+                near: false,
+            },
             name: format!("{}/{}/{}", map.database(), shard.name, node.endpoint),
             host: node.host().to_owned(),
             port: node.port(),

@@ -226,7 +226,7 @@ impl Plane {
                     }
                 };
                 Some(Target {
-                    member: member(node),
+                    member: member(node, self.config.settings.reads.zone.as_deref()),
                     name: format!("{}/{}/{}", map.database(), shard.name, node.endpoint),
                     host: node.host().to_owned(),
                     port: node.port(),
@@ -476,15 +476,17 @@ impl Shared {
 }
 
 fn members(map: &Map) -> impl Iterator<Item = Member> {
-    map.nodes().iter().map(member).collect::<Vec<_>>().into_iter()
+    map.nodes().iter().map(|node| member(node, None)).collect::<Vec<_>>().into_iter()
 }
 
-fn member(node: &crate::shardmap::Node) -> Member {
+/// A node as the monitor knows it, seen from a router in `zone`.
+fn member(node: &crate::shardmap::Node, zone: Option<&str>) -> Member {
     Member {
         node: node.id,
         shard: node.shard,
         role: node.role,
         weight: u32::from(node.endpoint.weight),
+        near: zone.is_some() && node.endpoint.zone.as_deref() == zone,
     }
 }
 

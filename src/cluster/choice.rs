@@ -190,8 +190,8 @@ impl fmt::Display for Passed {
 
 impl Cluster {
     /// The replica that serves a read of `shard`, or the primary, and why.
-    /// `tie` spreads reads over equals by weight: a counter or any number will
-    /// do.
+    /// Those of the router's zone come first; `tie` spreads reads over equals
+    /// by weight: a counter or any number will do.
     pub fn choose(&self, shard: ShardId, wanted: Wanted, tie: u64) -> Choice {
         let asked = match wanted {
             Wanted::Primary => return primary(ReadReason::ConsistencyPrimary),
@@ -202,10 +202,13 @@ impl Cluster {
         };
         let mut passed = Passed::default();
         let mut any = false;
-        let mut weight: u64 = 0;
+        let (mut weight, mut near_weight): (u64, u64) = (0, 0);
         for state in self.replicas_of(shard) {
             any = true;
             match fitness(state, asked) {
+                Fitness::Fit if state.member.near => {
+                    near_weight += u64::from(state.member.weight);
+                }
                 Fitness::Fit => weight += u64::from(state.member.weight),
                 Fitness::Unknown => passed.unknown = passed.unknown.saturating_add(1),
                 Fitness::Down => passed.down = passed.down.saturating_add(1),
@@ -218,11 +221,13 @@ impl Cluster {
         if !any {
             return primary(ReadReason::NoReplica);
         }
-        let Some(mut mark) = tie.checked_rem(weight) else {
+        // Those of the router's own zone first.
+        let near = near_weight > 0;
+        let Some(mut mark) = tie.checked_rem(if near { near_weight } else { weight }) else {
             return primary(ReadReason::NoneFit(passed));
         };
         for state in self.replicas_of(shard) {
-            if fitness(state, asked) != Fitness::Fit {
+            if state.member.near != near || fitness(state, asked) != Fitness::Fit {
                 continue;
             }
             let share = u64::from(state.member.weight);
@@ -337,7 +342,7 @@ mod tests {
     const NOW: Moment = Moment::from_ms(10_000);
 
     fn member(node: u16, role: Role, weight: u32) -> Member {
-        Member { node: NodeId::new(node), shard: SHARD, role, weight }
+        Member { node: NodeId::new(node), shard: SHARD, role, weight, near: false }
     }
 
     fn replica(node: u16, lag_ms: Option<u64>) -> NodeState {
@@ -409,6 +414,18 @@ mod tests {
         let several = cluster.with_writer(SHARD, Writer::Several, None);
         assert_eq!(several.primary_of(SHARD), None);
         assert_eq!(several.writer_of(SHARD), Some(Writer::Several));
+    }
+
+    #[test]
+    fn the_routers_own_zone_comes_first_as_long_as_it_has_a_fit_replica() {
+        let mut near = replica(2, Some(50));
+        near.member.near = true;
+        let cluster = cluster(vec![replica(1, Some(5)), near, replica(3, Some(5))]);
+        for tie in 0..10 {
+            assert_eq!(node(&cluster, bounded(60), tie), Some(NodeId::new(2)));
+            assert_ne!(node(&cluster, bounded(10), tie), Some(NodeId::new(2)));
+            assert!(node(&cluster, bounded(10), tie).is_some());
+        }
     }
 
     #[test]

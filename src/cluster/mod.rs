@@ -53,6 +53,8 @@ pub struct Member {
     pub role: Role,
     /// Share of the shard's replica reads relative to its siblings; 0 = none.
     pub weight: u32,
+    /// It stands in the router's own zone: it comes before those that do not.
+    pub near: bool,
 }
 
 /// How far a replica has replayed, as its last good sample showed.

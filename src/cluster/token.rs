@@ -78,7 +78,8 @@ mod tests {
 
     fn cluster(started_us: Option<i64>) -> Cluster {
         let shard = ShardId::new(7);
-        let member = Member { node: NodeId::new(0), shard, role: Role::Primary, weight: 1 };
+        let node = NodeId::new(0);
+        let member = Member { node, shard, role: Role::Primary, weight: 1, near: false };
         let incarnation = started_us.map(|started_us| Incarnation { system: Some(9), started_us });
         let state = NodeState { incarnation, ..NodeState::unknown(member) };
         let lineage = started_us.map(|_| LineageId::new(1));

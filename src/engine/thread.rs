@@ -499,6 +499,7 @@ fn unknown_cluster(map: &Map) -> Cluster {
         shard: node.shard,
         role: node.role,
         weight: u32::from(node.endpoint.weight),
+        near: false,
     }))
 }
 

@@ -26,6 +26,7 @@ fn watch_under(authority: Authority, replicas: u16) -> Watch {
         shard: SHARD,
         role: if index == 0 { Role::Primary } else { Role::Replica },
         weight: 1,
+        near: false,
     });
     Watch::new(members, Thresholds::default(), authority, 7 << 64)
 }
