@@ -173,5 +173,11 @@ fn shown(e: &Explanation, with_catalog: bool) -> String {
     };
     let stays = if with_catalog && stays { ", stays" } else { "" };
     let sent = e.sent.as_ref().map_or(String::new(), |sent| format!(" | sent: {sent}"));
-    format!("{} | {}{replica}{stays} | {}{keys}{sent}", e.targets, e.access, e.reason)
+    let mut together = String::new();
+    // What streams is shown where it is the subject.
+    if with_catalog {
+        e.together.iter().for_each(|line| writeln!(together, "\n  {line}").unwrap());
+    }
+    let together = together.replace("\n\n", "\n").trim_end().to_owned();
+    format!("{} | {}{replica}{stays} | {}{keys}{sent}{together}", e.targets, e.access, e.reason)
 }

@@ -43,7 +43,10 @@ impl Both {
             format!("{}{MAP_TABLES}", &map[..start])
         });
         // Fewer backends than clients.
-        let router = Router::start(&cluster, &tables.with_config("[pool]\nsize_max = 4"));
+        let router = Router::start(
+            &cluster,
+            &tables.with_config("[pool]\nsize_max = 4\n[merge]\narray_rows = 15000"),
+        );
         let both = Self { cluster, router, plain_url };
         both.run(both.fill());
         both

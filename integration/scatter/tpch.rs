@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use super::answers::{Read, Rows, compare};
+use tokio_postgres::Client;
+
+use super::answers::{Read, Rows, compare, shown};
 use super::both::{Both, connect};
 
 /// Tables, and rows that are the same on every run: every value is computed
@@ -123,6 +125,30 @@ pub(crate) async fn all(both: &Both) {
     }
     let (equal, refused) = report.finish("TPC-H");
     assert_eq!((equal, refused), (2 * 22, 0), "every query is answered");
+    limits(&clients.router).await;
+}
+
+/// More rows than may be brought together are an error, and nothing else.
+async fn limits(client: &Client) {
+    let sql = "SELECT (SELECT max(l_tax) FROM lineitem WHERE l_tax >= 0), \
+        (SELECT min(l_tax) FROM lineitem WHERE l_tax > -1), \
+        (SELECT min(l_tax) FROM lineitem WHERE l_tax > -2), \
+        (SELECT min(l_tax) FROM lineitem WHERE l_tax > -3)";
+    for _ in 0..5 {
+        let (state, message) = shown(&client.simple_query(sql).await.unwrap_err());
+        assert_eq!(state, "53400", "{message}");
+        assert!(message.contains("more than 15000 rows"), "{message}");
+        let (state, _) = shown(&client.query(sql, &[]).await.unwrap_err());
+        assert_eq!(state, "53400");
+        // Parts of an answer are no rows.
+        let rows = client.query("SELECT count(*) FROM lineitem", &[]).await.unwrap();
+        assert_eq!(rows[0].get::<_, i64>(0), 4797);
+    }
+    client.batch_execute("BEGIN").await.unwrap();
+    assert_eq!(shown(&client.simple_query(sql).await.unwrap_err()).0, "53400");
+    let failed = client.simple_query("SELECT count(*) FROM lineitem").await.unwrap_err();
+    assert_eq!(shown(&failed).0, "25P02");
+    client.batch_execute("ROLLBACK").await.unwrap();
 }
 
 const QUERIES: &[&str] = &[

@@ -69,6 +69,9 @@ fn text_of(explanation: &Explanation) -> String {
     if let Some(sent) = &explanation.sent {
         out.push_str(&format!("\nsent as: {sent}"));
     }
+    for line in &explanation.together {
+        out.push_str(&format!("\nmade:    {line}"));
+    }
     for key in &explanation.keys {
         out.push_str(&format!("\nkey:     {key}"));
     }

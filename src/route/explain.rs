@@ -42,6 +42,9 @@ pub struct Explanation {
     /// The text that is sent, if it is not the client's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sent: Option<String>,
+    /// How several shards answer together: the way, then what each is asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub together: Vec<String>,
     /// Why it has no route.
     pub refusal: Option<Refusal>,
 }
@@ -115,9 +118,17 @@ pub fn explain_in(
         Ok(route) => {
             let values = Values { text, literals: scanner.literals(), params };
             match route.targets {
-                Targets::Several(ref several) if let Err(error) = template.scatter(text) => {
-                    Explanation { shards: names(&several.shards, world.map), ..refused(&error) }
-                }
+                Targets::Several(ref several) => match template.scatter(text) {
+                    Err(error) => {
+                        Explanation { shards: names(&several.shards, world.map), ..refused(&error) }
+                    }
+                    Ok(scatter) => {
+                        let way = std::iter::once(scatter.way().to_owned());
+                        let together = way.chain(scatter.sketch()).collect();
+                        let routed = routed(&template, &route, values, world.map, declared);
+                        Explanation { together, ..routed }
+                    }
+                },
                 _ => routed(&template, &route, values, world.map, declared),
             }
         }
@@ -136,6 +147,7 @@ fn refused(error: &RouteError) -> Explanation {
         writes_stay: false,
         reads_stay: false,
         sent: None,
+        together: Vec::new(),
         refusal: Some(Refusal {
             sqlstate: error.sqlstate().to_string(),
             message: error.to_string(),
@@ -194,6 +206,7 @@ fn routed(
             .rewritten(values.text)
             .or_else(|| template.checked_copy(values.text, map, declared))
             .map(|sent| String::from_utf8_lossy(&sent).into_owned()),
+        together: Vec::new(),
         refusal: None,
     }
 }

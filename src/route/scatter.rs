@@ -22,6 +22,9 @@ mod partial;
 mod sorted;
 mod words;
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use crate::shardmap::Table;
 use crate::sql::shape::{Column, Relation, RelationKind, Shape, Test};
 use crate::sql::token::{self, Tokens};
@@ -46,6 +49,7 @@ pub struct Scatter {
     streams: bool,
     merge: Option<Box<Merge>>,
     sorted: Option<Box<Sorted>>,
+    turned: Rc<Cell<bool>>,
 }
 
 /// What is proven of a read of several shards.
@@ -55,6 +59,8 @@ pub(crate) struct Proven {
     pub(crate) streams: bool,
     /// One server can put its rows together.
     pub(crate) split: Option<Box<merge::Split>>,
+    /// The router could not compare the rows of an earlier execution.
+    pub(crate) turned: Rc<Cell<bool>>,
 }
 
 /// One expression of ORDER BY; the shards' rows carry its value in a column of
@@ -102,6 +108,11 @@ impl Scatter {
         self.offset
     }
 
+    /// Notes that the router can't compare the rows: later executions don't try.
+    pub fn note_turned(&self) {
+        self.turned.set(true);
+    }
+
     /// Whether the shards' rows are the answer's.
     pub const fn streams(&self) -> bool {
         self.streams
@@ -111,6 +122,23 @@ impl Scatter {
     /// can't compare their rows.
     pub fn sorted(&self) -> Option<&Sorted> {
         self.sorted.as_deref()
+    }
+
+    /// What the shards are asked for, in words.
+    pub fn sketch(&self) -> Vec<String> {
+        match &self.merge {
+            Some(merge) if !self.streams => merge.sketch(),
+            Some(_) | None => vec![format!("rows: {}", String::from_utf8_lossy(&self.text))],
+        }
+    }
+
+    /// How the answer is made of what the shards give.
+    pub fn way(&self) -> &'static str {
+        match &self.merge {
+            _ if self.streams => "the router streams the shards' rows",
+            Some(merge) if merge.partial().is_some() => "one shard combines the shards' parts",
+            Some(_) | None => "one shard makes the answer of the shards' rows",
+        }
     }
 
     /// How one server puts the answer together, if it can.
@@ -133,8 +161,14 @@ pub(crate) fn prove(
     let streams = prove_streams(t, shape, world, otherwise);
     let known = resolve::known(world).is_some();
     match (streams, merge::split(t, shape, world)) {
-        (Ok(()), split) => Ok(Proven { streams: true, split: split.ok().map(Box::new) }),
-        (Err(_), Ok(split)) => Ok(Proven { streams: false, split: Some(Box::new(split)) }),
+        (Ok(()), split) => {
+            let (split, turned) = (split.ok().map(Box::new), Rc::default());
+            Ok(Proven { streams: true, split, turned })
+        }
+        (Err(_), Ok(split)) => {
+            let (split, turned) = (Some(Box::new(split)), Rc::default());
+            Ok(Proven { streams: false, split, turned })
+        }
         (Err(error), Err(_)) if !known => Err(error),
         (Err(_), Err(error)) => Err(error),
     }
@@ -151,7 +185,11 @@ pub(crate) fn scatter(proven: &Proven, text: &[u8]) -> Result<Scatter, RouteErro
     };
     let streamed = if proven.streams { spread(text) } else { Err(RouteError::SeveralShards) };
     match (streamed, merge) {
-        (Ok(scatter), merge) => Ok(Scatter { merge, ..scatter }),
+        (Ok(scatter), merge) => {
+            let streams = !(proven.turned.get() && merge.is_some());
+            let turned = Rc::clone(&proven.turned);
+            Ok(Scatter { merge, streams, turned, ..scatter })
+        }
         (Err(_), Some(merge)) => Ok(Scatter {
             text: merge.original().into(),
             keys: Box::default(),
@@ -160,6 +198,7 @@ pub(crate) fn scatter(proven: &Proven, text: &[u8]) -> Result<Scatter, RouteErro
             streams: false,
             merge: Some(merge),
             sorted: None,
+            turned: Rc::default(),
         }),
         (Err(error), None) => Err(error),
     }
@@ -218,6 +257,7 @@ fn spread(text: &[u8]) -> Result<Scatter, RouteError> {
         limit: clauses.limit.map(|at| at.count),
         offset: clauses.offset.map(|at| at.count),
         sorted,
+        turned: Rc::default(),
         streams: true,
         merge: None,
     })

@@ -420,10 +420,13 @@ impl Feed<'_, '_> {
         let route = template
             .locate(statement, self.env.planner.literals(), None, self.map(), self.s.own.declared())
             .map_err(|error| super::feed::refuse_route(&error))?;
-        if matches!(route.targets, Targets::Several(_))
-            && let Err(error) = template.scatter(statement)
-        {
-            return Err(super::feed::refuse_route(&error));
+        let mut together = Vec::new();
+        if matches!(route.targets, Targets::Several(_)) {
+            let scatter =
+                template.scatter(statement).map_err(|error| super::feed::refuse_route(&error))?;
+            together.push(vec!["made".to_owned(), scatter.way().to_owned()]);
+            let asked = scatter.sketch().into_iter();
+            together.extend(asked.map(|line| vec!["asked".to_owned(), line]));
         }
         let keys = {
             let map = self.shared_map();
@@ -431,7 +434,8 @@ impl Feed<'_, '_> {
             world.catalog = Some(self.env.catalog);
             explain_in(&world, statement, None, self.s.own.declared()).keys
         };
-        let rows = self.explain_rows(&template, &route, &keys);
+        let mut rows = self.explain_rows(&template, &route, &keys);
+        rows.extend(together);
         Ok(Answer {
             columns: EXPLAIN_COLUMNS,
             rows,

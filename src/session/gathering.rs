@@ -308,6 +308,7 @@ impl ScatterRead {
         let shards: Vec<ShardId> = self.parts.iter().map(|part| part.shard).collect();
         let at = shards.iter().position(|shard| *shard == self.at).unwrap_or(0);
         let Some(bringing) = &self.bringing else { return };
+        self.portal.scatter.note_turned();
         self.merging = Some(Box::new(Merging::new(merge, &shards, at, bringing)));
         for part in &mut self.parts {
             part.state = PartState::Waiting;

@@ -57,6 +57,8 @@ struct Piece {
     wanted: Wanted,
     /// Columns that may not be left out.
     firm: Box<[Box<str>]>,
+    /// All columns, as the catalog has them.
+    columns: Box<[Box<str>]>,
 }
 
 /// The columns that are asked for.
@@ -90,6 +92,7 @@ pub struct Fragment {
     params: bool,
     wanted: Wanted,
     firm: Box<[Box<str>]>,
+    columns: Box<[Box<str>]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +160,19 @@ impl Merge {
     /// How the shards can compute a part of the answer.
     pub const fn partial(&self) -> Option<&Partial> {
         self.partial.as_ref()
+    }
+
+    /// What the shards are asked for, in words: which rows of which table.
+    pub(crate) fn sketch(&self) -> Vec<String> {
+        if let Some(partial) = &self.partial {
+            return vec![format!("in part: {}", String::from_utf8_lossy(partial.query()))];
+        }
+        let rows = |fragment: &Fragment| {
+            let wanted = fragment.columns.iter().filter(|name| self.wants(fragment, name));
+            let wanted: Vec<&str> = wanted.map(AsRef::as_ref).collect();
+            format!("rows: {}", String::from_utf8_lossy(&fragment.query(&wanted, true)))
+        };
+        self.fragments.iter().map(rows).collect()
     }
 
     /// Whether the answer's types should be the home shard's.
@@ -257,6 +273,7 @@ impl Piece {
                 .any(|(start, end)| (*start..*end).any(|i| t.param(i).is_some())),
             wanted: self.wanted.clone(),
             firm: self.firm.clone(),
+            columns: self.columns.clone(),
         }
     }
 }
@@ -290,8 +307,8 @@ pub(crate) fn split(t: &Tokens<'_>, shape: &Shape, world: &World<'_>) -> Result<
     })?;
     let mut made = Making { t, shape, world, catalog, pieces: Vec::new(), homely: false };
     for level in &shape.levels {
-        for (index, relation) in level.relations.iter().enumerate() {
-            made.relation(level, index, relation)?;
+        for relation in &level.relations {
+            made.relation(level, relation)?;
         }
     }
     if made.pieces.is_empty() {
@@ -354,12 +371,7 @@ struct Making<'m> {
 }
 
 impl Making<'_> {
-    fn relation(
-        &mut self,
-        level: &Level,
-        index: usize,
-        relation: &Relation,
-    ) -> Result<(), RouteError> {
+    fn relation(&mut self, level: &Level, relation: &Relation) -> Result<(), RouteError> {
         let RelationKind::Table { schema, name } = &relation.kind else { return Ok(()) };
         if matches!(relation.target, Target::Written { .. }) {
             return Err(RouteError::SeveralShards);
@@ -391,6 +403,8 @@ impl Making<'_> {
                 }
             }
         }
+        let columns = self.catalog.relation(&found, name).next().map(|(_, copy)| &*copy.columns);
+        let columns = columns.unwrap_or_default();
         let alias = relation.alias.as_ref().unwrap_or(name);
         let all = level.natural
             || !relation.columns.is_empty()
@@ -399,10 +413,8 @@ impl Making<'_> {
         let filters = if relation.nullable || relation.hidden || !relation.columns.is_empty() {
             Vec::new()
         } else {
-            let columns = self.catalog.relation(&found, name).next().map(|(_, r)| &*r.columns);
-            filter::own(self.t, level, alias, columns.unwrap_or_default())
+            filter::own(self.t, level, alias, columns)
         };
-        let _ = index;
         self.pieces.push(Piece {
             at: relation.at,
             relation: format!("{}.{}", quoted(&found), quoted(name)).into(),
@@ -411,6 +423,7 @@ impl Making<'_> {
             filters: filters.into(),
             wanted: if all { Wanted::All } else { Wanted::Named },
             firm: firm.into(),
+            columns: columns.iter().map(|column| column.name.clone()).collect(),
         });
         Ok(())
     }
