@@ -1,7 +1,8 @@
-//! One router takes over from another: no connection is refused or lost.
+//! One router takes over from another: no connection is refused or lost; and
+//! what a service manager passes and hears.
 
 use std::io::Read;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -9,14 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{JoinHandle, spawn};
 
 use keyway::local::Guard;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::http::get;
 use crate::setup::{cluster, router};
 use crate::support::psql::psql;
 use crate::support::router::Router;
-use crate::support::{scratch_dir, wait_for};
-use crate::wire::Wire;
+use crate::support::{free_port, scratch_dir, wait_for};
+use crate::wire::{PATIENCE, Wire};
 
 /// A router with the same files that takes over from `old`.
 struct Successor {
@@ -200,4 +201,55 @@ fn takeover_without_a_place_for_it_is_refused() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("--takeover needs handover_socket"), "{said}");
+}
+
+/// Passes a socket on as the service manager does: descriptor 3, and who it is
+/// for.
+const ACTIVATE: &str = "\
+import os, socket, sys
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(('127.0.0.1', int(sys.argv[1])))
+s.listen(16)
+if s.fileno() != 3:
+    os.dup2(s.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ |= {'LISTEN_FDS': '1', 'LISTEN_PID': str(os.getpid())}
+os.execv(sys.argv[2], sys.argv[2:])
+";
+
+#[test]
+fn router_serves_the_managers_socket_and_tells_it_what_it_does() {
+    let dir = scratch_dir();
+    let manager = UnixDatagram::bind(dir.join("notify")).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hear = || {
+        let mut words = [0; 256];
+        let length = manager.recv(&mut words).expect("the router says something");
+        String::from_utf8_lossy(&words[..length]).into_owned()
+    };
+    let port = free_port();
+    let url = format!("{}?sslmode=disable", cluster().primary(1).url);
+    let mut guard = Guard::start().unwrap();
+    let mut child = Command::new("python3")
+        .args(["-c", ACTIVATE, &port.to_string(), env!("CARGO_BIN_EXE_keyway"), "serve"])
+        .args(["--backend", &url])
+        .env("NOTIFY_SOCKET", dir.join("notify"))
+        .env("WATCHDOG_USEC", "200000")
+        .current_dir(&dir)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    guard.watch(child.id()).unwrap();
+    assert_eq!(hear(), "READY=1\nSTATUS=serving");
+    let view = cluster().view();
+    let through = format!("postgres://{}:{}@127.0.0.1:{port}/app", view.user, view.password);
+    assert_eq!(psql(&through, "SELECT 7").expect(), "7");
+    assert_eq!((hear(), hear()), ("WATCHDOG=1".to_owned(), "WATCHDOG=1".to_owned()));
+    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    wait_for("the manager to hear of the end", || hear() == "STOPPING=1\nSTATUS=draining");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    std::fs::remove_dir_all(dir).unwrap();
 }
