@@ -14,7 +14,8 @@ RUN apt-get update \
     && useradd --system --uid 10001 --no-create-home keyway \
     && install -d -o keyway -g keyway /var/lib/keyway
 COPY --from=build /usr/local/bin/keyway /usr/local/bin/keyway
-USER keyway
+# By number, so that a cluster sees that it is not root.
+USER 10001
 WORKDIR /var/lib/keyway
 EXPOSE 6432 6433
 STOPSIGNAL SIGTERM
