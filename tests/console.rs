@@ -139,6 +139,7 @@ fn members(map: &Map) -> Vec<Member> {
             shard: node.shard,
             role: node.role,
             weight: u32::from(node.endpoint.weight),
+            near: false,
         })
         .collect()
 }
