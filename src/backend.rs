@@ -18,7 +18,7 @@ mod writes;
 pub use expect::{Event, Expect, OwnPurpose, Refusal, Report, SentAs, Tag};
 pub use prepared::{NAME_LEN, PreparedNames, StatementId, backend_name};
 pub use relay::{Fault, Relayed};
-pub use second::{Failure, SecondTry};
+pub use second::{Failure, SecondTry, Sent};
 pub use settings::{Setting, SettingsInterner, SettingsSet, quoted};
 pub use writes::UnitWrites;
 

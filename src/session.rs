@@ -19,6 +19,7 @@ mod lazy;
 mod lookahead;
 mod members;
 mod merging;
+mod moving;
 mod names;
 mod own;
 mod place;
@@ -32,6 +33,7 @@ mod token;
 mod values;
 
 pub use events::{EventEnv, Lost, Writes};
+pub use moving::waited_too_long;
 pub use refusal::Refused;
 pub use scatter::Gathering;
 pub use statements::StatementRegistry;
@@ -126,6 +128,9 @@ pub enum Step {
     Checkout(Want),
     /// Nothing from the client is taken until the backend has answered.
     Await,
+    /// Wait until another map or other moves are in force, then feed the same
+    /// bytes again.
+    Hold,
     /// All backends of a read over several shards are there: call
     /// [`Session::gather_ask`] for each, then [`Session::gather`].
     Gather,
@@ -309,6 +314,8 @@ pub struct Session {
     described: Option<Box<[u8]>>,
     /// The map of the running transaction.
     tx_map: Option<(Arc<Map>, u64)>,
+    /// What it has open on keys that move.
+    moving: Option<Box<moving::OnMoves>>,
     /// Where a name without a schema is looked up.
     search_path: SearchPath,
     /// Who says so.
@@ -382,6 +389,7 @@ impl Session {
             scatter: None,
             described: None,
             tx_map: None,
+            moving: None,
             search_path: SearchPath::default(),
             path_of: PathOf::Catalog(0),
             user: user.into(),

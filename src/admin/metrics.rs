@@ -155,6 +155,15 @@ fn totals(totals: &Totals) -> Vec<Family> {
             "Clients that waited for a connection in vain.",
             totals.checkout_timeouts,
         ),
+        family(
+            "move_waits",
+            "Statements on keys that move: held until a cutover is over, in vain, or run again after a fence refused them.",
+            vec![
+                one("kind", "held", Sample::Count(totals.held)),
+                one("kind", "timeout", Sample::Count(totals.hold_timeouts)),
+                one("kind", "fenced", Sample::Count(totals.fenced)),
+            ],
+        ),
         counter("cancels", "Cancel requests with a known key.", totals.cancels),
         family(
             "logins",

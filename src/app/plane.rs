@@ -335,7 +335,11 @@ impl Plane {
                     reloaded.epoch = Some(map.epoch());
                     reloaded.result = format!("epoch {} is in force", map.epoch().number());
                     let logins = logins(&map, &self.environment, &folder).unwrap_or_default();
-                    self.handle.publish_map(map.database(), Arc::clone(&map), logins).await;
+                    let published =
+                        self.handle.publish_map(map.database(), Arc::clone(&map), logins);
+                    if let Err(error) = published.await {
+                        tracing::error!(%error, "the new map is not served");
+                    }
                     if let Some(database) = self.databases().get_mut(index) {
                         database.cluster = Arc::new(Cluster::unknown(members(&map)));
                         database.monitor = None;

@@ -14,6 +14,7 @@ use crate::protocol::tag::backend as tag;
 use crate::types::SqlState;
 
 use super::expect::{OwnPurpose, Report, SentAs};
+use super::second::{FENCED, Sent};
 use super::{Backend, Event, Expect, Partial, Tag};
 
 /// What a walk left to do.
@@ -414,7 +415,10 @@ impl Backend {
             walk.drop_frame(start, end);
             return Ok(());
         }
-        if self.second.takes(state) {
+        // A state that others may use too; what a fence says besides, they don't.
+        let fenced = state == Some(FENCED)
+            && fields.field(b'D').is_some_and(|d| d.starts_with(FENCE_DETAIL));
+        if (fenced || state != Some(FENCED)) && self.second.takes(state, self.sent()) {
             self.swallow_ready = true;
             walk.drop_frame(start, end);
             self.fail_batch();
@@ -439,11 +443,24 @@ impl Backend {
             walk.drop_frame(start, end);
             error_response(walk.out, &ErrorReport::error(QUERY_CANCELED, reason));
         }
+        let state = if fenced {
+            walk.drop_frame(start, end);
+            report_fence(&fields, walk.out);
+            Some(SERIALIZATION_FAILURE)
+        } else {
+            state
+        };
         events.push(Event::Error { state, fatal });
         self.fail_mask();
         self.answered = true;
         self.fail_batch();
         Ok(())
+    }
+
+    /// How much of the running unit the server was sent.
+    fn sent(&self) -> Sent {
+        let ends = |expect: &Expect| matches!(expect, Expect::Sync | Expect::Query(_));
+        if self.queue.iter().any(ends) { Sent::Whole } else { Sent::InPart }
     }
 
     /// The purpose of the unit that is running, if it is the router's own.
@@ -625,6 +642,22 @@ fn tell(report: Report, body: Option<&[u8]>, events: &mut Vec<Event>) {
     }
 }
 
+/// What the client hears of a fence: its transaction can't go on here, and may
+/// be tried again.
+fn report_fence(fields: &ErrorFields<'_>, out: &mut Vec<u8>) {
+    let detail = String::from_utf8_lossy(fields.field(b'D').unwrap_or_default());
+    let mut report = ErrorReport::error(
+        SERIALIZATION_FAILURE,
+        "could not serialize access: rows of the statement's keys are being moved to another shard",
+    );
+    report.detail = (!detail.is_empty()).then_some(&*detail);
+    report.hint = Some("retry the transaction");
+    error_response(out, &report);
+}
+
+/// A fence's detail goes on with the move's number.
+const FENCE_DETAIL: &[u8] = b"move=";
+const SERIALIZATION_FAILURE: SqlState = SqlState::new("40001");
 const QUERY_CANCELED: SqlState = SqlState::new("57014");
 const FEATURE_NOT_SUPPORTED: SqlState = SqlState::new("0A000");
 

@@ -1,9 +1,11 @@
-//! Whether a unit that a replica failed may run a second time, on the primary.
+//! Whether a unit that failed where it was sent may run a second time: one that
+//! a replica failed on the primary, one that a fence refused where its rows are
+//! moved to.
 //!
-//! Only a read outside a transaction, and only while the client has seen
-//! nothing of it. A replica fails what the primary runs: a read that its
-//! replay had to stop, and a function or a view that writes although it looks
-//! as if it read.
+//! Only while the client has seen nothing of it, and only the first unit of a
+//! transaction. A replica fails what the primary runs: a read that its replay
+//! had to stop, and a function or a view that writes although it looks as if it
+//! read.
 //!
 //! Source: PostgreSQL manual, "Hot Standby"; hazards 56 and 61 of
 //! `docs/hazards.md`.
@@ -14,6 +16,8 @@ use crate::types::SqlState;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SecondTry {
     allowed: bool,
+    /// It may run again where it was refused by a fence.
+    past_fence: bool,
     forbidden: bool,
     /// The client may have seen something of the unit before this walk.
     seen: bool,
@@ -21,13 +25,24 @@ pub struct SecondTry {
     discard: bool,
 }
 
-/// Why a replica could not run a read.
+/// How much of a unit the server was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Up to its end.
+    Whole,
+    /// The client may send more of it.
+    InPart,
+}
+
+/// Why a unit could not run where it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// Its replay stopped the statement, or its database is gone.
     Conflict,
     /// The statement writes.
     Writes,
+    /// The fence of a move refuses writes to its keys.
+    Fenced,
 }
 
 impl SecondTry {
@@ -39,6 +54,11 @@ impl SecondTry {
     /// It is a read on a replica, and its bytes are kept.
     pub fn allow(&mut self) {
         self.allowed = true;
+    }
+
+    /// It is the first of its transaction, on a primary, and its bytes are kept.
+    pub fn allow_past_fence(&mut self) {
+        self.past_fence = true;
     }
 
     /// It has done something at the router that can't be done twice.
@@ -59,14 +79,18 @@ impl SecondTry {
     }
 
     /// The server refused it with `state`: true if it is to run elsewhere, and
-    /// nothing of this walk may reach the client.
-    pub fn takes(&mut self, state: Option<SqlState>) -> bool {
-        let failure = match state {
-            Some(CONFLICT | DATABASE_DROPPED) => Failure::Conflict,
-            Some(READ_ONLY) => Failure::Writes,
+    /// nothing of this walk may reach the client. `sent`: its end was sent.
+    pub fn takes(&mut self, state: Option<SqlState>, sent: Sent) -> bool {
+        let (failure, possible) = match state {
+            Some(CONFLICT | DATABASE_DROPPED) => (Failure::Conflict, self.is_possible()),
+            Some(READ_ONLY) => (Failure::Writes, self.is_possible()),
+            Some(FENCED) => {
+                let first = self.past_fence && !self.forbidden && !self.seen;
+                (Failure::Fenced, first && sent == Sent::Whole)
+            }
             Some(_) | None => return false,
         };
-        if self.is_possible() {
+        if possible {
             self.wanted = Some(failure);
             self.discard = true;
         }
@@ -89,6 +113,8 @@ impl SecondTry {
     }
 }
 
+/// A fence's own state: rows of the key are being moved.
+pub(super) const FENCED: SqlState = SqlState::new("KW001");
 /// `serialization_failure`: what a recovery conflict is.
 const CONFLICT: SqlState = SqlState::new("40001");
 /// `database_dropped`
@@ -111,10 +137,10 @@ mod tests {
     #[test]
     fn a_conflict_before_any_answer_is_tried_again() {
         let mut second = allowed();
-        assert!(second.takes(Some(CONFLICT)) && second.discards());
+        assert!(second.takes(Some(CONFLICT), Sent::Whole) && second.discards());
         assert_eq!((second.take(), second.take()), (Some(Failure::Conflict), None));
         let mut second = allowed();
-        assert!(second.takes(Some(READ_ONLY)));
+        assert!(second.takes(Some(READ_ONLY), Sent::Whole));
         assert_eq!(second.take(), Some(Failure::Writes));
     }
 
@@ -122,13 +148,32 @@ mod tests {
     fn nothing_is_tried_again_that_the_client_has_seen_or_that_is_no_read() {
         let mut seen = allowed();
         seen.walk(true);
-        assert!(!seen.takes(Some(CONFLICT)));
+        assert!(!seen.takes(Some(CONFLICT), Sent::Whole));
         let mut primary = SecondTry::default();
         primary.begin();
-        assert!(!primary.takes(Some(CONFLICT)));
+        assert!(!primary.takes(Some(CONFLICT), Sent::Whole));
         let mut forbidden = allowed();
         forbidden.forbid();
-        assert!(!forbidden.takes(Some(CONFLICT)));
-        assert!(!allowed().takes(Some(SqlState::new("22012"))), "an error of its own");
+        assert!(!forbidden.takes(Some(CONFLICT), Sent::Whole));
+        let other = Some(SqlState::new("22012"));
+        assert!(!allowed().takes(other, Sent::Whole), "an error of its own");
+    }
+
+    #[test]
+    fn what_a_fence_refused_runs_again_if_it_is_first_whole_and_unseen() {
+        let mut first = SecondTry::default();
+        first.begin();
+        first.allow_past_fence();
+        first.walk(false);
+        assert!(!first.is_possible(), "a lost connection is another thing");
+        assert!(!first.takes(Some(CONFLICT), Sent::Whole), "a conflict of its own");
+        assert!(!first.takes(Some(FENCED), Sent::InPart));
+        assert!(first.takes(Some(FENCED), Sent::Whole));
+        assert_eq!(first.take(), Some(Failure::Fenced));
+        assert!(!allowed().takes(Some(FENCED), Sent::Whole), "a later one");
+        let mut seen = SecondTry::default();
+        seen.allow_past_fence();
+        seen.walk(true);
+        assert!(!seen.takes(Some(FENCED), Sent::Whole));
     }
 }

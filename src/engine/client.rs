@@ -9,6 +9,7 @@ use crate::backend::CancelKey;
 use crate::types::{Moment, NodeId};
 
 use super::conn::Conn;
+use super::moves::Open;
 use super::participants::RunningSet;
 
 /// One client, shared between its task and the thread.
@@ -43,6 +44,10 @@ pub(super) struct ClientEntry {
     pub(super) state: Cell<State>,
     pub(super) statements: Cell<u64>,
     pub(super) holds: Cell<crate::session::Holds>,
+    /// What it has open on keys that move.
+    pub(super) open: Open,
+    /// Since when it waits for a move.
+    pub(super) held_since: Cell<Option<Moment>>,
 }
 
 /// A backend that a client holds.
@@ -81,6 +86,8 @@ pub(super) struct Signals {
     pub(super) nodes: bool,
     /// An operator has paused the database, or lets it go on.
     pub(super) gate: bool,
+    /// The moves have changed, or the map.
+    pub(super) moves: bool,
 }
 
 impl Signals {
@@ -93,6 +100,7 @@ impl Signals {
             || self.resume
             || self.nodes
             || self.gate
+            || self.moves
     }
 }
 
@@ -127,6 +135,8 @@ impl ClientEntry {
             state: Cell::new(State::Idle),
             statements: Cell::new(0),
             holds: Cell::new(crate::session::Holds::default()),
+            open: Open::default(),
+            held_since: Cell::new(None),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::types::{Consistency, Millis, Moment, SqlState};
 use super::cleanup::LeftBehind;
 use super::client::{ClientEntry, State};
 use super::conn::Conn;
+use super::hold::Hold;
 use super::operate::HeldUp;
 use super::participants::Participants;
 use super::pools::{SharedPool, Waiting};
@@ -50,6 +51,7 @@ pub(super) struct Driver {
     /// asking again would change nothing.
     pub(super) client_watched: bool,
     pub(super) reads: Reads,
+    pub(super) hold: Hold,
     pub(super) closing: bool,
     /// The client is told something before it is closed.
     farewell: bool,
@@ -105,6 +107,7 @@ impl Driver {
             pool: None,
             client_watched: false,
             reads: Reads::default(),
+            hold: Hold::default(),
             closing: false,
             farewell: false,
             ended: false,
@@ -327,6 +330,9 @@ impl Driver {
         if signals.gate {
             self.on_gate();
         }
+        if signals.moves && self.end_hold() {
+            self.refed_by_signal();
+        }
     }
 
     /// The router shuts down: who has nothing under way goes now.
@@ -363,21 +369,25 @@ impl Driver {
         self.farewell |= !self.out.is_empty();
     }
 
-    fn give_up_waiting(&mut self, refused: Refused) {
+    pub(super) fn give_up_waiting(&mut self, refused: Refused) {
         if let Some(waiting) = self.waiting.take() {
             waiting.leave(&self.thread);
             self.session.refuse_checkout(refused);
             self.refed_by_signal();
-        } else if self.unpark() || self.held_up.take().is_some() {
+        } else if self.unpark() || self.end_hold() || self.held_up.take().is_some() {
+            self.hold = Hold::default();
             self.session.refuse_checkout(refused);
             self.refed_by_signal();
         }
     }
 
     /// True if the client waits for a connection, for a node to choose, or for
-    /// the end of a pause.
+    /// a move, or for the end of a pause.
     pub(super) const fn is_waiting(&self) -> bool {
-        self.waiting.is_some() || self.reads.is_parked() || self.held_up.is_some()
+        self.waiting.is_some()
+            || self.reads.is_parked()
+            || self.held_up.is_some()
+            || self.hold.is_on()
     }
 
     /// Feeds what waits after a signal; writes happen in the next round.
@@ -389,6 +399,10 @@ impl Driver {
 
     fn on_timeout(&mut self) {
         let now = clock::now();
+        if self.hold.is_on() {
+            self.give_up_hold(now);
+            return;
+        }
         if let Some(waiting) = &self.waiting {
             let limit = self.thread.settings.pool.checkout_timeout;
             if now.since(waiting.since) >= limit {
@@ -468,6 +482,9 @@ impl Driver {
             (State::Waiting, None) if let Some(held_up) = &self.held_up => {
                 (timeouts.paused, held_up.since)
             }
+            (State::Waiting, None) if let Some(since) = self.hold.since() => {
+                (self.thread.settings.moves.hold_max, since)
+            }
             (State::Waiting, Some(waiting)) => {
                 (self.thread.settings.pool.checkout_timeout, waiting.since)
             }
@@ -493,6 +510,8 @@ impl Driver {
         self.entry.statements.set(self.session.statements_seen());
         self.entry.gathered.set(self.entry.gathered.get() + 1);
         self.unpark();
+        self.end_hold();
+        self.leave_moves();
         if let Some(waiting) = self.waiting.take() {
             waiting.leave(&self.thread);
         }

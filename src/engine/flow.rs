@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::backend::Event;
+use crate::backend::{Event, Failure};
 use crate::cluster::{Mark, Writer};
 use crate::net::clock;
 use crate::protocol::backend::TxStatus;
@@ -51,6 +51,10 @@ impl Driver {
                     self.ask_participants(cx);
                     return at;
                 }
+                Step::Hold => {
+                    self.hold();
+                    return at;
+                }
                 Step::Read | Step::Await => {
                     self.release_unused();
                     return at;
@@ -61,6 +65,7 @@ impl Driver {
 
     fn feed_once(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Step) {
         let (need, after) = self.session_needs();
+        let said_before = self.out.len();
         let Self { thread, database, session, held, out, consistency, .. } = self;
         let was_awaiting = session.is_awaiting();
         let (catalog, catalog_serial) = database.catalog();
@@ -106,13 +111,14 @@ impl Driver {
             self.reads.note_barrier(barrier, &self.database);
         }
         let direct = input.get(fed.direct.clone()).unwrap_or_default();
+        let said = self.out.len() > said_before;
         if let Some(conn) = &mut self.held.current {
             conn.expose();
             if self.reads.writes && was_awaiting != self.session.is_awaiting() {
                 conn.expose_read();
             }
         }
-        self.keep_for_second_try(input.get(..fed.consumed).unwrap_or_default());
+        self.keep_for_second_try(input.get(..fed.consumed).unwrap_or_default(), said);
         self.send(cx, direct);
         for state in self.session.take_refusals() {
             self.thread.stats.note_refusal(state);
@@ -126,11 +132,17 @@ impl Driver {
         if !was_awaiting && self.session.is_awaiting() {
             self.note_unit_start();
         }
+        if self.is_on_moves() {
+            self.follow_moves();
+        }
         (fed.consumed, fed.step)
     }
 
     fn note_unit_start(&mut self) {
         self.units += 1;
+        if self.hold.has_been() {
+            self.forget_hold();
+        }
         self.entry.statements.set(self.session.statements_seen());
         // One unit in sixteen is timed: the clock costs more than the rest of
         // the counting.
@@ -281,8 +293,12 @@ impl Driver {
                 self.release_unused();
             }
             After::Replay if let Some(failure) = conn.machine.second_try().take() => {
-                self.detach(shard);
-                self.try_again(failure);
+                if failure == Failure::Fenced {
+                    self.start_again(shard);
+                } else {
+                    self.detach(shard);
+                    self.try_again(failure);
+                }
             }
             After::Replay => {
                 let mut bytes = std::mem::take(&mut conn.replay);
@@ -292,6 +308,9 @@ impl Driver {
             After::Close => self.close(),
         }
         self.entry.holds.set(self.session.holds());
+        if self.is_on_moves() {
+            self.follow_moves();
+        }
     }
 
     pub(super) fn count_events(&self, events: &[Event]) {
@@ -369,6 +388,9 @@ impl Driver {
         }
         let writes = conn.writes;
         drop(conn);
+        if self.is_on_moves() {
+            self.follow_moves();
+        }
         tracing::warn!(
             client = self.entry.id,
             statement = self.units,

@@ -13,22 +13,24 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::catalog::Catalog;
 use crate::cluster::Cluster;
-use crate::shardmap::Map;
+use crate::shardmap::{Map, MoveId, Moves};
 use crate::types::ShardId;
 
 use super::client::Signals;
 use super::crew::{self, Arrival, Crew, Seat, THREADS_MAX};
 use super::listen::Listeners;
 use super::logins::{Access, BackendLogin, EngineOptions};
+use super::moves::{Drained, MoveOrder};
 use super::operate::Operation;
 use super::share::Undertaker;
 use super::snapshot::EngineSnapshot;
 use super::sockets::Socket;
-use super::thread::{Thread, Writers};
+use super::thread::{Database, Thread, Writers};
 
 /// What a thread is told.
 pub(super) enum Command {
-    Map(String, Arc<Map>, HashMap<ShardId, BackendLogin>),
+    Map(String, Arc<Map>, HashMap<ShardId, BackendLogin>, oneshot::Sender<()>),
+    Moves(String, MoveOrder),
     Logins(String, HashMap<ShardId, BackendLogin>),
     Access(Arc<Access>),
     Cluster(String, Arc<Cluster>),
@@ -46,6 +48,18 @@ pub(super) enum Command {
     Drain,
     Stop,
 }
+
+/// The engine has stopped, or has no such database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotObeyed;
+
+impl std::fmt::Display for NotObeyed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the engine has stopped, or has no such database")
+    }
+}
+
+impl std::error::Error for NotObeyed {}
 
 /// The engine, as the control plane sees it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -151,10 +165,15 @@ async fn keep_time(thread: Rc<Thread>) {
 async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
     while let Some(command) = inbox.recv().await {
         match command {
-            Command::Map(name, map, logins) => {
+            Command::Map(name, map, logins, done) => {
                 if let Some(database) = thread.database_named(&name) {
-                    thread.retire_pools(database, &map);
-                    database.publish_map(map, logins);
+                    thread.take_map(database, map, logins);
+                    let _asker_left = done.send(());
+                }
+            }
+            Command::Moves(name, order) => {
+                if let Some(database) = thread.database_named(&name) {
+                    thread.on_move_order(database, order);
                 }
             }
             Command::Logins(name, logins) => {
@@ -165,13 +184,7 @@ async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
             Command::Access(access) => thread.publish_access(access),
             Command::Cluster(name, cluster) => {
                 if let Some(database) = thread.database_named(&name).cloned() {
-                    let news = database.publish_cluster(cluster);
-                    for node in news.up {
-                        thread.retry_node(&database, node);
-                    }
-                    if news.writers == Writers::Moved {
-                        thread.tell_of_writers(&database);
-                    }
+                    take_cluster(thread, &database, cluster);
                 }
             }
             Command::Catalog(name, catalog) => {
@@ -218,6 +231,16 @@ async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
     }
 }
 
+fn take_cluster(thread: &Rc<Thread>, database: &Rc<Database>, cluster: Arc<Cluster>) {
+    let news = database.publish_cluster(cluster);
+    for node in news.up {
+        thread.retry_node(database, node);
+    }
+    if news.writers == Writers::Moved {
+        thread.tell_of_writers(database);
+    }
+}
+
 fn signal_all(thread: &Rc<Thread>, change: impl Fn(&mut Signals)) {
     for client in thread.clients.borrow().values() {
         client.signal(&change);
@@ -230,15 +253,74 @@ impl Handle {
         &self.addresses
     }
 
-    /// A new map is in force: statements and transactions that begin from now
-    /// on follow it.
+    /// A new map is in force: once this returns, statements and transactions
+    /// that begin follow it, and those that wait for a move look again. The
+    /// moves that are under way stay so.
+    ///
+    /// # Errors
+    /// The engine has stopped, or has no such database.
     pub async fn publish_map(
         &self,
         database: &str,
         map: Arc<Map>,
         logins: HashMap<ShardId, BackendLogin>,
-    ) {
-        self.tell(|| Command::Map(database.to_owned(), Arc::clone(&map), logins.clone())).await;
+    ) -> Result<(), NotObeyed> {
+        let order =
+            |done| Command::Map(database.to_owned(), Arc::clone(&map), logins.clone(), done);
+        self.order_all(order).await.map(|_| ())
+    }
+
+    /// These moves are under way, in place of those before: once this returns,
+    /// whatever begins is subject to them, and what waits for another phase
+    /// looks again.
+    ///
+    /// # Errors
+    /// The engine has stopped, or has no such database.
+    pub async fn set_moves(&self, database: &str, moves: Moves) -> Result<(), NotObeyed> {
+        let order = |done| Command::Moves(database.to_owned(), MoveOrder::Set(moves.clone(), done));
+        self.order_all(order).await.map(|_| ())
+    }
+
+    /// Waits until no transaction or statement of this router is open on the
+    /// keys of the move `id`, up to `limit`; then it says who is in the way.
+    /// What was open when the move began to be watched counts, whatever it is,
+    /// and so do statements that ran when the map was replaced: drained after
+    /// that, nothing reads the moved rows at the source any more.
+    ///
+    /// # Errors
+    /// The engine has stopped, or has no such database.
+    pub async fn drained(
+        &self,
+        database: &str,
+        id: MoveId,
+        limit: Duration,
+    ) -> Result<Drained, NotObeyed> {
+        let order = |done| Command::Moves(database.to_owned(), MoveOrder::Drain(id, done));
+        if let Ok(answers) = tokio::time::timeout(limit, self.order_all(order)).await {
+            return answers.map(|_| Drained::Clear);
+        }
+        let ask = |reply| Command::Moves(database.to_owned(), MoveOrder::Blockers(id, reply));
+        let mut blockers = self.order_all(ask).await?.concat();
+        blockers.sort_by_key(|blocker| std::cmp::Reverse(blocker.open_ms));
+        Ok(if blockers.is_empty() { Drained::Clear } else { Drained::Blocked(blockers) })
+    }
+
+    /// Gives all threads an order, and waits for the answers.
+    async fn order_all<T>(
+        &self,
+        order: impl Fn(oneshot::Sender<T>) -> Command,
+    ) -> Result<Vec<T>, NotObeyed> {
+        let mut answers = Vec::with_capacity(self.commands.len());
+        for thread in &*self.commands {
+            let (reply, answer) = oneshot::channel();
+            thread.send(order(reply)).await.map_err(|_| NotObeyed)?;
+            answers.push(answer);
+        }
+        let mut all = Vec::with_capacity(answers.len());
+        for answer in answers {
+            all.push(answer.await.map_err(|_| NotObeyed)?);
+        }
+        Ok(all)
     }
 
     /// Backends are logged in at with these from now on; open connections stay.

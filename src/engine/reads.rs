@@ -26,6 +26,8 @@ use super::thread::Database;
 pub(super) struct Reads {
     /// What was asked for at the checkout under way.
     want: Option<Want>,
+    /// The database's revision at that time.
+    revision: u64,
     /// The node whose pool is waited for.
     waits_at: Option<NodeId>,
     /// A wait for a replica, or for a write in flight.
@@ -138,6 +140,11 @@ impl Reads {
         self.want
     }
 
+    /// True if the last checkout was asked for at `revision`.
+    pub(super) const fn is_of_revision(&self, revision: u64) -> bool {
+        self.revision == revision
+    }
+
     /// True while a read waits for a replica or a write.
     pub(super) const fn is_parked(&self) -> bool {
         self.parked.is_some()
@@ -191,6 +198,7 @@ impl Driver {
     /// and is to be fed again.
     pub(super) fn bring_backend(&mut self, want: Want) -> bool {
         self.reads.want = Some(want);
+        self.reads.revision = self.database.revision();
         if self.is_held_up(want) {
             return false;
         }
@@ -375,6 +383,13 @@ impl Driver {
     /// else the search begins anew. True as for `bring_backend`.
     pub(super) fn attach_waited(&mut self, conn: Box<Conn>) -> bool {
         self.reads.waits_at = None;
+        if !self.reads.is_of_revision(self.database.revision()) && self.session.is_placed_only() {
+            // Its keys may belong elsewhere by now.
+            self.thread.release(conn);
+            self.session.unplace();
+            self.leave_moves();
+            return true;
+        }
         let Some(want) = self.reads.want else {
             self.attach(conn);
             return true;
@@ -441,31 +456,42 @@ impl Driver {
 
     // === a second try ===
 
-    /// Keeps what the client sent of a read that goes to a replica.
-    pub(super) fn keep_for_second_try(&mut self, consumed: &[u8]) {
+    /// Keeps what the client sent of a read that goes to a replica, or of a
+    /// transaction's first unit that a fence may refuse.
+    /// `said`: something of it was answered at once, and would be twice.
+    pub(super) fn keep_for_second_try(&mut self, consumed: &[u8], said: bool) {
         let Some(conn) = &mut self.held.current else { return };
-        if conn.writes == Writes::Possible || consumed.is_empty() {
+        let primary = conn.writes == Writes::Possible;
+        if (primary && !self.session.may_start_again()) || consumed.is_empty() {
             return;
         }
-        if !self.held.others.is_empty() {
-            // Its answer is made of several.
-            conn.machine.second_try().forbid();
+        let max = if primary { FENCED_UNIT_MAX } else { UNIT_MAX };
+        let fits = self.reads.unit.len() + consumed.len() <= max;
+        let second = conn.machine.second_try();
+        // What is made of several shards' answers is not fed again.
+        if said || !fits || !self.held.others.is_empty() {
+            second.forbid();
             return;
         }
-        if self.reads.unit.len() + consumed.len() <= UNIT_MAX {
-            self.reads.unit.extend_from_slice(consumed);
-            conn.machine.second_try().allow();
+        self.reads.unit.extend_from_slice(consumed);
+        if primary {
+            second.allow_past_fence();
         } else {
-            conn.machine.second_try().forbid();
+            second.allow();
         }
     }
 
     /// The unit that a replica failed is fed again, ahead of what waits.
     pub(super) fn try_again(&mut self, failure: Failure) {
+        self.feed_unit_again();
+        self.reads.again = Some(failure);
+    }
+
+    /// The unit that was kept stands at the head of the input again.
+    pub(super) fn feed_unit_again(&mut self) {
         let mut bytes = std::mem::take(&mut self.reads.unit);
         bytes.extend_from_slice(&self.inbuf);
         self.inbuf = bytes;
-        self.reads.again = Some(failure);
         self.reads.running = None;
     }
 
@@ -586,6 +612,8 @@ pub(super) fn kept(level: Consistency, writers: Writers) -> Consistency {
 
 /// Longest unit that is kept to be sent again, in bytes.
 const UNIT_MAX: usize = 16 * 1024;
+/// The same for one that a fence may refuse.
+const FENCED_UNIT_MAX: usize = 1024 * 1024;
 /// Capacity that a client keeps for that while it is idle, in bytes.
 const UNIT_KEPT_MAX: usize = 1024;
 /// A connection that is younger than the newest sample serves no proven read.

@@ -173,6 +173,9 @@ impl Thread {
                 .map(|(label, cell)| (label, cell.get()))
                 .chain([("not_for_replicas", stats.units_on_primaries.get())])
                 .collect(),
+            held: stats.held.get(),
+            hold_timeouts: stats.hold_timeouts.get(),
+            fenced: stats.fenced.get(),
             checkout_timeouts: stats.checkout_timeouts.get(),
             cancels: stats.cancels.get(),
             logins_ok: stats.logins.get(),

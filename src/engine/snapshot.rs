@@ -217,6 +217,12 @@ pub struct Totals {
     /// Reads that a replica could have served, by the reason's label:
     /// `replica`, or why they went to the primary.
     pub reads: BTreeMap<&'static str, u64>,
+    /// Statements that waited for a move, each time that they did.
+    pub held: u64,
+    /// Those that waited in vain.
+    pub hold_timeouts: u64,
+    /// Statements that a move's fence refused and that ran again.
+    pub fenced: u64,
     /// Connections that were given to clients.
     pub checkouts: u64,
     /// Clients that waited for one in vain.
@@ -367,6 +373,9 @@ impl Totals {
             (&mut self.bytes_out, other.bytes_out),
             (&mut self.plan_hits, other.plan_hits),
             (&mut self.plan_misses, other.plan_misses),
+            (&mut self.held, other.held),
+            (&mut self.hold_timeouts, other.hold_timeouts),
+            (&mut self.fenced, other.fenced),
             (&mut self.checkouts, other.checkouts),
             (&mut self.checkout_timeouts, other.checkout_timeouts),
             (&mut self.cancels, other.cancels),

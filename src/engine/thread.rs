@@ -17,7 +17,7 @@ use crate::net::clock;
 use crate::pool::Budget;
 use crate::route::{Planner, PlannerLimits};
 use crate::session::StatementRegistry;
-use crate::shardmap::Map;
+use crate::shardmap::{Map, Moves};
 use crate::types::{Moment, NodeId, Role, ShardId, SqlState};
 
 use super::client::ClientEntry;
@@ -26,6 +26,7 @@ use super::crew::{self, Crew, LedgerKey};
 use super::logins::{Access, BackendLogin, EngineOptions, Users};
 use super::lookups::Lookups;
 use super::marks::Marks;
+use super::moves::Drains;
 use super::operate::Gate;
 use super::params::ServerParams;
 use super::pools::Pools;
@@ -59,6 +60,7 @@ pub(super) struct Thread {
     pub(super) retired: Cell<bool>,
     /// Told once when draining or retirement begins.
     pub(super) drained: tokio::sync::Notify,
+    pub(super) drains: Drains,
     next_client: Cell<u32>,
     schema_changes_told: Cell<u64>,
     clock: Cell<Moment>,
@@ -71,6 +73,8 @@ pub(super) struct Database {
     pub(super) name: String,
     map: RefCell<Arc<Map>>,
     serial: Cell<u64>,
+    /// Grows with every map, and with every change of the moves.
+    revision: Cell<u64>,
     cluster: RefCell<Arc<Cluster>>,
     catalog: RefCell<Rc<Catalog>>,
     catalog_serial: Cell<u64>,
@@ -112,6 +116,12 @@ pub(super) struct Stats {
     /// By [`ReadReason::index`].
     pub(super) reads: [Cell<u64>; ReadReason::COUNT],
     pub(super) units_on_primaries: Cell<u64>,
+    /// Statements that waited for a move, each time that they did.
+    pub(super) held: Cell<u64>,
+    /// Those that waited too long.
+    pub(super) hold_timeouts: Cell<u64>,
+    /// Units that a fence refused and that ran again.
+    pub(super) fenced: Cell<u64>,
     errors_server: RefCell<Classes>,
     errors_router: RefCell<Classes>,
     pub(super) latency_us: [Cell<u64>; LATENCY_BUCKETS],
@@ -184,6 +194,7 @@ impl Thread {
                     name: database.name.clone(),
                     map: RefCell::new(Arc::clone(&database.map)),
                     serial: Cell::new(1),
+                    revision: Cell::new(1),
                     cluster: RefCell::new(Arc::new(unknown_cluster(&database.map))),
                     catalog: RefCell::default(),
                     catalog_serial: Cell::new(1),
@@ -220,6 +231,7 @@ impl Thread {
             draining: Cell::new(false),
             retired: Cell::new(false),
             drained: tokio::sync::Notify::new(),
+            drains: Drains::default(),
             next_client: Cell::new(1),
             schema_changes_told: Cell::new(0),
             clock: Cell::new(clock::now()),
@@ -436,8 +448,25 @@ impl Database {
         }
         self.planner.borrow_mut().clear();
         *self.cluster.borrow_mut() = Arc::new(unknown_cluster(&map));
+        let moves = self.map.borrow().all_moves();
         *self.map.borrow_mut() = map;
         self.serial.set(self.serial.get() + 1);
+        self.publish_moves(moves);
+    }
+
+    /// From here on these moves are under way. Plans stay: no key belongs
+    /// elsewhere for it.
+    pub(super) fn publish_moves(&self, moves: Moves) {
+        let mut map = self.map.borrow_mut();
+        if !moves.is_empty() || map.has_moves() {
+            *map = Arc::new((**map).clone().with_moves(moves));
+        }
+        self.revision.set(self.revision.get() + 1);
+    }
+
+    /// Changes with every map, and with every change of the moves.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.get()
     }
 
     /// Takes in what the monitor sees.

@@ -7,7 +7,7 @@
 //! may change while the session lasts.
 
 use crate::cluster::{Mark, SlotMark};
-use crate::shardmap::{Key, Keyspace, KeyspaceId, Map, Rank, Scratch};
+use crate::shardmap::{Key, Keyspace, KeyspaceId, Map, Rank, Scratch, Touched};
 use crate::types::ShardId;
 
 use super::error::RouteError;
@@ -95,6 +95,25 @@ impl Declared {
         }
     }
 
+    /// The moves that what it names is part of.
+    fn touched(&self, map: &Map, shard: ShardId) -> Touched {
+        if !map.has_moves() {
+            return Touched::NONE;
+        }
+        let mut touched = Touched::NONE;
+        let mut any = false;
+        for keyspace in map.keyspaces() {
+            let Ok(Some(text)) = self.key_of(keyspace, map) else { continue };
+            let mut scratch = Scratch::default();
+            if let Ok(key) = Key::from_text(keyspace.key_type(), text, &mut scratch) {
+                any = true;
+                touched = touched.with(map.touched(keyspace, &key, keyspace.slot_of(&key)));
+            }
+        }
+        // A shard alone: any of its keys.
+        if any { touched } else { map.touched_on(shard) }
+    }
+
     /// The one shard that all of it names, if it names one.
     fn only_shard(&self, map: &Map) -> Result<Option<ShardId>, RouteError> {
         let mut found = self.shard().map(|name| shard_named(map, name)).transpose()?;
@@ -133,6 +152,7 @@ pub(crate) fn without_key(
         targets: Targets::Shard(shard),
         reason: Reason::Declared,
         mark: Mark::Shard,
+        touched: declared.touched(map, shard),
     }))
 }
 
@@ -154,6 +174,7 @@ pub(crate) fn route(
     }
     let mut mark = None;
     let mut same = true;
+    let mut touched = declared.touched(map, shard);
     for source in &keyed.sources {
         let keyspace = map.keyspace(source.keyspace).ok_or(RouteError::SeveralShards)?;
         let mut scratch = Scratch::default();
@@ -163,6 +184,7 @@ pub(crate) fn route(
         };
         locate::each_key(source, values, &mut |key| {
             let (owner, slot) = keyspace.place(&key);
+            touched = touched.with(map.touched(keyspace, &key, slot));
             same &= owner == shard && wanted.is_none_or(|wanted| wanted == key);
             let own = Mark::Slot(SlotMark::of(keyspace.spread(), slot));
             mark = Some(mark.map_or(own, |other: Mark| other.with(own)));
@@ -187,7 +209,8 @@ pub(crate) fn route(
     let open = keyed.open.is_some() || !keyed.intervals.is_empty();
     let mark = if open || keyed.single.is_some() { None } else { mark };
     let reason = if open || keyed.sources.is_empty() { Reason::Declared } else { Reason::Key };
-    Ok(Some(Route { targets: Targets::Shard(shard), reason, mark: mark.unwrap_or(Mark::Shard) }))
+    let (targets, mark) = (Targets::Shard(shard), mark.unwrap_or(Mark::Shard));
+    Ok(Some(Route { targets, reason, mark, touched }))
 }
 
 /// The shard that the declaration gives to the statement.

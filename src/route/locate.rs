@@ -1,7 +1,7 @@
 //! From a key's value to its shard: decode, hash, look up.
 
 use crate::cluster::{Mark, SlotMark};
-use crate::shardmap::{Decimal, Key, KeyError, KeyType, Keyspace, Map, Rank, Scratch};
+use crate::shardmap::{Decimal, Key, KeyError, KeyType, Keyspace, Map, Rank, Scratch, Touched};
 use crate::sql::literal::{Literal, LiteralKind, Literals};
 use crate::types::{Format, Oid, ShardId};
 
@@ -31,6 +31,7 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
     let mut fallback = None;
     let mut same = true;
     let mut scratch = Scratch::default();
+    let mut touched = Touched::NONE;
     let mut mark = (keyed.single.is_some() || keyed.open.is_some()).then_some(Mark::Shard);
     for source in &keyed.sources {
         let keyspace = map.keyspace(source.keyspace).ok_or(RouteError::SeveralShards)?;
@@ -42,24 +43,19 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
         each_key(source, values, &mut |key| {
             same &= hinted.is_none_or(|hinted| hinted == key);
             let (owner, slot) = keyspace.place(&key);
+            if map.has_moves() {
+                touched = touched.with(map.touched(keyspace, &key, slot));
+            }
             let own = Mark::Slot(SlotMark::of(keyspace.spread(), slot));
             mark = Some(mark.map_or(own, |other| other.with(own)));
-            match found {
-                None => found = Some(owner),
-                Some(first) if first != owner && !others.contains(&owner) => others.push(owner),
-                Some(_) => {}
-            }
+            join(&mut found, &mut others, owner);
         })?;
     }
     for interval in &keyed.intervals {
         let keyspace = map.keyspace(interval.keyspace).ok_or(RouteError::SeveralShards)?;
         fallback = fallback.or(Some(keyspace));
         for owner in owners_between(interval, values, keyspace)? {
-            match found {
-                None => found = Some(owner),
-                Some(first) if first != owner && !others.contains(&owner) => others.push(owner),
-                Some(_) => {}
-            }
+            join(&mut found, &mut others, owner);
         }
     }
     if keyed.hint.is_some() && (!same || !others.is_empty()) {
@@ -78,7 +74,10 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
                 (None, None) => Reason::Nothing,
             };
             let mark = mark.unwrap_or(Mark::Shard);
-            return Ok(Route { targets: one(found, fallback, map), reason, mark });
+            if map.has_moves() && !keyed.is_simple() {
+                touched = touched.with(unnamed(found, map));
+            }
+            return Ok(Route { targets: one(found, fallback, map), reason, mark, touched });
         }
         None => RouteError::SeveralShards,
     };
@@ -90,10 +89,26 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
     others.dedup();
     if let [only] = &*others {
         let (targets, reason) = (Targets::Shard(*only), Reason::Spread);
-        return Ok(Route { targets, reason, mark: Mark::Shard });
+        let touched = touched.with(unnamed(Some(*only), map));
+        return Ok(Route { targets, reason, mark: Mark::Shard, touched });
     }
     let targets = Targets::Several(Box::new(Several { shards: others.into(), why }));
-    Ok(Route { targets, reason: Reason::Spread, mark: Mark::Shard })
+    Ok(Route { targets, reason: Reason::Spread, mark: Mark::Shard, touched })
+}
+
+/// Enters the owner of a key.
+fn join(found: &mut Option<ShardId>, others: &mut Vec<ShardId>, owner: ShardId) {
+    match found {
+        None => *found = Some(owner),
+        Some(first) if *first != owner && !others.contains(&owner) => others.push(owner),
+        Some(_) => {}
+    }
+}
+
+/// The moves that a statement on `shard` may touch by keys that it does not
+/// name.
+fn unnamed(shard: Option<ShardId>, map: &Map) -> Touched {
+    shard.map_or(Touched::NONE, |shard| map.touched_on(shard))
 }
 
 /// The shards of the keys in `interval`; none if an end is NULL.

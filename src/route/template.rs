@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::cluster::Mark;
-use crate::shardmap::{KeyType, KeyspaceId, Map};
+use crate::shardmap::{KeyType, KeyspaceId, Map, Touched};
 use crate::sql::literal::Literals;
 use crate::sql::statement::{Facts, Span};
 use crate::types::{Access, Consistency, Epoch, Format, Oid, ShardId};
@@ -290,6 +290,8 @@ pub struct Route {
     pub reason: Reason,
     /// What of the shard it reads or writes.
     pub mark: Mark,
+    /// The moves that its keys are part of, or may be.
+    pub touched: Touched,
 }
 
 /// The shards that a text goes to.
@@ -532,7 +534,8 @@ impl Template {
                 {
                     return Ok(route);
                 }
-                Ok(Route { targets: targets.clone(), reason: *reason, mark: Mark::Shard })
+                let (targets, touched) = (targets.clone(), Touched::NONE);
+                Ok(Route { targets, reason: *reason, mark: Mark::Shard, touched })
             }
             Plan::Refused(error) => Err(error.clone()),
             Plan::Keyed(keyed) => {

@@ -106,6 +106,9 @@ impl Session {
 
     fn on_ready(&mut self, status: TxStatus, env: &mut EventEnv<'_>) {
         self.phase = Phase::Idle;
+        if let Some(moving) = &mut self.moving {
+            moving.note_unit_end();
+        }
         self.unit_open = false;
         self.copy_pending = false;
         self.executed = None;

@@ -41,6 +41,7 @@ impl Feed<'_, '_> {
             }
             return self.refuse_in_batch(frame);
         }
+        self.follow_map();
         if self.s.everywhere.is_some() {
             return self.continue_everywhere(kind, body, end);
         }
@@ -56,6 +57,7 @@ impl Feed<'_, '_> {
             match self.look_ahead() {
                 Ahead::Need(want) => return Some(self.ask(want, None)),
                 Ahead::More => return self.wait_for_more(),
+                Ahead::Wait => return Some(Step::Hold),
                 Ahead::Local | Ahead::Spread => {}
             }
         } else if !self.s.unit_open
@@ -441,7 +443,7 @@ impl Feed<'_, '_> {
             match self.place(template, &route) {
                 Place::Here => {}
                 Place::Refuse(refused) => return Err(refused),
-                Place::Several(_) | Place::Need(_) => {
+                Place::Several(_) | Place::Need(_) | Place::Wait => {
                     return Err(Refused::new(
                         NOT_SUPPORTED,
                         "statement found no shard in its batch",

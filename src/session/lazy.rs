@@ -8,7 +8,7 @@
 use super::effects::Effect;
 
 /// What was said before the transaction had a shard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Lazy {
     begin: Box<[u8]>,
     /// BEGIN stands alone, without modes.
@@ -17,6 +17,7 @@ pub(super) struct Lazy {
     preamble: Vec<Entry>,
 }
 
+#[derive(Clone)]
 struct Entry {
     text: Box<[u8]>,
     savepoint: Option<Box<str>>,

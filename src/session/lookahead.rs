@@ -11,7 +11,7 @@ use crate::cluster::Mark;
 use crate::protocol::frame::{HEADER_LEN, decode_header};
 use crate::protocol::frontend::{Bind, Describe, Parse, Target};
 use crate::protocol::tag::frontend as tag;
-use crate::route::{Params, Route, RouteError, RouterCommand, Targets, Template};
+use crate::route::{Params, Route, RouterCommand, Targets, Template};
 use crate::sql::literal::Literals;
 use crate::types::Access;
 
@@ -19,6 +19,7 @@ use super::extended::USUAL_END;
 use super::feed::Feed;
 use super::names::Named;
 use super::place::{Found, Place};
+use super::refusal::Refused;
 use super::simple::is_hot;
 use super::values::{BoundParams, PrefixParams};
 use super::{Phase, Tx, Want};
@@ -29,6 +30,8 @@ pub(super) enum Ahead {
     Need(Want),
     /// More bytes: nothing decides yet.
     More,
+    /// Another map or other moves.
+    Wait,
     /// No backend: the router answers, or refuses, its next message.
     Local,
     /// No backend yet: the statement asks each shard by itself.
@@ -99,7 +102,7 @@ impl Feed<'_, '_> {
             Ahead::Need(want) if want.access == Access::Read && !self.binds_one() => {
                 Ahead::Need(Want { access: Access::Write, ..want })
             }
-            Ahead::Need(_) | Ahead::More | Ahead::Local | Ahead::Spread => ahead,
+            Ahead::Need(_) | Ahead::More | Ahead::Wait | Ahead::Local | Ahead::Spread => ahead,
         }
     }
 
@@ -221,9 +224,8 @@ impl Feed<'_, '_> {
         one: &Parsed<'_>,
         literals: &Literals,
         params: Option<&dyn Params>,
-    ) -> Result<Route, RouteError> {
-        let declared = self.s.own.declared();
-        one.template.locate(one.parse.query, literals, params, self.map(), declared)
+    ) -> Result<Route, Refused> {
+        self.locate(&one.template, one.parse.query, literals, params)
     }
 
     /// Something else may be planned now: the newest Parse keeps its constants.
@@ -315,6 +317,7 @@ impl Feed<'_, '_> {
         }
         match self.place(template, &route) {
             Place::Need(want) => Ahead::Need(want),
+            Place::Wait => Ahead::Wait,
             Place::Here | Place::Several(_) | Place::Refuse(_) => Ahead::Local,
         }
     }
@@ -336,6 +339,7 @@ impl Feed<'_, '_> {
             let route = self.locate_parsed(one, literals, Some(&params));
             return match route.map(|route| self.place(&one.template, &route)) {
                 Ok(Place::Need(want)) => Ahead::Need(want),
+                Ok(Place::Wait) => Ahead::Wait,
                 Ok(Place::Here | Place::Several(_) | Place::Refuse(_)) | Err(_) => Ahead::More,
             };
         }
@@ -348,6 +352,7 @@ impl Feed<'_, '_> {
         let route = self.locate_bound(&named, &template, &params);
         match route.map(|route| self.place(&template, &route)) {
             Ok(Place::Need(want)) => Ahead::Need(want),
+            Ok(Place::Wait) => Ahead::Wait,
             Ok(Place::Here | Place::Several(_) | Place::Refuse(_)) | Err(_) => Ahead::More,
         }
     }

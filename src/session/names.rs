@@ -10,7 +10,7 @@ use crate::protocol::tag::backend as reply;
 use crate::route::{Param, Params, Route, Targets, Template};
 use crate::types::Format;
 
-use super::feed::{Feed, refuse_route};
+use super::feed::Feed;
 use super::refusal::{NOT_SUPPORTED, Refused};
 use super::simple::{missing, unchecked_copy};
 use super::statements::{Origin, Prepared};
@@ -79,17 +79,11 @@ impl Feed<'_, '_> {
         if template.is_checked_copy() {
             return Err(unchecked_copy());
         }
-        let (map, declared) = (self.map(), self.s.own.declared());
-        let located = match named {
-            Named::Shared(p) => {
-                template.locate(p.statement(), &p.literals, Some(params), map, declared)
-            }
-            Named::Unnamed(..) => {
-                let unnamed = &self.s.unnamed;
-                template.locate(&unnamed.text, &unnamed.literals, Some(params), map, declared)
-            }
+        let (text, literals) = match named {
+            Named::Shared(p) => (p.statement(), &p.literals),
+            Named::Unnamed(..) => (&*self.s.unnamed.text, &self.s.unnamed.literals),
         };
-        located.map_err(|error| refuse_route(&error))
+        self.locate(template, text, literals, Some(params))
     }
 
     /// Whether the statement goes to all shards in turn.

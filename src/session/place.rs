@@ -135,6 +135,8 @@ pub(super) enum Place {
     Need(Want),
     /// On several shards at once.
     Several(Box<[ShardId]>),
+    /// Nowhere yet: its keys are about to belong to another shard.
+    Wait,
     /// Nowhere.
     Refuse(Refused),
 }
@@ -143,6 +145,11 @@ impl Feed<'_, '_> {
     /// Decides where a statement with this route runs.
     pub(super) fn place(&mut self, template: &Template, route: &Route) -> Place {
         self.s.pending.touch(route.mark);
+        if !route.touched.is_none()
+            && let Some(place) = self.place_on_moves(template, route)
+        {
+            return place;
+        }
         let map = self.map();
         let home = map.home();
         let bound = self.env.backend.as_ref().map(|(backend, shard)| (is_busy(backend), *shard));

@@ -57,6 +57,7 @@ impl Feed<'_, '_> {
                 Ok(Place::Several(_)) => {
                     return self.refuse_simple(&super::scatter::not_executed(), end);
                 }
+                Ok(Place::Wait) => return Some(Step::Hold),
                 Ok(Place::Refuse(refused)) | Err(refused) => {
                     return self.refuse_simple(&refused, end);
                 }

@@ -9,12 +9,12 @@ use crate::protocol::backend::TxStatus;
 use crate::protocol::encode;
 use crate::protocol::frontend::Query;
 use crate::protocol::tag::frontend as tag;
-use crate::route::{Targets, Template};
+use crate::route::{Route, Targets, Template};
 use crate::sql::statement::{Facts, Kind, SessionEffect, TxEffect};
 use crate::types::Access;
 
 use super::effects::{Effect, Effects, demands};
-use super::feed::{Feed, refuse_route};
+use super::feed::Feed;
 use super::place::{Everywhere, Place};
 use super::refusal::{
     DUPLICATE_STATEMENT, LIMIT_EXCEEDED, NO_CURSOR, NO_STATEMENT, NOT_SUPPORTED,
@@ -40,6 +40,7 @@ impl Feed<'_, '_> {
             self.consume(end);
             return self.refuse_query(frame);
         }
+        self.follow_map();
         if self.s.everywhere.is_some() {
             return self.go_everywhere(text, Some(end));
         }
@@ -82,6 +83,7 @@ impl Feed<'_, '_> {
                 Ok(Place::Several(shards)) => {
                     return self.scatter_query(text, template, &shards, end);
                 }
+                Ok(Place::Wait) => return Some(Step::Hold),
                 Ok(Place::Refuse(refused)) | Err(refused) => {
                     return self.refuse_simple(&refused, end);
                 }
@@ -99,13 +101,13 @@ impl Feed<'_, '_> {
         text: &[u8],
         template: &Template,
     ) -> Result<Place, Refused> {
-        let route = {
-            let map = self.s.tx_map.as_ref().map_or(self.env.map, |(map, _)| map);
-            template
-                .locate(text, self.env.planner.literals(), None, map, self.s.own.declared())
-                .map_err(|error| refuse_route(&error))?
-        };
+        let route = self.located(text, template)?;
         Ok(self.place(template, &route))
+    }
+
+    #[inline]
+    fn located(&self, text: &[u8], template: &Template) -> Result<Route, Refused> {
+        self.locate(template, text, self.env.planner.literals(), None)
     }
 
     /// Asks the shell for a backend; the message stays for the next feed.
@@ -259,6 +261,7 @@ impl Feed<'_, '_> {
                 Ok(Place::Several(_)) => {
                     return self.refuse_simple(&super::scatter::not_alone(), end);
                 }
+                Ok(Place::Wait) => return Some(Step::Hold),
                 Ok(Place::Refuse(refused)) | Err(refused) => {
                     return self.refuse_simple(&refused, end);
                 }
@@ -344,9 +347,7 @@ impl Feed<'_, '_> {
 
     /// Like [`Feed::locate_and_place`], and starts what goes everywhere.
     fn place_effective(&mut self, text: &[u8], template: &Template) -> Result<Place, Refused> {
-        let route = template
-            .locate(text, self.env.planner.literals(), None, self.map(), self.s.own.declared())
-            .map_err(|error| refuse_route(&error))?;
+        let route = self.located(text, template)?;
         if route.targets == Targets::AllInTurn {
             self.start_everywhere()?;
             return Ok(Place::Here);

@@ -34,6 +34,7 @@ impl Feed<'_, '_> {
             match self.look_ahead() {
                 Ahead::Need(want) => return Some(self.ask(want, None)),
                 Ahead::More => return self.wait_for_more(),
+                Ahead::Wait => return Some(Step::Hold),
                 Ahead::Local | Ahead::Spread => {
                     let refused = Refused::new(
                         LIMIT_EXCEEDED,

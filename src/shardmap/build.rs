@@ -68,6 +68,7 @@ impl<'a> Builder<'a> {
                 consistency,
                 levels,
                 already_moved,
+                moving: None,
             }),
             _ => Err(self.problems),
         }

@@ -132,7 +132,8 @@ impl<T: Copy> Keys<T> {
         }
     }
 
-    fn get(&self, key: &Key<'_>) -> Option<T> {
+    /// What is known of `key`.
+    pub(crate) fn get(&self, key: &Key<'_>) -> Option<T> {
         match key {
             Key::Int(value) | Key::Time(value) => self.ints.get(value).copied(),
             Key::Date(days) => self.ints.get(&i64::from(*days)).copied(),
@@ -204,6 +205,16 @@ impl Keyspace {
                 SlotId::new(lists.get(key).unwrap_or(self.slots().saturating_sub(1)))
             }
         }
+    }
+
+    /// Whether it has the same name and gives every key the same slot, whoever
+    /// owns that.
+    pub fn cuts_like(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.key_type == other.key_type
+            && self.hash == other.hash
+            && self.slots() == other.slots()
+            && self.cut == other.cut
     }
 
     /// Whether keys between two keys lie on few shards.

@@ -4,10 +4,12 @@
 //! since the epoch before (`diff`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::types::{Consistency, Epoch, NodeId, Role, ShardId};
 
 use super::keyspace::{Keyspace, KeyspaceId};
+use super::moving::MovingKeys;
 use super::node::{Credentials, Endpoint, Node, Shard, Tls};
 
 /// One epoch of a database's shard map; checked whole when it was built.
@@ -27,6 +29,8 @@ pub struct Map {
     /// Levels of tables that have one of their own.
     pub(crate) levels: Levels,
     pub(crate) already_moved: bool,
+    /// What moves meanwhile; of a map that serves.
+    pub(crate) moving: Option<Arc<MovingKeys>>,
 }
 
 /// How fresh reads of a table must be: by schema, then by table.
@@ -94,6 +98,7 @@ impl Map {
             consistency: None,
             levels: Levels::new(),
             already_moved: false,
+            moving: None,
         }
     }
 

@@ -256,6 +256,7 @@ impl<'r> World<'r> {
                 },
                 Step::Close => return self.part(at),
                 Step::Gather => unreachable!("there is one shard"),
+                Step::Hold => unreachable!("nothing moves"),
                 Step::Read | Step::Await => {
                     let client = &self.clients[at];
                     let unused = client

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use keyway::backend::{Backend, CancelKey, Event, Setting, SettingsInterner, SettingsSet};
+use keyway::backend::{Backend, CancelKey, Event, Failure, Setting, SettingsInterner, SettingsSet};
 use keyway::route::{Planner, PlannerLimits};
 use keyway::session::{
     After, Env, EventEnv, Limits, Lost, Refused, Session, StatementRegistry, Step, Writes,
 };
-use keyway::shardmap::{Endpoint, Map};
-use keyway::types::{Access, Consistency, ShardId, SqlState};
+use keyway::shardmap::{Endpoint, Map, MoveId, Moves, Moving, Phase, Portion};
+use keyway::types::{Access, Consistency, Millis, ShardId, SqlState};
 
 use crate::words::{self, Speaker};
 
@@ -20,11 +20,14 @@ struct Client {
     inbuf: Vec<u8>,
     conn: Option<(Backend, ShardId)>,
     replay: Vec<u8>,
+    /// A unit that a fence may refuse.
+    unit: Vec<u8>,
 }
 
 /// One case.
 pub(crate) struct Stage {
     map: Arc<Map>,
+    serial: u64,
     planner: Planner,
     interner: SettingsInterner,
     registry: StatementRegistry,
@@ -39,15 +42,9 @@ pub(crate) struct Stage {
 impl Stage {
     /// A stage under this map, with the client `a`.
     pub(crate) fn new(map: &str) -> Self {
-        let map = match map {
-            "unsharded" => Map::unsharded("app", Endpoint::new("db.example.com", 5432), Vec::new()),
-            name => {
-                let path = format!("tests/golden/route/maps/{name}.toml");
-                Map::parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap()
-            }
-        };
         let mut stage = Self {
-            map: Arc::new(map),
+            map: Arc::new(read(map)),
+            serial: 1,
             planner: Planner::new(7, PlannerLimits::default()),
             interner: SettingsInterner::default(),
             registry: StatementRegistry::default(),
@@ -70,7 +67,7 @@ impl Stage {
             // Neighbouring lines of a client are one write.
             let count =
                 lines[at..].iter().take_while(|l| l.split(' ').next() == Some(mark)).count();
-            let count = if mark == ">" { count } else { 1 };
+            let count = if [">", "<<"].contains(&mark) { count } else { 1 };
             let group: Vec<&str> = lines[at..at + count]
                 .iter()
                 .map(|l| l.split_once(' ').map_or("", |(_, r)| r))
@@ -91,7 +88,7 @@ impl Stage {
                 self.client().inbuf.extend(bytes);
                 self.feed();
             }
-            "<" => {
+            "<" | "<<" => {
                 let bytes: Vec<u8> = group.iter().flat_map(|line| words::server(line)).collect();
                 self.hear(&bytes);
             }
@@ -104,6 +101,22 @@ impl Stage {
                 self.refusal = Some(Refused::new(state, text));
             }
             "lost" => self.lose(),
+            "tired" => {
+                let refused = keyway::session::waited_too_long(Millis::new(5_000));
+                self.client().session.refuse_checkout(refused);
+                self.feed();
+            }
+            "map" => {
+                let moves = self.map.all_moves();
+                self.map = Arc::new(read(group[0]).with_moves(moves));
+                self.serial += 1;
+                self.planner.clear();
+                self.feed();
+            }
+            "moves" => {
+                self.map = Arc::new((*self.map).clone().with_moves(self.moves(group[0])));
+                self.feed();
+            }
             other => panic!("{other:?} is no mark of a transcript"),
         }
     }
@@ -141,8 +154,29 @@ impl Stage {
             for (name, value) in own {
                 assert!(session.begin_with(name, value, &map).is_ok(), "{name} = {value}");
             }
-            Client { session, inbuf: Vec::new(), conn: None, replay: Vec::new() }
+            Client { session, inbuf: Vec::new(), conn: None, replay: Vec::new(), unit: Vec::new() }
         });
+    }
+
+    /// `PHASE TENANT SOURCE TARGET`, or nothing.
+    fn moves(&self, line: &str) -> Moves {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [phase, tenant, source, target] = words[..] else { return Moves::default() };
+        let shard = |name| self.map.shard_named(name).unwrap().id;
+        Moves::new(vec![Moving {
+            id: MoveId::new(7),
+            keyspace: self.map.keyspaces()[0].name().to_owned(),
+            portion: Portion::Tenant(tenant.to_owned()),
+            source: shard(source),
+            target: shard(target),
+            phase: match phase {
+                "watched" => Phase::Watched,
+                "held" => Phase::Held,
+                "switched" => Phase::Switched,
+                other => panic!("{other:?} is no phase"),
+            },
+        }])
+        .unwrap()
     }
 
     fn feed(&mut self) {
@@ -159,7 +193,7 @@ impl Stage {
                 interner: &mut self.interner,
                 registry: &mut self.registry,
                 map: &map,
-                map_serial: 1,
+                map_serial: self.serial,
                 catalog: &catalog,
                 catalog_serial: 1,
                 consistency: Consistency::Primary,
@@ -172,7 +206,16 @@ impl Stage {
             };
             let fed = client.session.feed(&client.inbuf, &mut env);
             to_backend.extend_from_slice(&client.inbuf[fed.direct.clone()]);
-            client.inbuf.drain(..fed.consumed);
+            let consumed = client.inbuf.drain(..fed.consumed);
+            if client.session.may_start_again()
+                && let Some((backend, _)) = &mut client.conn
+            {
+                client.unit.extend(consumed);
+                backend.second_try().allow_past_fence();
+            } else {
+                drop(consumed);
+                client.unit.clear();
+            }
             self.show("  to backend: ", &to_backend, Speaker::Client);
             self.show("  to client: ", &to_client, Speaker::Server);
             match fed.step {
@@ -193,6 +236,10 @@ impl Stage {
                     return;
                 }
                 Step::Gather => unreachable!("integration/scatter has reads of several shards"),
+                Step::Hold => {
+                    writeln!(self.out, "  hold").unwrap();
+                    return;
+                }
                 Step::Read | Step::Await => {
                     let client = self.clients.get(&self.who).unwrap();
                     let unused =
@@ -231,11 +278,24 @@ impl Stage {
                 to_backend: &mut to_backend,
             },
         );
+        if backend.second_try().discards() {
+            to_client.clear();
+        }
+        let failure = (after == After::Replay).then(|| backend.second_try().take()).flatten();
         self.show("  to client: ", &to_client, Speaker::Server);
         self.show("  to backend: ", &to_backend, Speaker::Client);
         match after {
             After::Keep => {}
             After::Release => self.detach(),
+            After::Replay if failure == Some(Failure::Fenced) => {
+                writeln!(self.out, "  refused by the fence: start again elsewhere").unwrap();
+                let client = self.clients.get_mut(&self.who).unwrap();
+                let (_, shard) = client.conn.take().unwrap();
+                client.session.leave(shard);
+                client.session.start_again();
+                client.unit.append(&mut client.inbuf);
+                client.inbuf = std::mem::take(&mut client.unit);
+            }
             After::Replay => {
                 writeln!(self.out, "  replay").unwrap();
                 let client = self.client();
@@ -298,4 +358,12 @@ impl Stage {
             writeln!(self.out, "{before}{line}").unwrap();
         }
     }
+}
+
+fn read(name: &str) -> Map {
+    if name == "unsharded" {
+        return Map::unsharded("app", Endpoint::new("db.example.com", 5432), Vec::new());
+    }
+    let path = format!("tests/golden/route/maps/{name}.toml");
+    Map::parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap()
 }

@@ -75,7 +75,11 @@ pub(crate) fn server(line: &str) -> Vec<u8> {
             let (code, text) = rest.split_once(' ').unwrap_or((rest, ""));
             let stale =
                 if text.starts_with("cached plan") { "RRevalidateCachedQuery\0" } else { "" };
-            let body = format!("S{severity}\0V{severity}\0C{code}\0M{text}\0{stale}\0");
+            let (text, detail) = match text.split_once(" | ") {
+                Some((text, detail)) => (text, format!("D{detail}\0")),
+                None => (text, String::new()),
+            };
+            let body = format!("S{severity}\0V{severity}\0C{code}\0M{text}\0{detail}{stale}\0");
             return frame("E", body.as_bytes());
         }
         "N" => format!("SNOTICE\0VNOTICE\0C00000\0M{rest}\0\0").into_bytes(),
