@@ -225,6 +225,24 @@ fn transactions_from_before_the_switch_fail_at_the_moved_keys_only() {
 }
 
 #[test]
+fn a_read_of_several_shards_never_counts_a_moving_row_twice() {
+    Stage::run(|stage| async move {
+        let client = stage.client().await;
+        let all = "SELECT tenant_id FROM counters ORDER BY tenant_id";
+        let rows = client.query(all, &[]).await.unwrap().len();
+        assert_eq!(rows, stage::TENANTS.count());
+        for phase in [Phase::Watched, Phase::Held, Phase::Switched] {
+            stage.set(&[stage.moving(27, 42, phase)]).await;
+            let refused = client.query(all, &[]).await.unwrap_err();
+            assert_eq!(state_of(&refused), "0A000", "{phase:?}");
+            client.query("SELECT n FROM counters WHERE tenant_id = 42", &[]).await.unwrap();
+        }
+        stage.set(&[]).await;
+        assert_eq!(client.query(all, &[]).await.unwrap().len(), rows);
+    });
+}
+
+#[test]
 fn pipelined_writes_wait_in_order() {
     Stage::run(|stage| async move {
         let client = Arc::new(stage.client().await);

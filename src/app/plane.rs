@@ -340,12 +340,18 @@ impl Plane {
                     if let Err(error) = published.await {
                         tracing::error!(%error, "the new map is not served");
                     }
+                    // The same nodes are watched on: what is known of them holds.
+                    let watched = map.watches_like(&before);
                     if let Some(database) = self.databases().get_mut(index) {
-                        database.cluster = Arc::new(Cluster::unknown(members(&map)));
-                        database.monitor = None;
                         database.served.map = Arc::clone(&map);
+                        if !watched {
+                            database.cluster = Arc::new(Cluster::unknown(members(&map)));
+                            database.monitor = None;
+                        }
                     }
-                    self.start_monitor(index, &map);
+                    if !watched {
+                        self.start_monitor(index, &map);
+                    }
                     self.start_catalogs(index, &map);
                     self.renew_directions();
                 }

@@ -272,7 +272,9 @@ impl Handle {
 
     /// These moves are under way, in place of those before: once this returns,
     /// whatever begins is subject to them, and what waits for another phase
-    /// looks again.
+    /// looks again. Before the target gets its first row the move must be
+    /// watched, and drained: a read of several shards that is older would see
+    /// that row twice.
     ///
     /// # Errors
     /// The engine has stopped, or has no such database.
@@ -283,9 +285,9 @@ impl Handle {
 
     /// Waits until no transaction or statement of this router is open on the
     /// keys of the move `id`, up to `limit`; then it says who is in the way.
-    /// What was open when the move began to be watched counts, whatever it is,
-    /// and so do statements that ran when the map was replaced: drained after
-    /// that, nothing reads the moved rows at the source any more.
+    /// Statements that ran when the move began to be watched count, whatever
+    /// they are, and so do those that ran when the map was replaced: drained
+    /// after that, nothing reads the moved rows at the source any more.
     ///
     /// # Errors
     /// The engine has stopped, or has no such database.

@@ -115,7 +115,7 @@ impl Thread {
     ) {
         self.retire_pools(database, &map);
         database.publish_map(map, logins);
-        self.note_what_runs(database);
+        self.note_what_runs_on_all(database);
         self.tell_of_moves(database);
     }
 
@@ -123,7 +123,7 @@ impl Thread {
     pub(super) fn on_move_order(&self, database: &Database, order: MoveOrder) {
         match order {
             MoveOrder::Set(moves, done) => {
-                self.note_what_is_open(database, &moves);
+                self.note_what_runs_on_new(database, &moves);
                 database.publish_moves(moves);
                 self.tell_of_moves(database);
                 let _asker_left = done.send(());
@@ -135,27 +135,25 @@ impl Thread {
         }
     }
 
-    /// What is open while a move begins to be watched may be on its keys: nobody
-    /// has looked.
-    fn note_what_is_open(&self, database: &Database, moves: &Moves) {
+    /// What runs while a move begins to be watched may be on its keys: nobody
+    /// has looked. Open transactions are looked at with their next statement;
+    /// the fences' triggers have waited for those that had written.
+    fn note_what_runs_on_new(&self, database: &Database, moves: &Moves) {
         let before = database.with_map(|map, _| map.all_moves());
         let all = moves.iter().map(|moving| moving.id);
         let new: Vec<MoveId> = all.filter(|id| before.find(*id).is_none()).collect();
-        self.note_all(database, &new, |state| state != State::Idle);
+        self.note_what_runs(database, &new);
     }
 
     /// What runs while another map comes into force may read where that no
     /// longer says. Open transactions follow the map at their next statement.
-    fn note_what_runs(&self, database: &Database) {
+    fn note_what_runs_on_all(&self, database: &Database) {
         let moves = database.with_map(|map, _| map.all_moves());
         let all: Vec<MoveId> = moves.iter().map(|moving| moving.id).collect();
-        self.note_all(database, &all, |state| match state {
-            State::Active | State::Waiting => true,
-            State::Idle | State::InTransaction => false,
-        });
+        self.note_what_runs(database, &all);
     }
 
-    fn note_all(&self, database: &Database, ids: &[MoveId], is_meant: impl Fn(State) -> bool) {
+    fn note_what_runs(&self, database: &Database, ids: &[MoveId]) {
         if ids.is_empty() {
             return;
         }
@@ -163,7 +161,11 @@ impl Thread {
         for client in self.clients.borrow().values() {
             // Who waits for its only connection looks for its place again.
             let has_backend = client.running.borrow().iter().next().is_some();
-            if has_backend && client.database == database.index && is_meant(client.state.get()) {
+            let runs = match client.state.get() {
+                State::Active | State::Waiting => has_backend,
+                State::Idle | State::InTransaction => false,
+            };
+            if runs && client.database == database.index {
                 client.open.note(ids.iter().copied(), now);
             }
         }

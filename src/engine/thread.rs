@@ -447,7 +447,9 @@ impl Database {
             self.marks.renew(shard.id);
         }
         self.planner.borrow_mut().clear();
-        *self.cluster.borrow_mut() = Arc::new(unknown_cluster(&map));
+        if !map.watches_like(&self.map.borrow()) {
+            *self.cluster.borrow_mut() = Arc::new(unknown_cluster(&map));
+        }
         let moves = self.map.borrow().all_moves();
         *self.map.borrow_mut() = map;
         self.serial.set(self.serial.get() + 1);

@@ -318,6 +318,7 @@ impl Feed<'_, '_> {
         max_rows: i32,
     ) -> Result<(), Refused> {
         self.may_scatter()?;
+        self.check_owners(&portal.shards)?;
         if portal.shards.len() > PARTS_MAX {
             return Err(Refused::new(
                 LIMIT_EXCEEDED,

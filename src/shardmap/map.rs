@@ -211,6 +211,14 @@ impl Map {
         self.schemas.iter().map(|(schema, shard)| (schema.as_str(), *shard))
     }
 
+    /// Whether its nodes are those of `other`, by the same numbers, watched in
+    /// the same way: what is known of them is known under both maps.
+    pub fn watches_like(&self, other: &Self) -> bool {
+        self.nodes == other.nodes
+            && self.shards == other.shards
+            && self.consistency == other.consistency
+    }
+
     /// How fresh reads of this database must be, if the map says so.
     pub const fn consistency(&self) -> Option<Consistency> {
         self.consistency

@@ -57,6 +57,16 @@ pub struct Moving {
     pub phase: Phase,
 }
 
+impl Moving {
+    /// The shard that has, or may have, rows of the keys that it does not own.
+    pub const fn stranger(&self) -> ShardId {
+        match self.phase {
+            Phase::Watched | Phase::Held => self.target,
+            Phase::Switched => self.source,
+        }
+    }
+}
+
 /// The part of a keyspace that moves together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Portion {
