@@ -320,6 +320,8 @@ pub struct Session {
     search_path: SearchPath,
     /// Who says so.
     path_of: PathOf,
+    /// It is the running transaction's, not the settings'.
+    path_moved: bool,
     user: Box<str>,
     /// Settings hide some of the client's statements from the router (not
     /// UTF-8, or old string syntax); only an unsharded database serves them.
@@ -392,6 +394,7 @@ impl Session {
             moving: None,
             search_path: SearchPath::default(),
             path_of: PathOf::Catalog(0),
+            path_moved: false,
             user: user.into(),
             hidden: Hidden::default(),
             copy_pending: false,

@@ -10,7 +10,7 @@ use crate::sql::functions::Nature;
 use crate::sql::literal::Literals;
 use crate::sql::parse::{self, ParseError};
 use crate::sql::shape;
-use crate::sql::statement::{Facts, Kind, SessionEffect, Span, TxEffect};
+use crate::sql::statement::{Argument, Facts, Kind, SessionEffect, Span, TxEffect};
 use crate::sql::token::{self, Token, Tokens};
 use crate::types::{Access, Epoch, ShardId};
 
@@ -76,15 +76,10 @@ pub(crate) fn decide(
                 && one.facts.access == Access::Read
                 && matches!(one.nature, Nature::Neutral | Nature::Bound)
         });
-    replica_ok &= goals.iter().all(|goal| match goal {
-        Goal::Fixed(targets, reason) => {
-            *reason == Reason::Unsharded
-                || (matches!(targets, Targets::Shard(_)) && *reason != Reason::Hint)
-                || (*targets == Targets::AnyShard && *reason == Reason::Reference)
-        }
-        Goal::Keyed(_) => true,
-        Goal::Refused(_) => false,
-    });
+    replica_ok &= goals.iter().all(may_use_replica);
+    if world.map.is_sharded() {
+        check_paths(&goals, &classified)?;
+    }
     let plan = combine(goals, &classified, world)?;
     let mut facts: Vec<Facts> = classified.into_iter().map(|one| one.facts).collect();
     if facts.is_empty() {
@@ -133,6 +128,61 @@ fn key_params(plan: &Plan) -> Box<[u16]> {
     params.sort_unstable();
     params.dedup();
     params.into()
+}
+
+/// Whether a goal leaves a read to a replica.
+fn may_use_replica(goal: &Goal) -> bool {
+    match goal {
+        Goal::Fixed(targets, reason) => {
+            *reason == Reason::Unsharded
+                || (matches!(targets, Targets::Shard(_)) && *reason != Reason::Hint)
+                || (*targets == Targets::AnyShard && *reason == Reason::Reference)
+        }
+        Goal::Keyed(_) => true,
+        Goal::Refused(_) => false,
+    }
+}
+
+/// Refuses a text in which a statement looks names up by a path that one before
+/// it sets.
+fn check_paths(goals: &[Goal], classified: &[Classified]) -> Result<(), RouteError> {
+    let mut moved = false;
+    for (goal, one) in goals.iter().zip(classified) {
+        if moved && reads_names(goal) {
+            return Err(RouteError::unsupported(
+                "a change of search_path before a statement that it concerns, in one text,",
+                "send it by itself",
+            ));
+        }
+        moved |= moves_path(&one.facts.effect);
+    }
+    Ok(())
+}
+
+/// Whether later statements look names up in other schemas.
+fn moves_path(effect: &SessionEffect) -> bool {
+    let path = |name: &str| name == "search_path";
+    effect.each().iter().any(|effect| match effect {
+        SessionEffect::Set { name, .. } | SessionEffect::Reset { name } => path(name),
+        SessionEffect::ResetAll | SessionEffect::DiscardAll => true,
+        SessionEffect::SetConfig { name, .. } => match name {
+            Argument::Text(name) => path(&name.to_lowercase()),
+            Argument::Null | Argument::Param(_) | Argument::Opaque => true,
+        },
+        _ => false,
+    })
+}
+
+/// Whether the goal rests on what names stand for.
+fn reads_names(goal: &Goal) -> bool {
+    match goal {
+        Goal::Keyed(_) => true,
+        Goal::Fixed(_, reason) => {
+            [Reason::SingleShard, Reason::Reference, Reason::Schema, Reason::Maintenance]
+                .contains(reason)
+        }
+        Goal::Refused(_) => false,
+    }
 }
 
 /// Where one statement wants to go.

@@ -115,6 +115,11 @@ impl SearchPath {
         self.schemas.iter().skip(1).any(|schema| **schema == *"pg_catalog")
     }
 
+    /// Tells paths apart.
+    pub const fn fingerprint(&self) -> u64 {
+        self.hash
+    }
+
     /// The schemas, first one first.
     pub fn schemas(&self) -> impl Iterator<Item = &str> {
         self.schemas.iter().map(AsRef::as_ref)

@@ -31,6 +31,9 @@ pub(super) enum Effect {
     Reset(Box<str>),
     /// A setting of the router's own is set or reset.
     Own(super::own::Change),
+    /// Names are looked up in other schemas up to the transaction's end, by the
+    /// startup's path if `None`.
+    Path(Option<Box<str>>),
     /// SAVEPOINT.
     Savepoint(Box<str>),
     /// RELEASE.
@@ -49,6 +52,23 @@ pub(super) enum Effect {
     /// Tables or types may have another shape: statements that were prepared
     /// before are not shared with those prepared after.
     SchemaChanged,
+}
+
+impl Effect {
+    /// Whether names may be looked up in other schemas from then on.
+    pub(super) fn moves_path(&self) -> bool {
+        match self {
+            Self::Set(name, _) | Self::Restore(name) | Self::Reset(name) => **name == *SEARCH_PATH,
+            Self::Path(_) | Self::RestoreAll | Self::Discarded | Self::DiscardedTo(_) => true,
+            Self::Own(_)
+            | Self::Savepoint(_)
+            | Self::Release(_)
+            | Self::RollbackTo(_)
+            | Self::Prepare(..)
+            | Self::Deallocated
+            | Self::SchemaChanged => false,
+        }
+    }
 }
 
 /// The changes that one statement makes.
@@ -141,6 +161,9 @@ fn add_demand(
             check_setting(name, value.as_deref(), situation)?;
             if creates_in_temp(name, value.as_deref()) {
                 hold(Holds::TEMP, "a search path that begins with pg_temp", situation, out)?;
+            }
+            if **name == *SEARCH_PATH {
+                out.effects.push(Effect::Path(value.clone()));
             }
             if !local && value.is_none() {
                 out.effects.push(Effect::Restore(name.clone()));
@@ -281,6 +304,17 @@ fn add_set_config(
     if let Argument::Text(local) = &is_local
         && matches!(&**local, "true" | "t" | "on" | "1" | "yes" | "y")
     {
+        let path = match (name, value) {
+            (Argument::Text(name), _) if name.to_lowercase() != SEARCH_PATH => return Ok(()),
+            (Argument::Text(_), Argument::Text(path)) => Some(path),
+            (Argument::Text(_), Argument::Null) => None,
+            // Names may be looked up elsewhere, and nobody tells where.
+            _ => return untracked(situation, out),
+        };
+        if creates_in_temp(SEARCH_PATH, path.as_deref()) {
+            hold(Holds::TEMP, "a search path that begins with pg_temp", situation, out)?;
+        }
+        out.effects.push(Effect::Path(path));
         return Ok(());
     }
     let Argument::Text(name) = name else { return untracked(situation, out) };
@@ -323,6 +357,8 @@ fn resolve(argument: &Argument, bind: Option<&Bind<'_>>) -> Argument {
         _ => Argument::Opaque,
     }
 }
+
+const SEARCH_PATH: &str = "search_path";
 
 /// Changes of the running transaction, in order.
 #[derive(Default)]
@@ -406,6 +442,7 @@ impl Log {
                     backend.reset(&name);
                 }
                 Effect::Own(_)
+                | Effect::Path(_)
                 | Effect::Savepoint(_)
                 | Effect::Release(_)
                 | Effect::RollbackTo(_)

@@ -170,8 +170,8 @@ impl Session {
             }
             Tag::Rollback | Tag::Other => {}
         }
-        let undone = |e: &Effect| matches!(e, Effect::RollbackTo(_) | Effect::RestoreAll);
-        let stale = effects.iter().any(undone);
+        let stale = |e: &Effect| matches!(e, Effect::RollbackTo(_)) || e.moves_path();
+        let stale = effects.iter().any(stale);
         for effect in effects {
             match effect {
                 Effect::Prepare(name, prepared) => {
@@ -208,6 +208,7 @@ impl Session {
                 | Effect::Savepoint(_)
                 | Effect::Release(_)
                 | Effect::RollbackTo(_)
+                | Effect::Path(_)
                 | Effect::Own(_) => self.log.push(effect),
             }
         }
@@ -231,6 +232,8 @@ impl Session {
         }
         if status == TxStatus::Idle {
             self.apply_log(env);
+        } else {
+            self.refresh_own();
         }
     }
 
@@ -364,6 +367,7 @@ impl Session {
         let mut backend = (**env.backend.settings()).clone();
         self.own.settle(self.log.effects());
         self.log.apply(&self.startup, &mut session, &mut backend);
+        // The settings that are noted next are those of the transaction.
         self.refresh_own();
         if session.bytes() > self.limits.settings_bytes_max {
             // Too much to carry: the session keeps its backend instead.
@@ -410,6 +414,44 @@ impl Session {
                 SearchPath::parse(&shown(value), &self.user).unwrap_or_else(|| SearchPath::new([]))
             }
         };
+    }
+
+    /// The path that the running transaction has set, or the settings'.
+    pub(super) fn refresh_path(&mut self) {
+        let startup = || self.startup.find("search_path").map(shown);
+        let mut found: Option<Option<String>> = None;
+        let lazy = match &self.tx {
+            Tx::Lazy(lazy) => Some(lazy.effects()),
+            Tx::Backend => None,
+        };
+        for effect in lazy.into_iter().flatten().chain(self.log.effects()) {
+            match effect {
+                Effect::Path(Some(path)) => found = Some(Some(path.to_string())),
+                Effect::Set(_, Setting::Flat(path)) if effect.moves_path() => {
+                    found = Some(Some(path.to_string()));
+                }
+                // Its path stands beside it.
+                Effect::Set(_, Setting::Statement(_)) => {}
+                _ if effect.moves_path() => found = Some(startup()),
+                _ => {}
+            }
+        }
+        match found {
+            None if self.path_moved => {
+                self.path_moved = false;
+                let settings = Rc::clone(&self.settings);
+                self.note_settings(&settings);
+            }
+            None => {}
+            Some(path) => {
+                self.path_moved = true;
+                self.path_of = if path.is_some() { PathOf::Client } else { PathOf::Catalog(0) };
+                let path = path.as_deref().unwrap_or(DEFAULT_SEARCH_PATH);
+                // A path that can't be read finds no table at all.
+                self.search_path =
+                    SearchPath::parse(path, &self.user).unwrap_or_else(|| SearchPath::new([]));
+            }
+        }
     }
 
     // === a backend that is gone ===

@@ -135,6 +135,9 @@ impl Feed<'_, '_> {
         }
         let depends = match kind {
             tag::EXECUTE => self.sets_keyway(kind, body),
+            tag::PARSE | tag::BIND => {
+                self.s.effects.iter().flatten().any(super::effects::Effect::moves_path)
+            }
             tag::QUERY | tag::FUNCTION_CALL => true,
             tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => self.s.copy_pending,
             // Whoever says goodbye is answered first.
@@ -333,7 +336,8 @@ impl Feed<'_, '_> {
         let map = self.s.tx_map.as_ref().map_or(self.env.map_serial, |(_, serial)| *serial);
         // A template belongs to a map and a catalog; the catalog is always the
         // newest, also within a transaction.
-        map ^ self.env.catalog_serial.rotate_left(32)
+        // Names are looked up anew under another path, by servers too.
+        map ^ self.env.catalog_serial.rotate_left(32) ^ self.s.search_path.fingerprint()
     }
 
     /// True if the backend is in a transaction.

@@ -139,7 +139,8 @@ impl Session {
         Ok(())
     }
 
-    /// The running transaction's changes have changed.
+    /// The running transaction's changes have changed: the router's settings and
+    /// the search path follow.
     pub(super) fn refresh_own(&mut self) {
         let mut now = self.own.settled.clone();
         if let Tx::Lazy(lazy) = &self.tx {
@@ -147,6 +148,7 @@ impl Session {
         }
         now.take_in(self.log.effects(), &self.own.startup, true);
         self.own.now = now;
+        self.refresh_path();
     }
 
     fn change_own(&mut self, change: Change, transaction: bool) {
