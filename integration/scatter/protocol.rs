@@ -103,15 +103,25 @@ const LONG: &str = "SELECT e1.n FROM events e1, events e2, events e3, events e4,
     AND e4.tenant_id = e5.tenant_id AND e5.tenant_id = e6.tenant_id AND repeat(md5(concat( \
     e1.id, e2.id, e3.id, e4.id, e5.id, e6.id)), 300) = 'x'";
 
+/// The same for each way in which several shards answer: rows that stream, parts
+/// that one server combines, rows that one server has brought to it.
+fn long() -> [String; 3] {
+    let parts = LONG.replace("e1.n FROM", "count(e1.n) FROM");
+    let brought = LONG.replace("e1.n FROM", "DISTINCT rank() OVER (ORDER BY e1.n) FROM");
+    [LONG.to_owned(), parts, brought]
+}
+
 async fn cancels_reach_every_shard(both: &Both) {
     let client = connect(&both.router_url()).await;
-    let token = client.cancel_token();
-    let waits = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        token.cancel_query(NoTls).await.unwrap();
-    };
-    let (answer, ()) = tokio::join!(client.simple_query(LONG), waits);
-    assert_eq!(shown(&answer.unwrap_err()).0, "57014");
+    for sql in long() {
+        let token = client.cancel_token();
+        let waits = async {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            token.cancel_query(NoTls).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(client.simple_query(&sql), waits);
+        assert_eq!(shown(&answer.unwrap_err()).0, "57014", "{sql}");
+    }
     assert_eq!(numbers(&client, "SELECT tenant_id FROM accounts ORDER BY 1 LIMIT 1").await, ["1"]);
     // A client that goes away leaves nothing running.
     let (gone, connection) = tokio_postgres::connect(&both.router_url(), NoTls).await.unwrap();
@@ -133,7 +143,10 @@ async fn cancels_reach_every_shard(both: &Both) {
 /// A shard that hangs up in the middle.
 async fn lost_backends_fail_the_read_alone(both: &Both) {
     let client = connect(&both.router_url()).await;
-    for (shard, begin) in [(1, false), (3, false), (2, true)] {
+    let [streamed, parts, _] = long();
+    for (shard, begin, sql) in
+        [(1, false, &streamed), (3, false, &parts), (2, true, &streamed), (2, true, &parts)]
+    {
         if begin {
             client.batch_execute("BEGIN").await.unwrap();
         }
@@ -146,7 +159,7 @@ async fn lost_backends_fail_the_read_alone(both: &Both) {
                  AND backend_type = 'client backend'",
             )
         };
-        let (answer, killed) = tokio::join!(client.simple_query(LONG), kills);
+        let (answer, killed) = tokio::join!(client.simple_query(sql), kills);
         assert_eq!(killed.trim(), "1", "one backend of shard {shard}");
         let (state, message) = shown(&answer.unwrap_err());
         assert_eq!(state, "08006", "{message}");

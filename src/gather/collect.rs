@@ -98,6 +98,8 @@ struct Source {
     rows: Vec<Rows>,
     /// The fragment that is being read.
     current: usize,
+    /// The first ErrorResponse that it sent.
+    error: Option<Box<[u8]>>,
 }
 
 /// One source's rows of one fragment.
@@ -121,8 +123,7 @@ impl Collect {
         limits: CollectLimits,
         memory: Rc<Memory>,
     ) -> Self {
-        let source =
-            || Source { buffer: Vec::new(), rows: vec![Rows::default(); fragments], current: 0 };
+        let source = || Source { rows: vec![Rows::default(); fragments], ..Source::default() };
         Self {
             sources: (0..sources).map(|_| source()).collect(),
             place,
@@ -172,7 +173,13 @@ impl Collect {
     fn frame(&mut self, source: usize, kind: u8, frame: &[u8]) -> Result<(), Failure> {
         let body = frame.get(HEADER_LEN..).unwrap_or_default();
         match kind {
-            tag::ERROR_RESPONSE => Err(Failure::Server(frame.into())),
+            tag::ERROR_RESPONSE => {
+                // Whether it is the read's or the connection's end, others know.
+                if let Some(one) = self.sources.get_mut(source) {
+                    one.error.get_or_insert_with(|| frame.into());
+                }
+                Ok(())
+            }
             _ if !self.is_described() => self.describe(kind, body),
             tag::ROW_DESCRIPTION => self.check(source, body),
             tag::DATA_ROW => self.row(source, body),
@@ -186,6 +193,11 @@ impl Collect {
             _ if is_passing(kind) => Ok(()),
             _ => Err(Failure::Own(GatherError::Malformed)),
         }
+    }
+
+    /// The error that a source has reported.
+    pub fn take_error(&mut self, source: usize) -> Option<Box<[u8]>> {
+        self.sources.get_mut(source)?.error.take()
     }
 
     // === what there is ===
@@ -487,3 +499,110 @@ fn length(len: usize) -> Result<[u8; 4], Failure> {
 const FIRST_OWN: u32 = 16_384;
 /// Types whose values are numbers that mean something else on every server.
 const LOCAL: [u32; 11] = [24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::encode;
+
+    const LIMITS: CollectLimits = CollectLimits { rows_max: 3, bytes_max: 1000 };
+
+    fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(body.len() + 4).unwrap();
+        [&[kind][..], &len.to_be_bytes(), body].concat()
+    }
+
+    fn description(columns: &[(&str, u32)]) -> Vec<u8> {
+        let mut body = u16::try_from(columns.len()).unwrap().to_be_bytes().to_vec();
+        for (name, oid) in columns {
+            body.extend(name.as_bytes());
+            body.extend([0; 7]);
+            body.extend(oid.to_be_bytes());
+            body.extend([0, 4, 255, 255, 255, 255, 0, 0]);
+        }
+        frame(b'T', &body)
+    }
+
+    fn row(values: &[Option<&[u8]>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode::data_row(&mut out, values.iter().copied()).unwrap();
+        out
+    }
+
+    /// Two sources; the first describes a statement without parameters and one
+    /// table of two columns, of which the second is chosen.
+    fn described(memory: &Rc<Memory>) -> Collect {
+        let mut collect = Collect::new(2, 0, 1, LIMITS, Rc::clone(memory));
+        let said = [
+            frame(b'1', b""),
+            frame(b't', b"\0\0"),
+            description(&[("n", 20)]),
+            frame(b'1', b""),
+            frame(b't', b"\0\0"),
+            description(&[("a", 23), ("mood", 16_400)]),
+            frame(b'Z', b"T"),
+        ];
+        collect.push(0, &said.concat()).unwrap();
+        assert!(collect.is_described() && !collect.is_complete());
+        collect.choose(0, &[false, true]);
+        collect
+    }
+
+    fn reply(oid: u32, values: &[Option<&[u8]>]) -> Vec<u8> {
+        let mut out = [frame(b'1', b""), frame(b'2', b""), description(&[("mood", oid)])].concat();
+        values.iter().for_each(|value| out.extend(row(&[*value])));
+        out.extend(frame(b'C', b"SELECT 1\0"));
+        out
+    }
+
+    #[test]
+    fn rows_become_one_array_in_the_order_of_the_shards() {
+        for piece in [1, 3, 1000] {
+            let memory = Memory::new(1000);
+            let mut collect = described(&memory);
+            // The other shard has another number for the type, and is first.
+            for (source, said) in
+                [(1, reply(16_999, &[Some(b"ok")])), (0, reply(16_400, &[Some(b"sad"), None]))]
+            {
+                said.chunks(piece).for_each(|bytes| collect.push(source, bytes).unwrap());
+            }
+            assert!(collect.is_complete());
+            let mut array = Vec::new();
+            collect.write_array(0, &mut array);
+            let int = |n: i32| n.to_be_bytes().to_vec();
+            let element = |len: i32, value: &[u8]| {
+                let head = [int(24 + len.max(0) - 4), int(2), int(23), int(-1), int(16_400)];
+                [head.concat(), int(len), value.to_vec()].concat()
+            };
+            let expected = [
+                [int(1), int(0), int(0), int(3), int(1)].concat(),
+                element(3, b"sad"),
+                element(-1, b""),
+                element(2, b"ok"),
+            ];
+            assert_eq!(array, expected.concat(), "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn other_columns_and_too_many_rows_are_failures() {
+        let memory = Memory::new(1000);
+        let failure = |collect: &mut Collect, said: &[u8]| collect.push(1, said).unwrap_err();
+        let other = failure(&mut described(&memory), &reply(23, &[]));
+        assert!(matches!(other, Failure::Own(GatherError::ColumnsDiffer { .. })), "{other:?}");
+        let many = failure(&mut described(&memory), &reply(16_400, &[None; 4]));
+        assert!(matches!(many, Failure::Own(GatherError::TooMuch { .. })), "{many:?}");
+        let small = Memory::new(30);
+        let full = failure(&mut described(&small), &reply(16_400, &[None; 2]));
+        assert!(matches!(full, Failure::Own(GatherError::OutOfMemory { .. })), "{full:?}");
+    }
+
+    #[test]
+    fn error_of_a_shard_waits_until_it_is_known_what_it_ends() {
+        let mut collect = described(&Memory::new(1000));
+        let error = frame(b'E', b"SERROR\0\0");
+        collect.push(1, &error).unwrap();
+        assert_eq!(collect.take_error(1).as_deref(), Some(&*error));
+        assert_eq!(collect.take_error(0), None);
+    }
+}

@@ -111,8 +111,11 @@ impl Session {
                     read.gather.replace_failure(Failure::Server(unasked().frame().into()));
                 }
                 Event::Error { fatal: false, .. } => {
-                    if let Some(source) = source {
-                        read.gather.on_error(source);
+                    let error = read.merging.as_mut().and_then(|merging| merging.take_error(at));
+                    match (source, error) {
+                        (Some(source), _) => read.gather.on_error(source),
+                        (None, Some(frame)) => read.gather.fail(Failure::Server(frame)),
+                        (None, None) => {}
                     }
                 }
                 Event::Error { fatal: true, .. } => {

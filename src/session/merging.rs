@@ -85,6 +85,11 @@ impl Merging {
         self.collect.push(at, bytes)
     }
 
+    /// The error that the part at `at` has reported.
+    pub(super) fn take_error(&mut self, at: usize) -> Option<Box<[u8]>> {
+        self.collect.take_error(at)
+    }
+
     /// The answer's statement.
     pub(super) const fn answer(&self) -> &Answer {
         &self.answer
