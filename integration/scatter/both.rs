@@ -111,6 +111,15 @@ impl Both {
             clients.plain.batch_execute(statement).await.unwrap();
             clients.router.batch_execute(statement).await.unwrap();
         }
+        // The router has noticed the tables of every shard.
+        for _ in 0..300 {
+            let asks = ["SELECT count(*) FROM events, moods", "SELECT name FROM accounts, regions"];
+            let first = clients.router.simple_query(asks[0]).await.is_ok();
+            if first && clients.router.simple_query(asks[1]).await.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         println!("{} rows went in", statements.len());
     }
 }
