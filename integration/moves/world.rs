@@ -65,7 +65,13 @@ impl World {
             let config: tokio_postgres::Config = url.parse().unwrap();
             let id = ShardId::new(shard.number);
             let target = Target {
-                member: Member { node: NodeId::new(0), shard: id, role: Role::Primary, weight: 1 },
+                member: Member {
+                    node: NodeId::new(0),
+                    shard: id,
+                    role: Role::Primary,
+                    weight: 1,
+                    near: false,
+                },
                 name: shard.name.clone(),
                 host: shard.primary.host.clone(),
                 port: shard.primary.port,
