@@ -11,7 +11,7 @@ use std::fs;
 use std::sync::Arc;
 
 use keyway::admin::http::Readiness;
-use keyway::admin::source::{Intake, Waiting};
+use keyway::admin::source::{Intake, MoveView, Waiting};
 use keyway::admin::task::answer;
 use keyway::admin::{
     Action, CatalogView, DatabaseView, Inputs, Outcome, Refusal, Reloaded, SettingRow, Source,
@@ -24,8 +24,10 @@ use keyway::engine::snapshot::{
     ClientSnapshot, ClientState, DatabaseSnapshot, EngineSnapshot, Latency, PoolSnapshot,
     ServerSnapshot, ServerState, Totals,
 };
+use keyway::mover::{Journal, Phase, Subject, Subscriptions, Wish};
 use keyway::shardmap::{Endpoint, Map};
-use keyway::types::{Lsn, Moment, NodeId, Role};
+use keyway::store::moves::Stored;
+use keyway::types::{Lsn, Moment, NodeId, Role, SqlState};
 
 const MAP: &str = r#"
 epoch = 7
@@ -75,6 +77,18 @@ impl Source for Sample {
                     epoch: keyway::types::Epoch::new(8).into(),
                     result: "epoch 8 is in force".to_owned(),
                 }])),
+                Action::Move(order) if order.target == "shard2" => Ok(Outcome::Moving(4)),
+                Action::Move(order) => Err(Refusal {
+                    state: SqlState::new("55000"),
+                    message: format!("the map has no shard {}", order.target),
+                    hint: None,
+                }),
+                Action::Wish(3, wish) => Ok(Outcome::Wished(wish)),
+                Action::Wish(id, _) => Err(Refusal {
+                    state: SqlState::new("42704"),
+                    message: format!("no move has the number {id}"),
+                    hint: None,
+                }),
                 Action::Kill(2) => Ok(Outcome::Killed),
                 Action::Kill(id) => Err(Refusal::no_client(id)),
                 Action::Operate(_, Some(name)) | Action::WaitClose(Some(name))
@@ -98,6 +112,28 @@ fn known() -> CatalogView {
         failures: [(keyway::types::ShardId::new(2), "no answer within 5000 ms".to_owned())].into(),
         warnings: vec!["table public.t is only on s1".to_owned()],
     }
+}
+
+/// A move that has stopped.
+fn moves() -> Vec<MoveView> {
+    let journal = Journal {
+        id: 3,
+        keyspace: "tenants".to_owned(),
+        subject: Subject::Tenant("42".to_owned()),
+        source: 1,
+        target: 2,
+        tables: Vec::new(),
+        pinned: Vec::new(),
+        phase: Phase::Verifying,
+        generation: 1,
+        token: 0,
+        tries: 0,
+        subscriptions: Subscriptions::default(),
+        stopped: Some("public.tasks differs".to_owned()),
+    };
+    let progress = "5 of 5 tables copied".to_owned();
+    let stored = Stored { journal, version: 5, wish: Wish::Pause, progress, age_s: 12 };
+    vec![MoveView { database: "app".to_owned(), stored }]
 }
 
 fn inputs() -> Inputs {
@@ -126,6 +162,7 @@ fn inputs() -> Inputs {
             },
         ],
         settings: SettingRow::of(&settings),
+        moves: moves(),
         now: Moment::from_ms(10_000),
         intake: Intake::Open,
     }

@@ -9,6 +9,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod faults;
+mod routed;
 mod whole;
 mod world;
 mod writers;

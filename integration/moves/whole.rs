@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use keyway::local::Version;
-use keyway::mover::{End, Phase, Side, Subject, Wish};
+use keyway::mover::{End, Phase, Subject, Wish};
 
-use crate::world::{SWITCHED, Watched, World};
+use crate::world::{Watched, World};
 use crate::writers::Writers;
 
 /// Fills a tenant on a shard.
@@ -23,9 +23,19 @@ pub(crate) fn fill(world: &World, shard: u16, tenant: i64, rows: u32) {
     );
 }
 
-#[tokio::test]
-async fn tenant_moves_under_load_goes_back_and_moves_again() {
-    let world = World::start(Version::Newest);
+/// Fails if a tenant has rows on a shard, or none.
+fn rows_are(world: &World, shard: u16, tenant: i64, there: bool) {
+    for table in ["accounts", "ledger", "counters", "events"] {
+        let count = format!("SELECT count(*) > 0 FROM {table} WHERE tenant_id = {tenant}");
+        let expected = if there { "t" } else { "f" };
+        assert_eq!(world.cluster.sql(shard, &count), expected, "{table} on shard {shard}");
+    }
+}
+
+/// A tenant moves, goes back, moves again and stays; another one's writers
+/// notice nothing.
+async fn back_and_forth(version: Version) {
+    let world = World::start(version);
     let routers = Arc::new(Watched::default());
     let (tenant, other) = (world.tenant_on(1, 0), world.tenant_on(1, 1));
     fill(&world, 1, tenant, 2000);
@@ -35,13 +45,7 @@ async fn tenant_moves_under_load_goes_back_and_moves_again() {
 
     let id = world.submit(Subject::Tenant(tenant.to_string()), 2).await;
     let driver = world.drive(id, &routers);
-    world.until(id, SWITCHED).await;
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    world.wish(id, Wish::Reverse).await;
-    world.until(id, Phase::Standing(Side::Source)).await;
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    world.wish(id, Wish::Run).await;
-    world.until(id, SWITCHED).await;
+    world.swing(id, 2).await;
     world.wish(id, Wish::Finish).await;
     world.until(id, Phase::Ended(End::Moved)).await;
     driver.await.unwrap();
@@ -49,10 +53,47 @@ async fn tenant_moves_under_load_goes_back_and_moves_again() {
     let written = writers.check(&world.cluster, 2).await;
     assert!(written > 100, "the writers have written: {written}");
     others.check(&world.cluster, 1).await;
-    for table in ["accounts", "ledger", "counters", "events"] {
-        let count = format!("SELECT count(*) FROM {table} WHERE tenant_id = {tenant}");
-        assert_eq!(world.cluster.sql(1, &count), "0", "{table} on the old owner");
-        assert_ne!(world.cluster.sql(2, &count), "0", "{table} on the new owner");
-    }
+    rows_are(&world, 1, tenant, false);
+    rows_are(&world, 2, tenant, true);
+    rows_are(&world, 1, other, true);
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn tenant_moves_under_load_goes_back_and_moves_again() {
+    back_and_forth(Version::Newest).await;
+}
+
+#[tokio::test]
+async fn tenant_moves_under_load_goes_back_and_moves_again_on_15() {
+    back_and_forth(Version::Major(15)).await;
+}
+
+#[tokio::test]
+async fn slots_move_without_their_pinned_tenants_and_an_abort_leaves_nothing() {
+    let world = World::start(Version::Newest);
+    let routers = Arc::new(Watched::default());
+    let (tenant, other) = (world.tenant_on(1, 0), world.tenant_on(2, 0));
+    fill(&world, 1, tenant, 500);
+    fill(&world, 2, other, 100);
+    let writers = Writers::start(&world.cluster, tenant, 3);
+    let id = world.submit(Subject::Slots { first: 0, last: 2047 }, 2).await;
+    let driver = world.drive(id, &routers);
+    world.until_guarded(id).await;
+    world.wish(id, Wish::Abort).await;
+    world.until(id, Phase::Ended(End::Aborted)).await;
+    driver.await.unwrap();
+    world.nothing_left().await;
+    rows_are(&world, 2, tenant, false);
+
+    let id = world.submit(Subject::Slots { first: 0, last: 2047 }, 2).await;
+    let driver = world.drive(id, &routers);
+    world.swing(id, 1).await;
+    world.wish(id, Wish::Finish).await;
+    world.until(id, Phase::Ended(End::Moved)).await;
+    driver.await.unwrap();
+    writers.check(&world.cluster, 2).await;
+    rows_are(&world, 1, tenant, false);
+    rows_are(&world, 2, other, true);
     world.nothing_left().await;
 }

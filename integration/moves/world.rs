@@ -8,7 +8,7 @@ use keyway::cluster::Member;
 use keyway::control::monitor::Target;
 use keyway::control::mover::node::Node;
 use keyway::control::mover::{Access, Limits, Routers, Run, Waiting, run};
-use keyway::local::Version;
+use keyway::local::{NodeName, Stop, Version};
 use keyway::mover::{Journal, Phase, Side, Subject, Wish};
 use keyway::shardmap::{Map, Tls};
 use keyway::store::moves;
@@ -19,6 +19,7 @@ use crate::support::cluster::{Cluster, ClusterOptions};
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) map: Map,
+    pub(crate) map_text: String,
 }
 
 pub(crate) const TABLES: &str = "
@@ -53,7 +54,7 @@ impl World {
             "\"public.accounts\", \"public.ledger\", \"public.counters\", \"public.events\"",
         );
         let map = Map::parse(&text, "map").unwrap();
-        Self { cluster, map }
+        Self { cluster, map, map_text: text }
     }
 
     /// How superusers reach the primaries.
@@ -103,6 +104,11 @@ impl World {
     /// Stores a move of `subject` to `target`.
     pub(crate) async fn submit(&self, subject: Subject, target: u16) -> u32 {
         let mut home = self.node(1);
+        for _ in 0..20 {
+            if home.client().await.is_ok() {
+                break;
+            }
+        }
         let client = home.client().await.unwrap();
         moves::prepare(client).await.unwrap();
         let map = match moves::newest_map(client, "app").await.unwrap() {
@@ -116,8 +122,47 @@ impl World {
         moves::submit(client, "app", &journal, Wish::Run).await.unwrap()
     }
 
+    /// Kills a shard's server as a crash would, and starts it again.
+    pub(crate) fn crash(&self, shard: u16) {
+        let name = NodeName { shard, replica: 0 };
+        let mut servers = self.cluster.servers();
+        servers.stop_node(name, Stop::Kill).unwrap();
+        servers.start_node(name).unwrap();
+    }
+
+    /// Cuts over back and forth `rounds` times, ending on the target.
+    pub(crate) async fn swing(&self, id: u32, rounds: u32) {
+        for round in 0..rounds {
+            self.until(id, SWITCHED).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if round + 1 == rounds {
+                break;
+            }
+            self.wish(id, Wish::Reverse).await;
+            self.until(id, Phase::Standing(Side::Source)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            self.wish(id, Wish::Run).await;
+        }
+    }
+
     pub(crate) async fn wish(&self, id: u32, wish: Wish) {
-        moves::wish(self.node(1).client().await.unwrap(), id, wish).await.unwrap();
+        for _ in 0..100 {
+            let mut home = self.node(1);
+            if let Ok(client) = home.client().await
+                && moves::wish(client, id, wish).await.is_ok()
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("the store can't be asked");
+    }
+
+    pub(crate) async fn try_stored(&self, id: u32) -> Result<moves::Stored, String> {
+        let mut home = self.node(1);
+        let client = home.client().await.map_err(|error| error.to_string())?;
+        let found = moves::load(client, id).await.map_err(|error| error.to_string())?;
+        found.ok_or_else(|| "no such move".to_owned())
     }
 
     /// What a process does that runs a move.
@@ -161,6 +206,17 @@ impl World {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("waited 60 s for {phase:?}: {seen}");
+    }
+
+    /// Waits until the fences are up.
+    pub(crate) async fn until_guarded(&self, id: u32) {
+        for _ in 0..1200 {
+            if self.try_stored(id).await.is_ok_and(|s| s.journal.phase != Phase::Guarding) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("waited in vain for the fences");
     }
 
     /// Fails if anything of a move is left on a shard.

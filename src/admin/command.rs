@@ -5,8 +5,9 @@ use crate::sql::literal::LiteralKind;
 use crate::sql::token::{Tokens, statements, tokens};
 use crate::types::SqlState;
 
-use super::source::{Action, Refusal};
+use super::source::{Action, MoveOrder, Refusal};
 use crate::engine::Operation;
+use crate::mover::{Subject, Wish};
 
 /// One statement of the console.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,7 @@ pub enum Topic {
     Nodes,
     Map,
     Catalog,
+    Moves,
     Stats,
     Lists,
     State,
@@ -67,6 +69,7 @@ pub const TOPICS: &[(Topic, &str, &str)] = &[
     (Topic::Nodes, "NODES", "nodes with their health, role and lag"),
     (Topic::Map, "MAP", "the shard maps in force, and why a file is not"),
     (Topic::Catalog, "CATALOG", "what is known of the shards' schemas, and what does not fit"),
+    (Topic::Moves, "MOVES", "moves of tenants and slots, and how far they are"),
     (Topic::Stats, "STATS", "counters since the start"),
     (Topic::Lists, "LISTS", "how many databases, pools, clients and connections there are"),
     (Topic::State, "STATE", "what operators hold up"),
@@ -94,6 +97,15 @@ pub const ACTIONS: &[(&str, &str)] = &[
         "KILL <client id>",
         "disconnects a client; its transaction is rolled back. KILL_CLIENT does the same",
     ),
+    (
+        "MOVE TENANT <key> TO <shard> [OF <keyspace>] [IN db]",
+        "moves a tenant's rows to another shard while clients go on",
+    ),
+    ("MOVE SLOTS <a>-<b> TO <shard> [OF <keyspace>] [IN db]", "moves the rows of slots likewise"),
+    ("PAUSE|RESUME MOVE <n>", "lets a move stand where it is, or go on"),
+    ("ABORT MOVE <n>", "gives a move up and leaves nothing of it behind"),
+    ("REVERSE MOVE <n>", "gives the rows back to the source, with what was written since"),
+    ("FINISH MOVE <n>", "deletes the rows on the source; there is no way back then"),
     ("DISABLE db", "lets nobody new log in"),
     ("ENABLE db", "ends DISABLE"),
 ];
@@ -117,6 +129,12 @@ fn command(statement: &Tokens<'_>) -> Result<Command, Refusal> {
             ends_after(statement, 2)?;
             Ok(Command::Act(Action::Kill(id)))
         }
+        "move" => order(statement),
+        "pause" | "resume" | "abort" | "reverse" | "finish"
+            if statement.name(1).as_deref() == Some("move") =>
+        {
+            wish(statement, &word)
+        }
         "pause" => on_database(statement, Operation::Pause),
         "resume" => on_database(statement, Operation::Resume),
         "suspend" => on_database(statement, Operation::Suspend),
@@ -135,6 +153,71 @@ fn command(statement: &Tokens<'_>) -> Result<Command, Refusal> {
             on_database(statement, operation)
         }
         _ => Err(unknown(statement, &word)),
+    }
+}
+
+/// `… MOVE 3`.
+fn wish(statement: &Tokens<'_>, word: &str) -> Result<Command, Refusal> {
+    let id = number(statement, 2).and_then(|id| u32::try_from(id).ok());
+    let id = id.ok_or_else(|| {
+        let word = word.to_ascii_uppercase();
+        syntax(&format!("{word} MOVE needs a move's number"), "SHOW MOVES lists them")
+    })?;
+    ends_after(statement, 3)?;
+    let wish = Wish::of(if word == "resume" { "run" } else { word });
+    Ok(Command::Act(Action::Wish(id, wish.unwrap_or_default())))
+}
+
+/// `MOVE TENANT 42 TO s2 OF keyspace IN database`.
+fn order(statement: &Tokens<'_>) -> Result<Command, Refusal> {
+    let usage = || {
+        syntax(
+            "MOVE needs to be told what and where to",
+            "MOVE TENANT 42 TO shard2, or MOVE SLOTS 0-63 TO shard2",
+        )
+    };
+    let text = |i: usize| value(statement, i);
+    let (subject, mut at) = match statement.name(1).as_deref() {
+        Some("tenant") => (Subject::Tenant(text(2).ok_or_else(usage)?), 3),
+        Some("slots") => {
+            let slot = |i| number(statement, i).and_then(|n| u32::try_from(n).ok());
+            let first = slot(2).ok_or_else(usage)?;
+            // `0-63` reads as two numbers with a sign between them.
+            match (statement.bytes(3), slot(4)) {
+                (b"-", Some(last)) => (Subject::Slots { first, last }, 5),
+                _ => (Subject::Slots { first, last: first }, 3),
+            }
+        }
+        _ => return Err(usage()),
+    };
+    let (mut target, mut keyspace, mut database) = (None, None, None);
+    while at < statement.len() {
+        let slot = match statement.name(at).as_deref() {
+            Some("to") => &mut target,
+            Some("of") => &mut keyspace,
+            Some("in") => &mut database,
+            _ => return Err(usage()),
+        };
+        *slot = Some(text(at + 1).ok_or_else(usage)?);
+        at += 2;
+    }
+    let target = target.ok_or_else(usage)?;
+    Ok(Command::Act(Action::Move(MoveOrder { subject, keyspace, target, database })))
+}
+
+/// A name, a number or a string.
+fn value(statement: &Tokens<'_>, i: usize) -> Option<String> {
+    if let Some(name) = statement.name(i) {
+        return Some(name.into());
+    }
+    let literal = statement.literal(i)?;
+    let text = std::str::from_utf8(statement.bytes(i)).ok()?;
+    match literal.kind {
+        LiteralKind::Integer => Some(text.to_owned()),
+        _ => {
+            let inner = text.strip_prefix('\'')?.strip_suffix('\'')?;
+            Some(inner.replace("''", "'"))
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::command::{ACTIONS, TOPICS, Topic};
 use super::databases;
-use super::source::{Inputs, Outcome};
+use super::source::{Inputs, MoveView, Outcome};
 use crate::engine::Operation;
 use crate::engine::console::{ColumnKind, ConsoleColumn, ConsoleReply};
 use crate::engine::snapshot::ServerState;
@@ -89,6 +89,7 @@ pub fn show(topic: Topic, inputs: &Inputs) -> ConsoleReply {
         Topic::Nodes => databases::nodes(inputs),
         Topic::Map => databases::maps(inputs),
         Topic::Catalog => databases::catalogs(inputs),
+        Topic::Moves => moves(inputs),
         Topic::Stats => stats(inputs),
         Topic::Lists => lists(inputs),
         Topic::State => databases::state(inputs),
@@ -102,6 +103,12 @@ pub fn show(topic: Topic, inputs: &Inputs) -> ConsoleReply {
 /// The answer to an action that was carried out.
 pub fn done(outcome: Outcome) -> ConsoleReply {
     match outcome {
+        Outcome::Moving(id) => {
+            let mut grid = Grid::new(&["#move"]);
+            grid.row([u64::from(id).into()]);
+            grid.reply("MOVE")
+        }
+        Outcome::Wished(_) => ConsoleReply::Complete { tag: "MOVE" },
         Outcome::Killed => ConsoleReply::Complete { tag: "KILL" },
         Outcome::Closed => ConsoleReply::Complete { tag: "WAIT_CLOSE" },
         Outcome::Operated(operation) => ConsoleReply::Complete {
@@ -297,6 +304,30 @@ fn stats(inputs: &Inputs) -> Grid {
         for (class, count) in errors {
             grid.row([format!("errors_{origin}_{class}").into(), (*count).into()]);
         }
+    }
+    grid
+}
+
+fn moves(inputs: &Inputs) -> Grid {
+    let mut grid = Grid::new(&[
+        "database", "#move", "what", "keyspace", "#source", "#target", "state", "wish", "#age_s",
+        "progress", "stopped",
+    ]);
+    for MoveView { database, stored } in &inputs.moves {
+        let journal = &stored.journal;
+        grid.row([
+            database.as_str().into(),
+            u64::from(journal.id).into(),
+            journal.subject.to_string().into(),
+            journal.keyspace.as_str().into(),
+            u64::from(journal.source).into(),
+            u64::from(journal.target).into(),
+            journal.phase.to_string().into(),
+            stored.wish.word().into(),
+            u64::try_from(stored.age_s).unwrap_or(0).into(),
+            stored.progress.as_str().into(),
+            journal.stopped.clone().into(),
+        ]);
     }
     grid
 }

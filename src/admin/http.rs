@@ -143,6 +143,7 @@ mod tests {
                 engine: EngineSnapshot::default(),
                 databases: Vec::new(),
                 settings: Vec::new(),
+                moves: Vec::new(),
                 now: Moment::START,
                 intake: Intake::Open,
             };

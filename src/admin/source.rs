@@ -12,7 +12,9 @@ use crate::config::Config;
 use crate::engine::Operation;
 use crate::engine::console::ConsoleReply;
 use crate::engine::snapshot::EngineSnapshot;
+use crate::mover::{Subject, Wish};
 use crate::shardmap::{Map, Node};
+use crate::store::moves::Stored;
 use crate::types::{Epoch, Moment, NodeId, ShardId, SqlState};
 
 /// Everything that can be shown, at one instant.
@@ -24,10 +26,21 @@ pub struct Inputs {
     pub databases: Vec<DatabaseView>,
     /// The settings in force.
     pub settings: Vec<SettingRow>,
+    /// The moves, by their databases.
+    pub moves: Vec<MoveView>,
     /// The instant.
     pub now: Moment,
     /// Whether new clients are taken.
     pub intake: Intake,
+}
+
+/// A move, as it was when the store was last looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoveView {
+    /// The database.
+    pub database: String,
+    /// The move.
+    pub stored: Stored,
 }
 
 /// Whether new clients are taken.
@@ -112,6 +125,10 @@ impl SettingRow {
 pub enum Action {
     /// Read the maps again.
     Reload,
+    /// Begin a move.
+    Move(MoveOrder),
+    /// Tell a move what is wanted of it.
+    Wish(u32, Wish),
     /// Disconnect this client; its transaction is rolled back.
     Kill(u64),
     /// Do this to a database, or to all.
@@ -119,6 +136,19 @@ pub enum Action {
     /// Wait until the connections of a database, or of all, that are to close
     /// have closed.
     WaitClose(Option<String>),
+}
+
+/// A move that an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoveOrder {
+    /// What moves.
+    pub subject: Subject,
+    /// The keyspace, where there are several.
+    pub keyspace: Option<String>,
+    /// The name of the shard that it shall go to.
+    pub target: String,
+    /// The database, where there are several.
+    pub database: Option<String>,
 }
 
 impl Inputs {
@@ -136,6 +166,10 @@ impl Inputs {
 pub enum Outcome {
     /// What was read again, and what came of it.
     Reloaded(Vec<Reloaded>),
+    /// The move has this number.
+    Moving(u32),
+    /// The move has been told.
+    Wished(Wish),
     /// The client is being disconnected.
     Killed,
     /// It is done.

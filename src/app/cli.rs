@@ -31,6 +31,10 @@ pub enum Command {
     Route(RouteArgs),
     /// Write down what the shards' schemas hold, for routing offline.
     Catalog(CatalogArgs),
+    /// Say what a shard map would move, and what stands in the way.
+    Plan(PlanArgs),
+    /// Move rows until they are where a shard map wants them.
+    Apply(ApplyArgs),
     /// Check shard maps and configuration files.
     Check(CheckArgs),
     /// Make a configuration out of another pooler's.
@@ -109,6 +113,43 @@ pub struct CatalogArgs {
     /// Role to log in as where the map names none; PGUSER without it.
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
+}
+
+/// `keyway plan`.
+#[derive(Args, Debug)]
+#[command(max_term_width = 100, long_about = PLAN_ABOUT, after_help = PLAN_EXAMPLES)]
+pub struct PlanArgs {
+    /// The shard map that is wanted.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The map in force, where nothing was moved yet: map-<epoch>.toml in a router's state_dir, or
+    /// the file as it was.
+    #[arg(long, value_name = "FILE")]
+    pub in_force: Option<PathBuf>,
+    /// Role to log in as, with the password in PGPASSWORD, instead of the map's.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Count rows and bytes instead of estimating them.
+    #[arg(long)]
+    pub exact: bool,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `keyway apply`.
+#[derive(Args, Debug)]
+#[command(max_term_width = 100, long_about = APPLY_ABOUT, after_help = APPLY_EXAMPLES)]
+pub struct ApplyArgs {
+    /// What `keyway plan` takes.
+    #[command(flatten)]
+    pub plan: PlanArgs,
+    /// Only say what would move.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Delete the rows at their source as soon as the target owns them.
+    #[arg(long)]
+    pub finish: bool,
 }
 
 /// `keyway check`.
@@ -258,6 +299,37 @@ Examples:
   keyway route --map shardmaps/prod.toml --catalog catalog.json \"INSERT INTO tasks VALUES (42, 1)\"
 
 Exit codes: 0 done, 1 the map is invalid, 2 usage, 3 a shard can't be asked.";
+
+const PLAN_ABOUT: &str = "\
+Say what a shard map would move, and what stands in the way.
+
+Compares FILE with the map in force, which the home shard knows, and checks on both
+shards of every move whether it may begin. Each thing in the way comes with the SQL
+that cures it. Nothing is changed.";
+
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  keyway plan shardmaps/prod.toml
+  keyway plan --exact --json shardmaps/prod.toml
+  PGPASSWORD=… keyway plan --user keyway_mover shardmaps/prod.toml
+
+Exit codes: 0 nothing moves or everything may, 1 something stands in the way or a map
+is invalid, 2 usage, 3 a file can't be read or a shard can't be asked.";
+
+const APPLY_ABOUT: &str = "\
+Move rows until they are where a shard map wants them.
+
+Does what keyway plan says, if nothing stands in the way: writes the moves into the
+store on the home shard, where a running router finds them, and says how far they are.
+Stopping the command stops no move, and running it again goes on.";
+
+const APPLY_EXAMPLES: &str = "\
+Examples:
+  keyway apply --dry-run shardmaps/prod.toml
+  keyway apply shardmaps/prod.toml
+
+Exit codes: 0 the rows are where the map wants them, 1 something stands in the way,
+2 usage, 3 a move has stopped (SHOW MOVES says why) or a shard can't be asked.";
 
 const CHECK_ABOUT: &str = "\
 Check shard maps and configuration files.

@@ -12,8 +12,10 @@ mod handover;
 mod help;
 mod import;
 pub mod logging;
+mod moves;
 mod notify;
 pub mod passfile;
+mod plan;
 mod plane;
 mod renew;
 mod route;
@@ -36,6 +38,8 @@ pub fn run(cli: Cli) -> Exit {
         Command::Route(args) => route::run(&args),
         Command::Catalog(args) => catalog::run(&args),
         Command::Local(args) => Exit::Local(local::run(&args)),
+        Command::Plan(args) => plan::plan(&args),
+        Command::Apply(args) => plan::apply(&args),
         Command::Check(args) => check::run(&args.files),
         Command::Import(args) => import::run(&args),
         Command::Man(args) => help::man(&args.dir),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::access::{logins, lookup_login};
 use super::catalogs::{Catalogs, SchemaChanges};
+use super::moves::Movers;
 use super::secrets::Environment;
 use crate::admin::{
     Action, DatabaseView, Inputs, Outcome, Refusal, Reloaded, SettingRow, Source,
@@ -74,6 +75,7 @@ pub(super) struct Plane {
     /// A digest of the files that access was read from.
     pub(super) stamp: Mutex<u64>,
     databases: Mutex<Vec<Database>>,
+    pub(super) moves: Movers,
     draining: std::sync::atomic::AtomicBool,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
@@ -109,6 +111,7 @@ impl Plane {
             directions: Mutex::default(),
             stamp: Mutex::default(),
             databases: Mutex::new(databases),
+            moves: Movers::default(),
             draining: std::sync::atomic::AtomicBool::new(false),
             reloading: tokio::sync::Mutex::new(()),
         }
@@ -134,6 +137,44 @@ impl Plane {
 
     pub(super) fn schema_changes(&self) -> SchemaChanges {
         self.schema_changes.clone()
+    }
+
+    /// The map in force of the database with this index.
+    pub(super) fn map_of(&self, index: usize) -> Option<Arc<Map>> {
+        self.databases().get(index).map(|database| Arc::clone(&database.served.map))
+    }
+
+    /// Serves `map`, which a move has made, from now on; it has the nodes of the
+    /// map before.
+    pub(super) async fn take_over(&self, index: usize, map: Arc<Map>) -> Result<(), String> {
+        let logins = {
+            let databases = self.databases();
+            let database = databases.get(index).ok_or("no such database")?;
+            if database.served.map.epoch() >= map.epoch() {
+                return Ok(());
+            }
+            if let Some(file) = &database.served.file {
+                file.take_over(&map).map_err(|error| error.to_string())?;
+            }
+            logins(&map, &self.environment, database.served.folder())?
+        };
+        self.handle.publish_map(map.database(), Arc::clone(&map), logins).await;
+        tracing::info!(database = map.database(), epoch = map.epoch().number(), "a move's map");
+        if let Some(database) = self.databases().get_mut(index)
+            && database.served.map.epoch() < map.epoch()
+        {
+            database.served.map = map;
+        }
+        Ok(())
+    }
+
+    pub(super) const fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// The folder that paths of the configuration are relative to.
+    pub(super) fn config_folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The maps in force, with the folders that paths in them are relative to.
@@ -414,6 +455,7 @@ impl Source for Shared {
                 engine,
                 databases,
                 settings: SettingRow::of(&plane.config),
+                moves: plane.moves.views(),
                 now: clock::now(),
                 intake: if draining { Intake::Draining } else { Intake::Open },
             }
@@ -424,6 +466,8 @@ impl Source for Shared {
         Box::pin(async move {
             match action {
                 Action::Reload => Ok(Outcome::Reloaded(self.0.reload().await)),
+                Action::Move(order) => self.0.submit_move(order).await,
+                Action::Wish(id, wish) => self.0.wish_of_move(id, wish).await,
                 Action::Operate(operation, database) => self.operate(operation, database).await,
                 Action::WaitClose(database) => {
                     let served = |one: &Database| {

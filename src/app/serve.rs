@@ -185,6 +185,7 @@ async fn control(
     manager: &Manager,
 ) -> Result<Exit, Failure> {
     plane.start_monitors();
+    plane.start_movers();
     plane.renew_directions();
     plane.note_files();
     let directory = Arc::downgrade(plane);

@@ -9,6 +9,7 @@ mod auth;
 #[allow(clippy::module_inception, reason = "the module's main type is its namesake")]
 mod config;
 mod manual;
+mod moves;
 mod reader;
 mod setting;
 mod settings;
@@ -16,6 +17,7 @@ mod settings;
 pub use self::auth::{Auth, BackendLogin};
 pub use self::config::{Admin, ClientAuth, ClientTls, ClientTlsMode, Config, Login, Server, User};
 pub use self::manual::{page, schema};
+pub use self::moves::MoveSettings;
 pub use self::setting::{Bytes, Setting};
 pub use self::settings::{
     Authority, Limits, Log, LogFormat, LogLevel, Pool, PoolMode, Reads, Secrets, Settings,

@@ -68,6 +68,18 @@ impl MapFile {
         self.settle(Some(in_force), desired)
     }
 
+    /// Writes down a map that came from elsewhere: a move has made it.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn take_over(&self, map: &Map) -> Result<(), MapFileError> {
+        match self.store.keep(map) {
+            // It was taken over before.
+            Err(StoreError::NotNewer { newest, wanted }) if newest == wanted => Ok(()),
+            other => other.map_err(MapFileError::Store),
+        }
+    }
+
     /// Whether the file has other content than when it was last looked at.
     pub fn is_changed(&self) -> bool {
         // A file that is just being replaced counts once it is there again.

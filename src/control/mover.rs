@@ -5,11 +5,13 @@
 //! routers must do is behind [`Routers`]; what the databases are asked is in
 //! [`sql`].
 
+pub mod checks;
 mod clear;
 mod login;
 pub mod node;
 mod run;
 pub mod sql;
+pub mod submit;
 mod verify;
 mod work;
 

@@ -154,3 +154,50 @@ fn place(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map() -> Map {
+        let text = "epoch = 7\ndatabase = \"app\"\nhome = \"a\"\n\
+            [[shard]]\nnumber = 1\nname = \"a\"\nprimary = { host = \"h1\" }\n\
+            [[shard]]\nnumber = 2\nname = \"b\"\nprimary = { host = \"h2\" }\n\
+            [[keyspace]]\nname = \"k\"\ntype = \"int8\"\nslots = 4\n\
+            ranges = { a = [\"0-2\"], b = [\"3\"] }\npins = { \"42\" = \"b\" }\n\
+            [[key_rule]]\nkeyspace = \"k\"\ncolumn = \"t\"\ntables = [\"public.x\"]\n";
+        Map::parse(text, "map").unwrap()
+    }
+
+    fn begin(subject: Subject, target: u16) -> Result<Journal, BeginError> {
+        Journal::begin(&map(), "k", subject, ShardId::new(target))
+    }
+
+    #[test]
+    fn a_move_to_itself_and_of_what_is_not_there_is_refused() {
+        let tenant = |text: &str| Subject::Tenant(text.to_owned());
+        assert_eq!(begin(tenant("42"), 2), Err(BeginError::Itself("b".to_owned())));
+        assert!(matches!(begin(tenant("x"), 1), Err(BeginError::Key(_))));
+        assert!(matches!(begin(tenant("42"), 9), Err(BeginError::Shard(_))));
+        let slots = |first, last| Subject::Slots { first, last };
+        assert_eq!(begin(slots(0, 4), 2), Err(BeginError::Slots(0, 4)));
+        assert_eq!(begin(slots(2, 1), 2), Err(BeginError::Slots(2, 1)));
+        assert_eq!(begin(slots(2, 3), 1), Err(BeginError::Owners(2, 3)));
+        assert_eq!(begin(slots(0, 2), 1), Err(BeginError::Itself("a".to_owned())));
+    }
+
+    #[test]
+    fn slots_leave_their_pinned_tenants_out_and_overlap_with_the_others() {
+        let map = map();
+        let all = begin(Subject::Slots { first: 0, last: 2 }, 2).unwrap();
+        let slot = map.keyspace_named("k").unwrap().slot_of(&Key::Int(42)).number();
+        assert_eq!(all.pinned, if slot < 3 { vec!["42".to_owned()] } else { Vec::new() });
+        let free = (1..)
+            .find(|id| map.keyspace_named("k").unwrap().slot_of(&Key::Int(*id)).number() == 0)
+            .unwrap();
+        let one = begin(Subject::Tenant(free.to_string()), 2).unwrap();
+        assert!(one.overlaps(&all, &map) && all.overlaps(&one, &map) && one.overlaps(&one, &map));
+        let part = begin(Subject::Slots { first: 1, last: 2 }, 2).unwrap();
+        assert!(!one.overlaps(&part, &map) && part.overlaps(&all, &map));
+    }
+}

@@ -23,7 +23,7 @@ impl Work {
             Side::Target => journal.subscriptions.forward,
             Side::Source => journal.subscriptions.back,
         };
-        match self.drop_slots(side, number).await {
+        match self.drop_slots(journal, side, number).await {
             Ok(true) => Outcome::Done,
             Ok(false) => Outcome::Waiting,
             Err(error) => self.failed(side.other(), &error),
@@ -47,7 +47,12 @@ impl Work {
 
     /// Drops the replication slots on the other side; false while one is still
     /// in use.
-    async fn drop_slots(&mut self, side: Side, number: Option<u32>) -> Result<bool, NodeError> {
+    async fn drop_slots(
+        &mut self,
+        journal: &Journal,
+        side: Side,
+        number: Option<u32>,
+    ) -> Result<bool, NodeError> {
         let name = self.names.stream_from(side.other());
         let helpers = number.map_or_else(String::new, |number| {
             format!(" OR slot_name LIKE 'pg\\_{number}\\_sync\\_%'")
@@ -71,7 +76,7 @@ impl Work {
         if !left.is_empty() {
             return Ok(false);
         }
-        login::remove(node, &name).await?;
+        login::remove(journal, node, &name).await?;
         Ok(true)
     }
 
@@ -110,6 +115,11 @@ impl Work {
         let allowed = sql::may_purge(&names, journal.generation);
         let origin = sql::literal(&names.purge());
         let node = self.node(side);
+        if node.value(&sql::has_fence(&names)).await?.as_deref() != Some("true") {
+            // Nothing comes to a side before it has its fence: what is there
+            // is not ours to delete.
+            return Ok(Ok(()));
+        }
         node.disconnect();
         node.rows(&format!(
             "SELECT pg_catalog.pg_replication_origin_create({origin}) \

@@ -39,19 +39,12 @@ pub(super) async fn make(
         .await?;
     let word = if there > 0 { "ALTER" } else { "CREATE" };
     let role = sql::ident(name);
-    let mut grants = vec![
-        format!(
-            "{word} ROLE {role} LOGIN REPLICATION PASSWORD {}",
-            sql::literal(verifier.expose())
-        ),
-        format!("GRANT USAGE ON SCHEMA keyway TO {role}"),
-        format!("GRANT SELECT ON keyway.marker TO {role}"),
-    ];
-    for table in &journal.tables {
-        grants.push(format!("GRANT USAGE ON SCHEMA {} TO {role}", sql::ident(&table.schema)));
-        grants.push(format!("GRANT SELECT ON {} TO {role}", sql::table(table)));
-    }
-    publisher.transact(std::time::Duration::from_secs(1), &grants).await?;
+    let mut statements = vec![format!(
+        "{word} ROLE {role} LOGIN REPLICATION PASSWORD {}",
+        sql::literal(verifier.expose())
+    )];
+    statements.extend(rights(journal).iter().map(|right| format!("GRANT {right} TO {role}")));
+    publisher.transact(std::time::Duration::from_secs(1), &statements).await?;
     let target = publisher.target();
     let value = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     Ok(format!(
@@ -65,8 +58,23 @@ pub(super) async fn make(
     ))
 }
 
+/// What the role may do: read what the stream begins with.
+fn rights(journal: &Journal) -> Vec<String> {
+    let mut rights =
+        vec!["USAGE ON SCHEMA keyway".to_owned(), "SELECT ON keyway.marker".to_owned()];
+    for table in &journal.tables {
+        rights.push(format!("USAGE ON SCHEMA {}", sql::ident(&table.schema)));
+        rights.push(format!("SELECT ON {}", sql::table(table)));
+    }
+    rights
+}
+
 /// Removes the role, if it is there, and all that it may do.
-pub(super) async fn remove(publisher: &mut Node, name: &str) -> Result<(), NodeError> {
+pub(super) async fn remove(
+    journal: &Journal,
+    publisher: &mut Node,
+    name: &str,
+) -> Result<(), NodeError> {
     let there = publisher
         .number(&format!(
             "SELECT count(*)::text FROM pg_catalog.pg_roles WHERE rolname = {}",
@@ -75,7 +83,10 @@ pub(super) async fn remove(publisher: &mut Node, name: &str) -> Result<(), NodeE
         .await?;
     if there > 0 {
         let role = sql::ident(name);
-        publisher.rows(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await?;
+        let mut statements: Vec<String> =
+            rights(journal).iter().map(|right| format!("REVOKE {right} FROM {role}")).collect();
+        statements.push(format!("DROP ROLE {role}"));
+        publisher.transact(std::time::Duration::from_secs(1), &statements).await?;
     }
     Ok(())
 }

@@ -119,8 +119,14 @@ pub async fn run(id: u32, given: &Run) -> Result<bool, RunError> {
         let outcome = runner.act(&action).await;
         let repeats = matches!(outcome, Outcome::Waiting | Outcome::Refused | Outcome::Failed);
         if let Outcome::Failed | Outcome::Refused | Outcome::Impossible(_) = &outcome {
-            let note = &runner.work.note;
-            tracing::warn!(id, phase = %runner.machine.journal().phase, ?action, %note, "move");
+            // The same trouble, again and again, is said once.
+            let note = runner.work.note.clone();
+            let said = std::mem::replace(&mut runner.warned, note.clone());
+            if said == note {
+                tracing::debug!(id, ?action, %note, "move");
+            } else {
+                tracing::warn!(id, phase = %runner.machine.journal().phase, ?action, %note, "move");
+            }
         }
         let failed = outcome == Outcome::Failed;
         runner.machine.on(outcome);
@@ -145,6 +151,7 @@ struct Runner<'a> {
     database: String,
     routers: &'a dyn Routers,
     said: String,
+    warned: String,
     /// The connection that holds the lease.
     leased: u64,
     /// The map in force, by the store.
@@ -171,6 +178,7 @@ impl<'a> Runner<'a> {
             version: stored.version,
             routers: given.routers.as_ref(),
             said: String::new(),
+            warned: String::new(),
             // Replaced before it is used.
             map: Arc::new(Map::unsharded(
                 &access.database,

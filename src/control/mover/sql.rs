@@ -397,6 +397,11 @@ pub fn is_open(names: &Names) -> String {
     )
 }
 
+/// Whether a side has a fence, open or closed.
+pub fn has_fence(names: &Names) -> String {
+    format!("SELECT (pg_catalog.to_regclass('{}') IS NOT NULL)::text", names.fence())
+}
+
 /// Whether the marker from `side` shows `token`.
 pub fn shows(names: &Names, side: Side, token: i64) -> String {
     format!(

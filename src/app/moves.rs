@@ -1,0 +1,288 @@
+//! Moves, as the router runs them: one task for each database looks into the
+//! store on its home shard, takes over the maps that moves have made, and runs
+//! the moves that nobody else runs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::plane::Plane;
+use crate::admin::source::{MoveOrder, MoveView};
+use crate::admin::{Outcome, Refusal};
+use crate::config::MoveSettings;
+use crate::control::mover::node::Node;
+use crate::control::mover::submit::{self, SubmitError, Wanted};
+use crate::control::mover::{Access, Limits, Routers, Run, Waiting, run};
+use crate::mover::{Journal, Wish};
+use crate::net::clock;
+use crate::shardmap::{Map, SecretRef};
+use crate::store::moves::{self, Stored, TableError};
+use crate::types::{Millis, Secret, SqlState};
+
+/// The moves of all databases, as they were when last looked at.
+#[derive(Debug, Default)]
+pub(super) struct Movers {
+    seen: Mutex<BTreeMap<String, Vec<Stored>>>,
+}
+
+impl Movers {
+    /// What the console shows.
+    pub(super) fn views(&self) -> Vec<MoveView> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = |(database, stored): (&String, &Stored)| MoveView {
+            database: database.clone(),
+            stored: stored.clone(),
+        };
+        seen.iter().flat_map(|(name, all)| all.iter().map(move |one| view((name, one)))).collect()
+    }
+
+    fn put(&self, database: &str, all: Vec<Stored>) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(database.to_owned(), all);
+    }
+}
+
+impl Plane {
+    /// Starts following the moves of every database that has shards.
+    pub(super) fn start_movers(self: &Arc<Self>) {
+        for (index, (map, _)) in self.maps().into_iter().enumerate() {
+            if map.is_sharded() {
+                tokio::spawn(follow(Arc::clone(self), index));
+            }
+        }
+    }
+
+    /// How moves reach the primaries of a database.
+    fn mover_access(&self, map: &Map) -> Access {
+        let own = self.mover_login();
+        let mut primaries = HashMap::new();
+        for mut target in self.targets(map) {
+            if target.is_primary() {
+                if let Some((user, password)) = &own {
+                    target.user.clone_from(user);
+                    target.password.clone_from(password);
+                }
+                primaries.insert(target.member.shard, target);
+            }
+        }
+        Access {
+            database: map.database().to_owned(),
+            home: map.home(),
+            primaries,
+            tls: map.shards().iter().map(|shard| (shard.id, shard.tls.clone())).collect(),
+        }
+    }
+
+    fn mover_login(&self) -> Option<(String, Option<Secret>)> {
+        let settings = &self.config.moves;
+        let user = settings.user.clone()?;
+        let reference = match (&settings.password_env, &settings.password_file) {
+            (Some(name), _) => SecretRef::Env(name.clone()),
+            (None, Some(path)) => SecretRef::File(path.clone()),
+            (None, None) => SecretRef::Client,
+        };
+        match self.environment().resolve(&reference, self.config_folder()) {
+            Ok(password) => Some((user, password)),
+            Err(error) => {
+                tracing::error!(%error, "moves.user has no password");
+                Some((user, None))
+            }
+        }
+    }
+
+    /// Which database an operator means.
+    fn database_meant(&self, name: Option<&str>) -> Result<Arc<Map>, Refusal> {
+        let maps = self.maps();
+        let mut meant = maps.into_iter().filter(|(map, _)| match name {
+            Some(name) => map.database() == name,
+            None => map.is_sharded(),
+        });
+        match (meant.next(), meant.next()) {
+            (Some((map, _)), None) => Ok(map),
+            (None, _) => Err(Refusal::no_database(name)),
+            (Some(_), Some(_)) => Err(refused("several databases have shards: say IN <database>")),
+        }
+    }
+
+    /// Takes in a move that an operator asks for.
+    pub(super) async fn submit_move(&self, order: MoveOrder) -> Result<Outcome, Refusal> {
+        let served = self.database_meant(order.database.as_deref())?;
+        let access = self.mover_access(&served);
+        let mut home = home_of(&access)?;
+        let failed = |error: SubmitError| refused(&error.to_string());
+        let map = submit::map_in_force(&mut home, &served).await.map_err(failed)?;
+        let keyspace = match (&order.keyspace, map.keyspaces()) {
+            (Some(name), _) => name.clone(),
+            (None, [only]) => only.name().to_owned(),
+            (None, _) => return Err(refused("the map has several keyspaces: say OF <keyspace>")),
+        };
+        let target = map
+            .shard_named(&order.target)
+            .ok_or_else(|| refused(&format!("the map has no shard {}", order.target)))?
+            .id;
+        let wanted = Wanted { keyspace, subject: order.subject, target };
+        let id = submit::submit(&mut home, &access, &map, &wanted).await.map_err(failed)?;
+        Ok(Outcome::Moving(id))
+    }
+
+    /// Tells a move what is wanted of it.
+    pub(super) async fn wish_of_move(&self, id: u32, wish: Wish) -> Result<Outcome, Refusal> {
+        let mut why = None;
+        for (map, _) in self.maps() {
+            let access = self.mover_access(&map);
+            let mut home = home_of(&access)?;
+            let asked = async {
+                let client = home.client().await.map_err(|error| refused(&error.to_string()))?;
+                let failed = |error: TableError| refused(&error.to_string());
+                let Some(stored) = moves::load(client, id).await.map_err(failed)? else {
+                    return Ok(false);
+                };
+                stored.journal.admits(wish).map_err(refused)?;
+                moves::wish(client, id, wish).await.map_err(failed)?;
+                Ok(true)
+            };
+            match asked.await {
+                Ok(true) => return Ok(Outcome::Wished(wish)),
+                Ok(false) => {}
+                Err(refusal) => why = Some(refusal),
+            }
+        }
+        Err(why.unwrap_or_else(|| Refusal {
+            state: SqlState::new("42704"),
+            message: format!("no move has the number {id}"),
+            hint: Some("SHOW MOVES lists them".to_owned()),
+        }))
+    }
+}
+
+fn home_of(access: &Access) -> Result<Node, Refusal> {
+    let target = access.primaries.get(&access.home).cloned();
+    target.map(Node::new).ok_or_else(|| refused("nobody is known who could log in at home"))
+}
+
+fn refused(why: &str) -> Refusal {
+    Refusal { state: SqlState::new("55000"), message: why.to_owned(), hint: None }
+}
+
+/// Follows the store of one database for ever.
+async fn follow(plane: Arc<Plane>, index: usize) {
+    let mut running: HashMap<u32, JoinHandle<()>> = HashMap::new();
+    let mut home: Option<Node> = None;
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        let Some(map) = plane.map_of(index) else { return };
+        let node = match home.take() {
+            Some(node) => Some(node),
+            None => home_of(&plane.mover_access(&map)).ok(),
+        };
+        let Some(mut node) = node else { continue };
+        match look(&mut node, &map).await {
+            Ok((newest, all)) => {
+                home = Some(node);
+                if let Some(newest) = newest
+                    && newest.epoch() > map.epoch()
+                    && let Err(error) = plane.take_over(index, Arc::new(newest)).await
+                {
+                    tracing::error!(%error, "a move's map is not taken over");
+                }
+                start(&plane, index, &all, &mut running);
+                plane.moves.put(map.database(), all);
+            }
+            // Nothing was ever moved here.
+            Err(error) if error.is_missing() => home = Some(node),
+            Err(error) => tracing::debug!(%error, "the store of moves can't be read"),
+        }
+    }
+}
+
+async fn look(home: &mut Node, map: &Map) -> Result<(Option<Map>, Vec<Stored>), TableError> {
+    let client = home.client().await.map_err(|error| TableError::Damaged(error.to_string()))?;
+    let newest = moves::newest_map(client, map.database()).await?;
+    Ok((newest, moves::list(client, map.database()).await?))
+}
+
+/// Starts runners for moves that have none here.
+fn start(
+    plane: &Arc<Plane>,
+    index: usize,
+    all: &[Stored],
+    running: &mut HashMap<u32, JoinHandle<()>>,
+) {
+    running.retain(|_, task| !task.is_finished());
+    let most = usize::try_from(plane.config.moves.parallel_max).unwrap_or(1);
+    for stored in all.iter().filter(|stored| !stored.journal.is_ended()) {
+        let id = stored.journal.id;
+        if running.len() < most && !running.contains_key(&id) {
+            running.insert(id, tokio::spawn(run_one(Arc::clone(plane), index, id)));
+        }
+    }
+}
+
+async fn run_one(plane: Arc<Plane>, index: usize, id: u32) {
+    let routers = Arc::new(OwnEngine { plane: Arc::clone(&plane), index });
+    let limits = limits(&plane.config.moves);
+    let of = Arc::clone(&plane);
+    let access = move || {
+        let map = of.map_of(index);
+        map.map_or_else(
+            || Access {
+                database: String::new(),
+                home: crate::types::ShardId::new(0),
+                primaries: HashMap::new(),
+                tls: HashMap::new(),
+            },
+            |map| of.mover_access(&map),
+        )
+    };
+    match run(id, &Run { access: Box::new(access), routers, limits }).await {
+        Ok(true) => tracing::info!(id, "move has ended"),
+        // Another router runs it; it is asked again later.
+        Ok(false) => tokio::time::sleep(TAKEN_PAUSE).await,
+        Err(error) => {
+            tracing::warn!(id, %error, "move stands still");
+            tokio::time::sleep(TAKEN_PAUSE).await;
+        }
+    }
+}
+
+fn limits(settings: &MoveSettings) -> Limits {
+    let time = |ms: Millis| clock::duration(ms);
+    Limits {
+        trigger_lock: time(settings.lock_max),
+        drain: time(settings.drain_max),
+        apply: time(settings.apply_max),
+        purge_rows: settings.purge_rows,
+        sequence_margin: i64::from(settings.sequence_margin),
+    }
+}
+
+/// This router, as a move sees it.
+struct OwnEngine {
+    plane: Arc<Plane>,
+    index: usize,
+}
+
+impl Routers for OwnEngine {
+    fn hold<'a>(&'a self, _: &'a Journal, _: Duration) -> Waiting<'a, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn release<'a>(&'a self, _: &'a Journal) -> Waiting<'a, ()> {
+        Box::pin(async {})
+    }
+
+    fn switch(&self, map: Arc<Map>) -> Waiting<'_, Result<(), String>> {
+        Box::pin(self.plane.take_over(self.index, map))
+    }
+
+    fn old_maps_gone(&self, map: Arc<Map>) -> Waiting<'_, Result<(), String>> {
+        Box::pin(self.plane.take_over(self.index, map))
+    }
+}
+
+/// How often the store is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a move that another router runs is left alone.
+const TAKEN_PAUSE: Duration = Duration::from_secs(3);

@@ -1,0 +1,357 @@
+//! `keyway plan` and `keyway apply`: what a map file would move, and moving it.
+//!
+//! They ask the shards themselves, and leave the work to the routers: a move is
+//! written into the store on the home shard, where a router finds it. Stopping
+//! the command stops no move.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use super::access::logins;
+use super::cli::{ApplyArgs, Exit, PlanArgs};
+use super::complain;
+use super::route::read_map;
+use super::secrets::Environment;
+use crate::cluster::Member;
+use crate::control::monitor::Target;
+use crate::control::mover::Access;
+use crate::control::mover::checks::{Sizes, Weight};
+use crate::control::mover::node::Node;
+use crate::control::mover::submit::{self, Planned, Wanted};
+use crate::mover::{Journal, Phase, Side, Subject, Wish};
+use crate::shardmap::{Change, Map};
+use crate::store::moves::{self, Stored};
+use crate::types::Role;
+
+/// `keyway plan`.
+pub(super) fn plan(args: &PlanArgs) -> Exit {
+    finish(blocking(async {
+        let whole = Whole::of(args).await?;
+        let text = if args.json { whole.json() } else { whole.text() };
+        say(&text);
+        Ok(whole.exit())
+    }))
+}
+
+/// `keyway apply`.
+pub(super) fn apply(args: &ApplyArgs) -> Exit {
+    finish(blocking(async {
+        let mut whole = Whole::of(&args.plan).await?;
+        say(&whole.text());
+        if args.dry_run || whole.exit() != Exit::Done || whole.planned.is_empty() {
+            return Ok(whole.exit());
+        }
+        whole.submit().await?;
+        whole.follow(args.finish).await
+    }))
+}
+
+type Failed = (Exit, String);
+
+fn finish(ended: Result<Exit, Failed>) -> Exit {
+    ended.unwrap_or_else(|(exit, reason)| complain(exit, reason))
+}
+
+fn blocking(work: impl Future<Output = Result<Exit, Failed>>) -> Result<Exit, Failed> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| (Exit::Failed, error.to_string()))?
+        .block_on(work)
+}
+
+fn say(text: &str) {
+    // A closed output leaves the exit code as the only answer.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn failed(error: impl std::fmt::Display) -> Failed {
+    (Exit::Failed, error.to_string())
+}
+
+/// The plan: every move, and what is no move.
+struct Whole {
+    access: Access,
+    in_force: Map,
+    home: Node,
+    planned: Vec<Planned>,
+    /// Moves that are under way already, and do what the file wants.
+    under_way: Vec<u32>,
+    /// What the file changes and no move can.
+    others: Vec<String>,
+}
+
+impl Whole {
+    async fn of(args: &PlanArgs) -> Result<Self, Failed> {
+        let desired = read_map(&args.file)?;
+        let folder = args.file.parent().unwrap_or(Path::new(""));
+        let access = access(&desired, folder, args.user.as_deref())?;
+        let home = access.primaries.get(&access.home).cloned();
+        let mut home = Node::new(home.ok_or_else(|| failed("home has no primary"))?);
+        let stored = {
+            let client = home.client().await.map_err(failed)?;
+            match moves::newest_map(client, desired.database()).await {
+                Err(error) if error.is_missing() => None,
+                other => other.map_err(failed)?,
+            }
+        };
+        let in_force = match (stored, &args.in_force) {
+            (Some(map), _) => map,
+            (None, Some(path)) => read_map(path)?,
+            (None, None) => {
+                return Err((
+                    Exit::Refused,
+                    "nothing was moved yet, so the home shard does not know the map in force: \
+                     name it by --in-force (a router keeps it in its state_dir)"
+                        .to_owned(),
+                ));
+            }
+        };
+        let mut whole = Self {
+            access,
+            in_force,
+            home,
+            planned: Vec::new(),
+            under_way: Vec::new(),
+            others: Vec::new(),
+        };
+        let sizes = if args.exact { Sizes::Counted } else { Sizes::Estimated };
+        for change in whole.in_force.diff(&desired) {
+            whole.add(&change, sizes).await?;
+        }
+        Ok(whole)
+    }
+
+    async fn add(&mut self, change: &Change, sizes: Sizes) -> Result<(), Failed> {
+        let (keyspace, subject, to) = match change {
+            Change::Other(text) => {
+                self.others.push(text.clone());
+                return Ok(());
+            }
+            Change::Tenant { keyspace, tenant, to, .. } => {
+                (keyspace, Subject::Tenant(tenant.clone()), to)
+            }
+            Change::Slots { keyspace, first, last, to, .. } => {
+                (keyspace, Subject::Slots { first: first.number(), last: last.number() }, to)
+            }
+        };
+        let Some(target) = self.in_force.shard_named(to) else {
+            self.others.push(format!(
+                "{change}, but the map in force has no shard {to}: add the shard without slots \
+                 and reload first"
+            ));
+            return Ok(());
+        };
+        let target = target.id;
+        let same = |journal: &Journal| {
+            journal.keyspace == *keyspace
+                && journal.subject == subject
+                && journal.target == target.number()
+                && !journal.is_ended()
+        };
+        if let Some(found) = self.stored().await?.iter().find(|stored| same(&stored.journal)) {
+            self.under_way.push(found.journal.id);
+            return Ok(());
+        }
+        let wanted = Wanted { keyspace: keyspace.clone(), subject, target };
+        let planned = submit::plan(&self.access, &self.in_force, &wanted, sizes).await;
+        self.planned.push(planned.map_err(failed)?);
+        Ok(())
+    }
+
+    async fn stored(&mut self) -> Result<Vec<Stored>, Failed> {
+        let client = self.home.client().await.map_err(failed)?;
+        match moves::list(client, &self.access.database).await {
+            Err(error) if error.is_missing() => Ok(Vec::new()),
+            other => other.map_err(failed),
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        let safe = self.planned.iter().all(|planned| planned.report.is_safe());
+        if safe && self.others.is_empty() { Exit::Done } else { Exit::Refused }
+    }
+
+    fn shard(&self, number: u16) -> String {
+        let shard = self.in_force.shard(crate::types::ShardId::new(number));
+        shard.map_or_else(|| number.to_string(), |shard| shard.name.clone())
+    }
+
+    fn text(&self) -> String {
+        let mut lines = Vec::new();
+        for planned in &self.planned {
+            let journal = &planned.journal;
+            lines.push(format!(
+                "move {} of {} from {} to {}",
+                journal.subject,
+                journal.keyspace,
+                self.shard(journal.source),
+                self.shard(journal.target)
+            ));
+            let mut bytes: u64 = 0;
+            for share in &planned.report.shares {
+                lines
+                    .push(format!("  {}: {} rows, {} bytes", share.table, share.rows, share.bytes));
+                bytes = bytes.saturating_add(share.bytes);
+            }
+            if planned.report.is_safe() {
+                lines.push(format!("  copying takes about {} s", bytes / COPIED_BYTES_PER_S + 1));
+            }
+            for finding in &planned.report.findings {
+                let word = match finding.weight {
+                    Weight::Refuse => "refused",
+                    Weight::Note => "note",
+                };
+                lines.push(format!("  {word}: {}", finding.what));
+                lines.extend(finding.cure.iter().map(|cure| format!("    cure: {cure};")));
+            }
+        }
+        lines.extend(self.under_way.iter().map(|id| format!("move {id} is under way")));
+        lines.extend(self.others.iter().map(|what| format!("refused: {what}")));
+        if lines.is_empty() {
+            lines.push("nothing moves".to_owned());
+        }
+        lines.join("\n")
+    }
+
+    fn json(&self) -> String {
+        let planned: Vec<serde_json::Value> = self
+            .planned
+            .iter()
+            .map(|planned| {
+                let shares: Vec<_> = planned
+                    .report
+                    .shares
+                    .iter()
+                    .map(|share| {
+                        serde_json::json!({
+                            "table": share.table.to_string(),
+                            "rows": share.rows,
+                            "bytes": share.bytes,
+                        })
+                    })
+                    .collect();
+                let findings: Vec<_> = planned
+                    .report
+                    .findings
+                    .iter()
+                    .map(|finding| {
+                        serde_json::json!({
+                            "refused": finding.weight == Weight::Refuse,
+                            "what": finding.what,
+                            "cure": finding.cure,
+                        })
+                    })
+                    .collect();
+                serde_json::json!({
+                    "subject": planned.journal.subject.to_string(),
+                    "keyspace": planned.journal.keyspace,
+                    "from": self.shard(planned.journal.source),
+                    "to": self.shard(planned.journal.target),
+                    "tables": shares,
+                    "findings": findings,
+                })
+            })
+            .collect();
+        serde_json::json!({
+            "database": self.access.database,
+            "epoch": self.in_force.epoch().number(),
+            "moves": planned,
+            "under_way": self.under_way,
+            "refused": self.others,
+        })
+        .to_string()
+    }
+
+    async fn submit(&mut self) -> Result<(), Failed> {
+        let map = submit::map_in_force(&mut self.home, &self.in_force).await.map_err(failed)?;
+        for planned in std::mem::take(&mut self.planned) {
+            let wanted = Wanted {
+                keyspace: planned.journal.keyspace.clone(),
+                subject: planned.journal.subject.clone(),
+                target: crate::types::ShardId::new(planned.journal.target),
+            };
+            let id = submit::submit(&mut self.home, &self.access, &map, &wanted).await;
+            self.under_way.push(id.map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    /// Says how far the moves are until all own their rows, or one has stopped.
+    async fn follow(&mut self, finish: bool) -> Result<Exit, Failed> {
+        let mut said: HashMap<u32, String> = HashMap::new();
+        loop {
+            let all = self.stored().await?;
+            let ours: Vec<&Stored> =
+                all.iter().filter(|stored| self.under_way.contains(&stored.journal.id)).collect();
+            let mut waiting = false;
+            for stored in &ours {
+                let Stored { journal, progress, .. } = stored;
+                let line = format!("move {}: {}: {progress}", journal.id, journal.phase);
+                if said.get(&journal.id) != Some(&line) {
+                    say(&line);
+                    said.insert(journal.id, line);
+                }
+                if let Some(why) = &journal.stopped {
+                    return Err((Exit::Failed, format!("move {} has stopped: {why}", journal.id)));
+                }
+                let switched = journal.phase == Phase::Standing(Side::Target);
+                if switched && finish && stored.wish != Wish::Finish {
+                    let client = self.home.client().await.map_err(failed)?;
+                    moves::wish(client, journal.id, Wish::Finish).await.map_err(failed)?;
+                }
+                waiting |= !(journal.is_ended() || switched && !finish);
+            }
+            if !waiting {
+                if !finish {
+                    say("the rows have moved; FINISH MOVE <n> on the console deletes them at \
+                         their source, REVERSE MOVE <n> takes them back");
+                }
+                return Ok(Exit::Done);
+            }
+            tokio::time::sleep(FOLLOW_INTERVAL).await;
+        }
+    }
+}
+
+fn access(map: &Map, folder: &Path, user: Option<&str>) -> Result<Access, Failed> {
+    let environment = Environment::of_process();
+    let logins = logins(map, &environment, folder).map_err(failed)?;
+    let mut primaries = HashMap::new();
+    for node in map.nodes().iter().filter(|node| node.role == Role::Primary) {
+        let Some(shard) = map.shard(node.shard) else { continue };
+        let mut login = logins.get(&shard.id).cloned().unwrap_or_default();
+        if user.is_some() || login.user.is_none() {
+            login.user = user.or_else(|| environment.variable("PGUSER")).map(str::to_owned);
+            login.password = environment.secret("PGPASSWORD").ok();
+        }
+        let user = login.user.ok_or_else(|| {
+            (Exit::Refused, format!("shard {}: no user: give --user", shard.name))
+        })?;
+        let target = Target {
+            member: Member { node: node.id, shard: shard.id, role: node.role, weight: 1 },
+            name: format!("{}/{}/{}", map.database(), shard.name, node.endpoint),
+            host: node.host().to_owned(),
+            port: node.port(),
+            dbname: shard.dbname.clone(),
+            user,
+            password: login.password.or_else(|| environment.secret("PGPASSWORD").ok()),
+            tls: login.tls,
+            tls_required: login.tls_required,
+        };
+        primaries.insert(shard.id, target);
+    }
+    Ok(Access {
+        database: map.database().to_owned(),
+        home: map.home(),
+        primaries,
+        tls: map.shards().iter().map(|shard| (shard.id, shard.tls.clone())).collect(),
+    })
+}
+
+/// What a small server copied of rows with two indexes; a guess at the time,
+/// no promise.
+const COPIED_BYTES_PER_S: u64 = 4_000_000;
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);

@@ -1,0 +1,29 @@
+//! Settings of moves: as whom they log in, and how long others may wait.
+
+use crate::types::Millis;
+
+use super::setting::section;
+
+section! {
+    /// Moves of tenants and slots between shards.
+    MoveSettings in "moves." {
+        /// Role that moves log in as at the shards' primaries; the map's role, which the monitor uses too, if absent. docs/moves.md says what it must be allowed to do.
+        user: Option<String> = None;
+        /// Environment variable that holds its password.
+        password_env: Option<String> = None;
+        /// File that holds its password.
+        password_file: Option<String> = None;
+        /// Moves of one database that run at the same time; more wait.
+        parallel_max: u32 = 1, 1 => 16;
+        /// How long a table's writers may wait for one trigger of a fence, before it is tried again later.
+        lock_max: Millis = Millis::new(100), Millis::new(1) => Millis::new(10_000);
+        /// How long a cutover waits for the open transactions of what moves, before it is undone and tried again later.
+        drain_max: Millis = Millis::new(500), Millis::new(1) => Millis::new(60_000);
+        /// How long a cutover waits for the target to apply what the source has committed, before it is undone.
+        apply_max: Millis = Millis::new(5_000), Millis::new(10) => Millis::new(60_000);
+        /// Rows that are deleted at once where a move has ended.
+        purge_rows: u32 = 5_000, 1 => 1_000_000;
+        /// Values by which the sequences of the moved tables are ahead on the new owner.
+        sequence_margin: u32 = 1_000, 0 => 1_000_000_000;
+    }
+}
