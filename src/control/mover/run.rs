@@ -266,7 +266,7 @@ impl<'a> Runner<'a> {
                 Some(keyspace) => self.work.verify(&journal, keyspace).await,
                 None => none(),
             },
-            Action::Inspect => match self.owner(&journal) {
+            Action::Inspect => match journal.owner_in(&self.map) {
                 Some(owner) => self.work.sight(owner).await,
                 None => none(),
             },
@@ -342,20 +342,6 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Who owns the rows by the map.
-    fn owner(&self, journal: &Journal) -> Option<Side> {
-        let keyspace = self.map.keyspace_named(&journal.keyspace)?;
-        let shard = match &journal.subject {
-            Subject::Tenant(text) => {
-                let mut scratch = crate::shardmap::Scratch::default();
-                let key = crate::shardmap::Key::from_text(keyspace.key_type(), text, &mut scratch);
-                keyspace.owner(&key.ok()?)
-            }
-            Subject::Slots { first, .. } => keyspace.slot_owner(SlotId::new(*first))?,
-        };
-        [Side::Source, Side::Target].into_iter().find(|side| journal.shard(*side) == shard.number())
-    }
-
     async fn keep(&mut self, next: &Journal) -> Outcome {
         let kept = match self.home.client().await {
             Ok(client) => moves::keep(client, next, self.version).await,
@@ -370,7 +356,7 @@ impl<'a> Runner<'a> {
             return Outcome::Failed;
         }
         let shard = ShardId::new(next.shard(owner));
-        if self.owner(next) == Some(owner) {
+        if next.owner_in(&self.map) == Some(owner) {
             // Written before; only the answer was lost.
             let written = match self.home.client().await {
                 Ok(client) => moves::written(client, next, self.version).await,
