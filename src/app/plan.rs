@@ -331,7 +331,13 @@ fn access(map: &Map, folder: &Path, user: Option<&str>) -> Result<Access, Failed
             (Exit::Refused, format!("shard {}: no user: give --user", shard.name))
         })?;
         let target = Target {
-            member: Member { node: node.id, shard: shard.id, role: node.role, weight: 1 },
+            member: Member {
+                node: node.id,
+                shard: shard.id,
+                role: node.role,
+                weight: 1,
+                near: false,
+            },
             name: format!("{}/{}/{}", map.database(), shard.name, node.endpoint),
             host: node.host().to_owned(),
             port: node.port(),
