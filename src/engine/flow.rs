@@ -120,6 +120,17 @@ impl Driver {
         }
         self.keep_for_second_try(input.get(..fed.consumed).unwrap_or_default(), said);
         self.send(cx, direct);
+        self.note_refusals();
+        if !was_awaiting && self.session.is_awaiting() {
+            self.note_unit_start();
+        }
+        if self.is_on_moves() {
+            self.follow_moves();
+        }
+        (fed.consumed, fed.step)
+    }
+
+    fn note_refusals(&mut self) {
         for state in self.session.take_refusals() {
             self.thread.stats.note_refusal(state);
             tracing::debug!(
@@ -129,13 +140,6 @@ impl Driver {
                 "refused"
             );
         }
-        if !was_awaiting && self.session.is_awaiting() {
-            self.note_unit_start();
-        }
-        if self.is_on_moves() {
-            self.follow_moves();
-        }
-        (fed.consumed, fed.step)
     }
 
     fn note_unit_start(&mut self) {

@@ -236,10 +236,7 @@ impl Stage {
                     return;
                 }
                 Step::Gather => unreachable!("integration/scatter has reads of several shards"),
-                Step::Hold => {
-                    writeln!(self.out, "  hold").unwrap();
-                    return;
-                }
+                Step::Hold => return self.out.push_str("  hold\n"),
                 Step::Read | Step::Await => {
                     let client = self.clients.get(&self.who).unwrap();
                     let unused =
