@@ -94,6 +94,7 @@ impl Stage {
         };
         let handle = start(EngineOptions {
             threads: 2,
+            inherited: keyway::engine::Inherited::default(),
             proxies: Vec::new(),
             access: Arc::new(access),
             lookups: None,

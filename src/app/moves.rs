@@ -76,7 +76,7 @@ impl Plane {
     }
 
     fn mover_login(&self) -> Option<(String, Option<Secret>)> {
-        let settings = &self.config.moves;
+        let settings = &self.config.settings.moves;
         let user = settings.user.clone()?;
         let reference = match (&settings.password_env, &settings.password_file) {
             (Some(name), _) => SecretRef::Env(name.clone()),
@@ -211,7 +211,7 @@ fn start(
     running: &mut HashMap<u32, JoinHandle<()>>,
 ) {
     running.retain(|_, task| !task.is_finished());
-    let most = usize::try_from(plane.config.moves.parallel_max).unwrap_or(1);
+    let most = usize::try_from(plane.config.settings.moves.parallel_max).unwrap_or(1);
     for stored in all.iter().filter(|stored| !stored.journal.is_ended()) {
         let id = stored.journal.id;
         if running.len() < most && !running.contains_key(&id) {
@@ -222,7 +222,7 @@ fn start(
 
 async fn run_one(plane: Arc<Plane>, index: usize, id: u32) {
     let routers = Arc::new(OwnEngine { plane: Arc::clone(&plane), index });
-    let limits = limits(&plane.config.moves);
+    let limits = limits(&plane.config.settings.moves);
     let of = Arc::clone(&plane);
     let access = move || {
         let map = of.map_of(index);

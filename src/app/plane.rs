@@ -158,7 +158,10 @@ impl Plane {
             }
             logins(&map, &self.environment, database.served.folder())?
         };
-        self.handle.publish_map(map.database(), Arc::clone(&map), logins).await;
+        self.handle
+            .publish_map(map.database(), Arc::clone(&map), logins)
+            .await
+            .map_err(|error| error.to_string())?;
         tracing::info!(database = map.database(), epoch = map.epoch().number(), "a move's map");
         if let Some(database) = self.databases().get_mut(index)
             && database.served.map.epoch() < map.epoch()

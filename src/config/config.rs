@@ -7,7 +7,6 @@ use crate::document::{Problem, Source};
 use crate::types::{Consistency, Network, Secret};
 
 use super::auth::{Auth, BackendLogin};
-use super::moves::MoveSettings;
 use super::reader::Reader;
 use super::setting::{Setting, section, words};
 use super::settings::{PoolMode, Settings};
@@ -21,8 +20,6 @@ pub struct Config {
     pub tls: ClientTls,
     /// Who is asked for what, and where users are looked up.
     pub auth: Auth,
-    /// Moves between shards.
-    pub moves: MoveSettings,
     /// Who may log in.
     pub users: Vec<User>,
     /// Everything else.
@@ -206,7 +203,6 @@ impl Config {
         let server = Server::read_from(&mut reader);
         let tls = ClientTls::read_from(&mut reader);
         let auth = Auth::read_from(&mut reader);
-        let moves = MoveSettings::read_from(&mut reader);
         let settings = Settings::read_from(&mut reader);
         let users = users(&mut reader, &mut problems);
         check(&mut reader, &server, &tls);
@@ -214,7 +210,7 @@ impl Config {
         problems.extend(reader.finish());
         problems.sort_by_key(|problem| (problem.line, problem.column));
         if problems.is_empty() {
-            Ok(Self { server, tls, auth, moves, users, settings })
+            Ok(Self { server, tls, auth, users, settings })
         } else {
             Err(problems)
         }
@@ -223,7 +219,7 @@ impl Config {
     /// Every setting of the file, in the order of the manual page; the ones of
     /// a `[[user]]` are in [`Config::user_table`].
     pub fn table() -> impl Iterator<Item = &'static Setting> {
-        let tables = [Server::TABLE, ClientTls::TABLE, Auth::TABLE, MoveSettings::TABLE];
+        let tables = [Server::TABLE, ClientTls::TABLE, Auth::TABLE];
         tables.into_iter().flatten().chain(Settings::table())
     }
 
@@ -236,7 +232,6 @@ impl Config {
             server.written(),
             self.tls.written(),
             self.auth.written(),
-            self.moves.written(),
             self.settings.written(),
         ];
         let values = parts.concat();

@@ -21,6 +21,8 @@ section! {
         drain_max: Millis = Millis::new(500), Millis::new(1) => Millis::new(60_000);
         /// How long a cutover waits for the target to apply what the source has committed, before it is undone.
         apply_max: Millis = Millis::new(5_000), Millis::new(10) => Millis::new(60_000);
+        /// Longest that a statement waits while a move hands the rows of its keys over; then it fails with 40001. A move that takes longer lets go before.
+        hold_max: Millis = Millis::new(5_000), Millis::new(10) => Millis::new(600_000);
         /// Rows that are deleted at once where a move has ended.
         purge_rows: u32 = 5_000, 1 => 1_000_000;
         /// Values by which the sequences of the moved tables are ahead on the new owner.

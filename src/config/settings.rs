@@ -5,6 +5,7 @@
 
 use crate::types::{Consistency, Millis};
 
+use super::moves::MoveSettings;
 use super::reader::Reader;
 use super::setting::{Bytes, Setting, section, words};
 
@@ -24,7 +25,7 @@ pub struct Settings {
     /// Programs that print passwords.
     pub secrets: Secrets,
     /// Rows that move to another shard.
-    pub moves: Moves,
+    pub moves: MoveSettings,
     /// The log.
     pub log: Log,
 }
@@ -39,7 +40,7 @@ impl Settings {
             Reads::TABLE,
             Merge::TABLE,
             Secrets::TABLE,
-            Moves::TABLE,
+            MoveSettings::TABLE,
             Log::TABLE,
         ];
         sections.into_iter().flatten()
@@ -68,7 +69,7 @@ impl Settings {
             reads: Reads::read_from(reader),
             merge: Merge::read_from(reader),
             secrets: Secrets::read_from(reader),
-            moves: Moves::read_from(reader),
+            moves: MoveSettings::read_from(reader),
             log: Log::read_from(reader),
         }
     }
@@ -247,14 +248,6 @@ section! {
         command_timeout: Millis = Millis::new(10_000), Millis::new(100) => Millis::new(60_000);
         /// How often they run again, for passwords that expire; a reload runs them too. 0 means only then.
         command_refresh: Millis = Millis::new(300_000), Millis::ZERO => Millis::new(86_400_000);
-    }
-}
-
-section! {
-    /// Rows that move to another shard.
-    Moves in "moves." {
-        /// Longest that a statement waits while a move hands the rows of its keys over; then it fails with 40001. A move that takes longer lets go before.
-        hold_max: Millis = Millis::new(5_000), Millis::new(10) => Millis::new(600_000);
     }
 }
 
