@@ -11,6 +11,7 @@
 mod ask;
 mod authenticate;
 mod cancel;
+mod channels;
 mod cleanup;
 mod client;
 mod conn;

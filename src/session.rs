@@ -10,6 +10,7 @@
 //! `docs/hazards.md`.
 
 mod answer;
+mod channels;
 mod effects;
 mod events;
 mod extended;
@@ -131,6 +132,9 @@ pub enum Step {
     /// Wait until another map or other moves are in force, then feed the same
     /// bytes again.
     Hold,
+    /// Have a shared connection listen to [`Session::asked_channels`], say so by
+    /// [`Session::note_listening`], then feed the same bytes again.
+    Listen,
     /// All backends of a read over several shards are there: call
     /// [`Session::gather_ask`] for each, then [`Session::gather`].
     Gather,
@@ -295,6 +299,7 @@ pub struct Session {
     /// An error came in the running unit.
     failed: bool,
     holds: Holds,
+    channels: channels::Channels,
     /// The shards that take part in the transaction or the unit.
     members: members::Members,
     /// The router's own settings.
@@ -382,6 +387,7 @@ impl Session {
             effects: VecDeque::new(),
             failed: false,
             holds: Holds::default(),
+            channels: channels::Channels::default(),
             members: members::Members::default(),
             own: own::Own::default(),
             after: None,

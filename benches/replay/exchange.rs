@@ -146,7 +146,12 @@ impl Replay {
             consumed += taken;
             match step {
                 Step::Checkout(want) => self.check_out(want),
-                Step::Read | Step::Await | Step::Hold | Step::Gather | Step::Close => {
+                Step::Read
+                | Step::Await
+                | Step::Hold
+                | Step::Listen
+                | Step::Gather
+                | Step::Close => {
                     assert_eq!(consumed, asked.len(), "the whole message is taken");
                     return direct;
                 }

@@ -22,6 +22,7 @@ mod handover;
 mod http;
 mod life;
 mod lookup;
+mod notify;
 mod operators;
 mod pool;
 mod proxy;

@@ -101,7 +101,7 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     // What belongs to one connection of the server.
     ("CREATE TEMP TABLE t (a int)", "0A000", "temporary table", "common table expression"),
     ("SELECT 1 INTO TEMP t", "0A000", "", ""),
-    ("LISTEN news", "0A000", "LISTEN", ""),
+    ("LISTEN news; SELECT 1", "0A000", "LISTEN", ""),
     ("SELECT pg_advisory_lock(1)", "0A000", "advisory lock", "pg_advisory_xact_lock"),
     (
         "DECLARE c CURSOR WITH HOLD FOR SELECT * FROM tasks WHERE tenant_id = 1",

@@ -8,6 +8,7 @@ use std::task::Waker;
 use crate::backend::CancelKey;
 use crate::types::{Moment, NodeId};
 
+use super::channels::Mailbox;
 use super::conn::Conn;
 use super::moves::Open;
 use super::participants::RunningSet;
@@ -48,6 +49,8 @@ pub(super) struct ClientEntry {
     pub(super) open: Open,
     /// Since when it waits for a move.
     pub(super) held_since: Cell<Option<Moment>>,
+    /// Notifications that wait; there is one once the client has listened.
+    mailbox: RefCell<Option<Rc<Mailbox>>>,
 }
 
 /// A backend that a client holds.
@@ -88,6 +91,8 @@ pub(super) struct Signals {
     pub(super) gate: bool,
     /// The moves have changed, or the map.
     pub(super) moves: bool,
+    /// The connection that listens has news for the wait.
+    pub(super) heard: bool,
 }
 
 impl Signals {
@@ -101,6 +106,7 @@ impl Signals {
             || self.nodes
             || self.gate
             || self.moves
+            || self.heard
     }
 }
 
@@ -137,7 +143,18 @@ impl ClientEntry {
             holds: Cell::new(crate::session::Holds::default()),
             open: Open::default(),
             held_since: Cell::new(None),
+            mailbox: RefCell::new(None),
         }
+    }
+
+    /// Where its notifications wait.
+    pub(super) fn mailbox(&self) -> Rc<Mailbox> {
+        Rc::clone(self.mailbox.borrow_mut().get_or_insert_default())
+    }
+
+    /// The same, of a client that has listened.
+    pub(super) fn mailbox_if_any(&self) -> Option<Rc<Mailbox>> {
+        self.mailbox.borrow().clone()
     }
 
     /// The task to wake; kept unless it is the same.

@@ -78,6 +78,12 @@ impl Places {
         Self { node, pool }
     }
 
+    /// The same for a connection that serves no client of the pool's: it counts
+    /// at its node only.
+    pub(super) fn outside_pool(self) -> Self {
+        Self { pool: None, ..self }
+    }
+
     /// Gives them back; true if another thread than `thread` goes short of one.
     pub(super) fn give_back(self, thread: usize) -> bool {
         let Self { node: (permit, node), pool } = self;

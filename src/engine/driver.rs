@@ -43,6 +43,8 @@ pub(super) struct Driver {
     pub(super) waiting: Option<Waiting>,
     /// The unit waits for the end of a pause.
     pub(super) held_up: Option<HeldUp>,
+    /// The unit waits, since then, until its channels are listened to.
+    pub(super) listening: Option<Moment>,
     /// Encryption still holds back some of what the client is sent.
     pub(super) unflushed: bool,
     /// The pool used last.
@@ -103,6 +105,7 @@ impl Driver {
             held: Participants::default(),
             waiting: None,
             held_up: None,
+            listening: None,
             unflushed: false,
             pool: None,
             client_watched: false,
@@ -164,7 +167,7 @@ impl Driver {
             if self.ended {
                 return Poll::Ready(());
             }
-            if moved == Moved::Nothing {
+            if moved == Moved::Nothing && self.deliver_mail() == Moved::Nothing {
                 if self.thread.draining.get() && self.drain() == Moved::Something {
                     continue;
                 }
@@ -327,6 +330,9 @@ impl Driver {
         if signals.nodes {
             self.on_new_writer();
         }
+        if signals.heard {
+            self.on_heard();
+        }
         if signals.gate {
             self.on_gate();
         }
@@ -374,7 +380,11 @@ impl Driver {
             waiting.leave(&self.thread);
             self.session.refuse_checkout(refused);
             self.refed_by_signal();
-        } else if self.unpark() || self.end_hold() || self.held_up.take().is_some() {
+        } else if self.unpark()
+            || self.end_hold()
+            || self.held_up.take().is_some()
+            || self.listening.take().is_some()
+        {
             self.hold = Hold::default();
             self.session.refuse_checkout(refused);
             self.refed_by_signal();
@@ -388,6 +398,7 @@ impl Driver {
             || self.reads.is_parked()
             || self.held_up.is_some()
             || self.hold.is_on()
+            || self.listening.is_some()
     }
 
     /// Feeds what waits after a signal; writes happen in the next round.
@@ -420,6 +431,13 @@ impl Driver {
             return;
         }
         let timeouts = &self.thread.settings.timeouts;
+        if self.listening.is_some() {
+            self.give_up_waiting(
+                Refused::new(TOO_MANY, "no connection came free to listen with")
+                    .hint("raise pool.size_max, shorten transactions, or retry later"),
+            );
+            return;
+        }
         if self.held_up.is_some() {
             let limit = timeouts.paused;
             self.give_up_waiting(
@@ -479,6 +497,10 @@ impl Driver {
         let stirred = std::mem::take(&mut self.stirred);
         let timeouts = &self.thread.settings.timeouts;
         let (limit, since) = match (state, &self.waiting) {
+            (State::Waiting, None) if let Some(since) = self.listening => {
+                let paused = self.database.gate.is_paused().then_some(timeouts.paused);
+                (paused.unwrap_or(self.thread.settings.pool.checkout_timeout), since)
+            }
             (State::Waiting, None) if let Some(held_up) = &self.held_up => {
                 (timeouts.paused, held_up.since)
             }
@@ -512,6 +534,7 @@ impl Driver {
         self.unpark();
         self.end_hold();
         self.leave_moves();
+        self.stop_listening();
         if let Some(waiting) = self.waiting.take() {
             waiting.leave(&self.thread);
         }

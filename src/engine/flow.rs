@@ -43,6 +43,11 @@ impl Driver {
                         return at;
                     }
                 }
+                Step::Listen => {
+                    if !self.begin_listening() {
+                        return at;
+                    }
+                }
                 Step::Close => {
                     self.close();
                     return input.len();
@@ -56,6 +61,7 @@ impl Driver {
                     return at;
                 }
                 Step::Read | Step::Await => {
+                    self.follow_channels();
                     self.release_unused();
                     return at;
                 }
@@ -315,6 +321,7 @@ impl Driver {
         if self.is_on_moves() {
             self.follow_moves();
         }
+        self.follow_channels();
     }
 
     pub(super) fn count_events(&self, events: &[Event]) {

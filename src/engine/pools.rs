@@ -122,7 +122,7 @@ impl SharedPool {
     }
 
     /// Places for one connection more, if the budgets have them.
-    fn take_places(&self) -> Option<Places> {
+    pub(super) fn take_places(&self) -> Option<Places> {
         let size = match &self.0.size {
             Some(ledger) => Some((ledger.take()?, Arc::clone(ledger))),
             None => None,

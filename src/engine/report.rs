@@ -117,6 +117,15 @@ impl Thread {
                 }
             }));
         }
+        if let Some(listener) = self.listeners.find(pool.database(), pool.user())
+            && let Some((node, pid, born)) = listener.server.get()
+            && node == pool.node()
+        {
+            out.push(ServerSnapshot {
+                age_s: now.since(born).count() / 1000,
+                ..server(ServerState::Listening, pid, None)
+            });
+        }
         out
     }
 

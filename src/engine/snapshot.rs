@@ -160,6 +160,8 @@ pub enum ServerState {
     Idle,
     /// A client has it.
     Active,
+    /// It listens for all clients of its user.
+    Listening,
     /// Being reset or ended.
     Closing,
 }
@@ -171,6 +173,7 @@ impl ServerState {
             Self::Connecting => "connecting",
             Self::Idle => "idle",
             Self::Active => "active",
+            Self::Listening => "listening",
             Self::Closing => "closing",
         }
     }
@@ -323,7 +326,8 @@ impl EngineSnapshot {
         self.pools.iter().any(|pool| {
             here(&pool.database)
                 && pool.servers_active + pool.servers_idle + pool.servers_connecting > 0
-        }) || self.databases.iter().any(|one| here(&one.name) && one.servers_closing > 0)
+        }) || self.servers.iter().any(|server| here(&server.database))
+            || self.databases.iter().any(|one| here(&one.name) && one.servers_closing > 0)
     }
 
     /// True while a connection that is to close has not.

@@ -20,6 +20,7 @@ use crate::session::StatementRegistry;
 use crate::shardmap::{Map, Moves};
 use crate::types::{Moment, NodeId, Role, ShardId, SqlState};
 
+use super::channels::Listeners;
 use super::client::ClientEntry;
 use super::conn::Conn;
 use super::crew::{self, Crew, LedgerKey};
@@ -45,6 +46,7 @@ pub(super) struct Thread {
     pub(super) lookups: Lookups,
     pub(super) databases: Vec<Rc<Database>>,
     pub(super) pools: RefCell<Pools>,
+    pub(super) listeners: Listeners,
     shares: RefCell<HashMap<String, Rc<NodeShare>>>,
     undertaker: Rc<Undertaker>,
     pub(super) clients: RefCell<HashMap<u32, Rc<ClientEntry>>>,
@@ -220,6 +222,7 @@ impl Thread {
             lookups: Lookups::default(),
             databases,
             pools: RefCell::default(),
+            listeners: Listeners::default(),
             shares: RefCell::default(),
             undertaker: Rc::default(),
             clients: RefCell::default(),

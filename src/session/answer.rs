@@ -10,7 +10,7 @@ use crate::route::{ExplainedKey, Route, RouterCommand, Targets, Template, World,
 use crate::sql::statement::{Facts, Kind, SessionEffect, TxEffect, TxModes};
 use crate::types::{Access, SqlState};
 
-use super::effects::demands;
+use super::effects::{Effect, demands};
 use super::feed::Feed;
 use super::lazy::Lazy;
 use super::refusal::{
@@ -41,12 +41,12 @@ impl LocalStatement {
         self.everywhere
     }
 
-    pub(super) fn template(&self) -> &Template {
-        &self.template
-    }
-
     pub(super) fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    pub(super) fn template(&self) -> &Template {
+        &self.template
     }
 }
 
@@ -119,6 +119,10 @@ impl Feed<'_, '_> {
             }
             SessionEffect::DeallocateAll | SessionEffect::DiscardSequences => {
                 return template.statements().len() == 1;
+            }
+            SessionEffect::Listen { .. } | SessionEffect::Unlisten { .. } => {
+                return self.shares_channels()
+                    && template.statements().iter().all(|facts| facts.kind == Kind::Listen);
             }
             SessionEffect::DiscardTemp => {
                 return self.env.backend.is_none() && matches!(self.s.tx, Tx::Backend);
@@ -270,6 +274,14 @@ impl Feed<'_, '_> {
                     Err(missing(name.as_bytes()))
                 }
             }
+            SessionEffect::Listen { channel } => {
+                self.note_channel(Effect::Listen(channel.clone()));
+                Ok(Answer::tag("LISTEN"))
+            }
+            SessionEffect::Unlisten { channel } => {
+                self.note_channel(Effect::Unlisten(channel.clone()));
+                Ok(Answer::tag("UNLISTEN"))
+            }
             SessionEffect::DeallocateAll => {
                 self.s.statements.clear();
                 Ok(Answer::tag("DEALLOCATE ALL"))
@@ -318,6 +330,7 @@ impl Feed<'_, '_> {
         self.s.refresh_own();
         self.s.tx_map = None;
         self.s.portals.clear();
+        self.s.channels.settle();
         if let Some(lazy) = begin {
             self.s.tx = Tx::Lazy(Box::new(lazy));
             self.fix_map();

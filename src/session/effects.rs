@@ -42,6 +42,10 @@ pub(super) enum Effect {
     RollbackTo(Box<str>),
     /// PREPARE: the name exists from now on.
     Prepare(Box<[u8]>, Rc<Prepared>),
+    /// LISTEN.
+    Listen(Box<str>),
+    /// UNLISTEN; `None` is `*`.
+    Unlisten(Option<Box<str>>),
     /// DISCARD ALL by the server itself.
     Discarded,
     /// DISCARD ALL by the router's statement: the settings are those of the
@@ -65,6 +69,8 @@ impl Effect {
             | Self::Release(_)
             | Self::RollbackTo(_)
             | Self::Prepare(..)
+            | Self::Listen(_)
+            | Self::Unlisten(_)
             | Self::Deallocated
             | Self::SchemaChanged => false,
         }
@@ -159,9 +165,7 @@ fn add_demand(
     match effect {
         SessionEffect::Set { name, value, local, span } => {
             check_setting(name, value.as_deref(), situation)?;
-            if creates_in_temp(name, value.as_deref()) {
-                hold(Holds::TEMP, "a search path that begins with pg_temp", situation, out)?;
-            }
+            hold_temp_path(name, value.as_deref(), situation, out)?;
             if **name == *SEARCH_PATH {
                 out.effects.push(Effect::Path(value.clone()));
             }
@@ -182,7 +186,15 @@ fn add_demand(
             let [name, value, is_local] = [name, value, is_local].map(|a| resolve(a, bind));
             add_set_config(name, value, is_local, situation, out)?;
         }
-        SessionEffect::Listen { .. } => hold(Holds::LISTEN, "LISTEN", situation, out)?,
+        SessionEffect::Listen { channel } => {
+            // Alone it is the router's to answer; among other statements the
+            // backend listens, and is held.
+            hold(Holds::LISTEN, "LISTEN among other statements", situation, out)?;
+            out.effects.push(Effect::Unlisten(Some(channel.clone())));
+        }
+        SessionEffect::Unlisten { channel } => {
+            out.effects.push(Effect::Unlisten(channel.clone()));
+        }
         SessionEffect::TempTable => hold(Holds::TEMP, "a temporary table", situation, out)?,
         SessionEffect::HoldCursor { .. } => {
             hold(Holds::CURSOR, "a cursor WITH HOLD", situation, out)?;
@@ -218,7 +230,6 @@ fn add_demand(
         SessionEffect::Dirty => out.dirty = true,
         SessionEffect::None
         | SessionEffect::CurrVal
-        | SessionEffect::Unlisten { .. }
         | SessionEffect::CloseCursor { .. }
         | SessionEffect::AdvisoryUnlock { .. }
         | SessionEffect::DiscardPlans
@@ -238,6 +249,18 @@ fn hold(reason: Holds, what: &str, situation: Situation, out: &mut Demands) -> R
         .hint("use a transaction-level form (pg_advisory_xact_lock, ON COMMIT DROP in one transaction), or connect to the shard directly"));
     }
     out.holds.add(reason);
+    Ok(())
+}
+
+fn hold_temp_path(
+    name: &str,
+    value: Option<&str>,
+    situation: Situation,
+    out: &mut Demands,
+) -> Result<(), Refused> {
+    if creates_in_temp(name, value) {
+        return hold(Holds::TEMP, "a search path that begins with pg_temp", situation, out);
+    }
     Ok(())
 }
 
@@ -325,9 +348,7 @@ fn add_set_config(
     match value {
         Argument::Text(text) => {
             check_setting(&name, Some(&text), situation)?;
-            if creates_in_temp(&name, Some(&text)) {
-                hold(Holds::TEMP, "a search path that begins with pg_temp", situation, out)?;
-            }
+            hold_temp_path(&name, Some(&text), situation, out)?;
             out.effects.push(Effect::Set(name, Setting::Flat(text)));
         }
         Argument::Null => out.effects.push(Effect::Reset(name)),
@@ -402,6 +423,13 @@ impl Log {
         self.entries.iter()
     }
 
+    /// Takes out what the transaction does to the session's channels, in order.
+    pub(super) fn take_channels(&mut self) -> Vec<Effect> {
+        let is_channel =
+            |entry: &mut Effect| matches!(entry, Effect::Listen(_) | Effect::Unlisten(_));
+        self.entries.extract_if(.., is_channel).collect()
+    }
+
     /// True if nothing was noted.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -447,6 +475,8 @@ impl Log {
                 | Effect::Release(_)
                 | Effect::RollbackTo(_)
                 | Effect::Prepare(..)
+                | Effect::Listen(_)
+                | Effect::Unlisten(_)
                 | Effect::Discarded
                 | Effect::DiscardedTo(_)
                 | Effect::Deallocated

@@ -130,6 +130,7 @@ impl Session {
             }
             self.tx_map = None;
             self.tx = Tx::Backend;
+            self.channels.settle();
             if std::mem::take(&mut self.schema_changed) {
                 // Only now do other sessions see it.
                 env.registry.retire_all();
@@ -201,7 +202,9 @@ impl Session {
                     self.schema_changed = true;
                     env.registry.retire_all();
                 }
-                Effect::Set(..)
+                Effect::Listen(_)
+                | Effect::Unlisten(_)
+                | Effect::Set(..)
                 | Effect::Restore(_)
                 | Effect::RestoreAll
                 | Effect::Reset(_)
@@ -247,6 +250,7 @@ impl Session {
         let startup = Rc::clone(&self.startup);
         self.note_settings(&startup);
         self.own.forget();
+        self.channels.clear();
         self.holds = Holds(self.holds.0 & Holds::SESSION.0);
     }
 
@@ -363,6 +367,7 @@ impl Session {
         if self.log.is_empty() {
             return;
         }
+        self.apply_channels();
         let mut session = (*self.settings).clone();
         let mut backend = (**env.backend.settings()).clone();
         self.own.settle(self.log.effects());
@@ -378,11 +383,18 @@ impl Session {
         env.backend.set_settings(env.interner.intern(backend));
     }
 
+    fn apply_channels(&mut self) {
+        for effect in self.log.take_channels() {
+            self.channels.apply(effect);
+        }
+    }
+
     /// A transaction that never had a shard commits.
     pub(super) fn apply_log_without_backend(&mut self, interner: &mut SettingsInterner) {
         if self.log.is_empty() {
             return;
         }
+        self.apply_channels();
         let mut session = (*self.settings).clone();
         let mut nobody = SettingsSet::default();
         self.own.settle(self.log.effects());

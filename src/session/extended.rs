@@ -566,6 +566,9 @@ impl Feed<'_, '_> {
                 }
                 return self.go_everywhere(local.text(), None);
             }
+            if let Some(step) = self.listen_in_batch(&local, end) {
+                return step;
+            }
             self.consume(end);
             return match self.execute_local(&local) {
                 Ok(frame) => {

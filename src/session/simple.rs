@@ -236,7 +236,7 @@ impl Feed<'_, '_> {
     ) -> Option<Step> {
         let statements = template.statements();
         if !placed && statements.iter().all(|facts| self.is_local(facts, &template)) {
-            return self.answer_query(text, &template, end);
+            return self.listen_and_answer(text, &template, end);
         }
         if let Some(refused) = self.refuse_in_failed() {
             return self.refuse_simple(&refused, end);

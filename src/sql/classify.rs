@@ -129,11 +129,7 @@ fn leading(t: &Tokens<'_>) -> (Kind, TxEffect, SessionEffect) {
             session(Kind::Cursor, SessionEffect::CloseCursor { name })
         }
         "fetch" | "move" => plain(Kind::Cursor),
-        "listen" => {
-            let channel = t.name(1).unwrap_or_default();
-            session(Kind::Listen, SessionEffect::Listen { channel })
-        }
-        "unlisten" => session(Kind::Listen, SessionEffect::Unlisten { channel: t.name(1) }),
+        "listen" | "unlisten" => session(Kind::Listen, words::listen(t)),
         "notify" => plain(Kind::Notify),
         "lock" => plain(Kind::Lock),
         "truncate" => plain(Kind::Truncate),

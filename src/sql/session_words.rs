@@ -267,6 +267,21 @@ pub(crate) fn declare(t: &Tokens<'_>) -> SessionEffect {
     }
 }
 
+/// The effect of LISTEN and UNLISTEN; what a server would not read may be
+/// anything.
+pub(crate) fn listen(t: &Tokens<'_>) -> SessionEffect {
+    let channel = t.name(1).filter(|name| !name.is_empty());
+    match channel {
+        _ if t.len() != 2 => SessionEffect::Dirty,
+        Some(channel) if t.is_word(0, "listen") => SessionEffect::Listen { channel },
+        None if t.is_word(0, "unlisten") && t.is_operator(1, "*") => {
+            SessionEffect::Unlisten { channel: None }
+        }
+        Some(channel) => SessionEffect::Unlisten { channel: Some(channel) },
+        None => SessionEffect::Dirty,
+    }
+}
+
 /// The effect of CREATE.
 pub(crate) fn create(t: &Tokens<'_>) -> SessionEffect {
     let mut at = 1;

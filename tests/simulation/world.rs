@@ -254,6 +254,7 @@ impl<'r> World<'r> {
                         self.clients[at].waiting = Some(self.pool.wait(NOW, at));
                     }
                 },
+                Step::Listen => self.clients[at].session.note_listening(),
                 Step::Close => return self.part(at),
                 Step::Gather => unreachable!("there is one shard"),
                 Step::Hold => unreachable!("nothing moves"),

@@ -231,6 +231,11 @@ impl Stage {
                         None => self.attach(want.shard),
                     }
                 }
+                Step::Listen => {
+                    let asked = self.client().session.asked_channels().join(", ");
+                    writeln!(self.out, "  listen to {asked}").unwrap();
+                    self.client().session.note_listening();
+                }
                 Step::Close => {
                     writeln!(self.out, "  close").unwrap();
                     return;
@@ -238,6 +243,7 @@ impl Stage {
                 Step::Gather => unreachable!("integration/scatter has reads of several shards"),
                 Step::Hold => return self.out.push_str("  hold\n"),
                 Step::Read | Step::Await => {
+                    self.show_channels();
                     let client = self.clients.get(&self.who).unwrap();
                     let unused =
                         client.conn.as_ref().is_some_and(|(b, _)| client.session.may_release(b));
@@ -248,6 +254,14 @@ impl Stage {
                 }
             }
         }
+    }
+
+    /// What the client listens to, if that has changed.
+    fn show_channels(&mut self) {
+        let Some(channels) = self.client().session.take_changed_channels() else { return };
+        let names: Vec<&str> = channels.iter().map(|name| &**name).collect();
+        let listens = format!("  listens to: {}", names.join(", "));
+        writeln!(self.out, "{}", listens.trim_end()).unwrap();
     }
 
     fn hear(&mut self, bytes: &[u8]) {
@@ -281,6 +295,7 @@ impl Stage {
         let failure = (after == After::Replay).then(|| backend.second_try().take()).flatten();
         self.show("  to client: ", &to_client, Speaker::Server);
         self.show("  to backend: ", &to_backend, Speaker::Client);
+        self.show_channels();
         match after {
             After::Keep => {}
             After::Release => self.detach(),
