@@ -16,6 +16,7 @@ mod events;
 mod extended;
 mod feed;
 mod gathering;
+mod keep;
 mod lazy;
 mod lookahead;
 mod members;
@@ -299,6 +300,7 @@ pub struct Session {
     /// An error came in the running unit.
     failed: bool,
     holds: Holds,
+    kept: keep::Kept,
     channels: channels::Channels,
     /// The shards that take part in the transaction or the unit.
     members: members::Members,
@@ -387,6 +389,7 @@ impl Session {
             effects: VecDeque::new(),
             failed: false,
             holds: Holds::default(),
+            kept: keep::Kept::default(),
             channels: channels::Channels::default(),
             members: members::Members::default(),
             own: own::Own::default(),

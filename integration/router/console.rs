@@ -164,7 +164,7 @@ fn console_refuses_what_it_does_not_know_with_a_hint() {
         ("SHOW POLLS", "42601: the console has no \"polls\" to show", "did you mean SHOW POOLS?"),
         ("SELECT 1", "42601: the console has no command \"select\"", "SHOW HELP"),
         ("BEGIN", "the console has no command \"begin\"", "autocommit"),
-        ("KILL", "KILL needs a client's number", "SHOW CLIENTS"),
+        ("KILL 'all'", "KILL needs a client's number", "SHOW CLIENTS"),
         ("SHOW POOLS now", "nothing may follow the command", "SHOW HELP"),
     ] {
         let error = psql(&router.console_url(), sql).expect_error();

@@ -19,6 +19,7 @@ mod certs;
 mod console;
 mod doors;
 mod handover;
+mod holds;
 mod http;
 mod life;
 mod lookup;

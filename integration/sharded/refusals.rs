@@ -102,13 +102,6 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("CREATE TEMP TABLE t (a int)", "0A000", "temporary table", "common table expression"),
     ("SELECT 1 INTO TEMP t", "0A000", "", ""),
     ("LISTEN news; SELECT 1", "0A000", "LISTEN", ""),
-    ("SELECT pg_advisory_lock(1)", "0A000", "advisory lock", "pg_advisory_xact_lock"),
-    (
-        "DECLARE c CURSOR WITH HOLD FOR SELECT * FROM tasks WHERE tenant_id = 1",
-        "0A000",
-        "WITH HOLD",
-        "",
-    ),
     (
         "PREPARE p (numeric) AS SELECT * FROM tasks WHERE tenant_id = $1",
         "0A000",

@@ -62,6 +62,9 @@ impl Driver {
                 }
                 Step::Read | Step::Await => {
                     self.follow_channels();
+                    if !self.held.aside.is_empty() {
+                        self.sweep_aside();
+                    }
                     self.release_unused();
                     return at;
                 }
@@ -355,12 +358,37 @@ impl Driver {
     fn detach(&mut self, shard: ShardId) {
         let Some(conn) = self.held.take(shard) else { return };
         self.session.leave(shard);
+        if self.session.keeps(shard) {
+            self.held.aside.push(conn);
+            return;
+        }
         self.entry.running.borrow_mut().remove(&conn);
         if conn.machine.is_dirty() {
             let left = super::cleanup::LeftBehind::Nothing;
             self.thread.clean_up(Some(&self.entry), conn, left, true);
         } else {
             self.thread.hand_back(&self.entry, conn);
+        }
+    }
+
+    /// A backend that was set aside serves again.
+    pub(super) fn attach_aside(&mut self, shard: ShardId) -> bool {
+        let Some(mut conn) = self.held.take_aside(shard) else { return false };
+        // Nobody waits for it: it may have something to say.
+        conn.watched = false;
+        self.session.join(shard);
+        self.held.attach(conn);
+        true
+    }
+
+    /// What was set aside and is not needed any more goes back, clean.
+    fn sweep_aside(&mut self) {
+        while let Some(at) = self.held.aside.iter().position(|conn| !self.session.keeps(conn.shard))
+        {
+            let conn = self.held.aside.swap_remove(at);
+            self.entry.running.borrow_mut().remove(&conn);
+            let left = super::cleanup::LeftBehind::Nothing;
+            self.thread.clean_up(Some(&self.entry), conn, left, true);
         }
     }
 

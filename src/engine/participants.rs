@@ -22,6 +22,9 @@ pub(super) struct Participants {
     /// The others, in the order in which they came.
     #[allow(clippy::vec_box, reason = "pools hand boxes around; they are not moved in memory")]
     pub(super) others: Vec<Box<Conn>>,
+    /// Those that its session keeps for later.
+    #[allow(clippy::vec_box, reason = "pools hand boxes around; they are not moved in memory")]
+    pub(super) aside: Vec<Box<Conn>>,
 }
 
 impl Participants {
@@ -50,7 +53,13 @@ impl Participants {
 
     /// Takes any of them out; `None` when none is left.
     pub(super) fn take_any(&mut self) -> Option<Box<Conn>> {
-        self.others.pop().or_else(|| self.current.take())
+        self.others.pop().or_else(|| self.current.take()).or_else(|| self.aside.pop())
+    }
+
+    /// Takes the one of `shard` out that was set aside.
+    pub(super) fn take_aside(&mut self, shard: ShardId) -> Option<Box<Conn>> {
+        let at = self.aside.iter().position(|conn| conn.shard == shard)?;
+        Some(self.aside.swap_remove(at))
     }
 
     /// All of them.

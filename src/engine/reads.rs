@@ -199,7 +199,8 @@ impl Driver {
     pub(super) fn bring_backend(&mut self, want: Want) -> bool {
         self.reads.want = Some(want);
         self.reads.revision = self.database.revision();
-        if self.is_held_up(want) {
+        let kept = !self.held.aside.is_empty();
+        if !kept && self.is_held_up(want) {
             return false;
         }
         let part = self.reads.running.take().filter(|_| self.held.current.is_some());
@@ -207,6 +208,12 @@ impl Driver {
             Some(part) => self.reads.parts.push(part),
             None if self.held.current.is_none() => self.reads.parts.clear(),
             None => {}
+        }
+        if kept && self.attach_aside(want.shard) {
+            self.reads.again = None;
+            self.reads.unit.clear();
+            self.thread.stats.note_unit_on_primary();
+            return true;
         }
         self.reads.unit.clear();
         if let Some(failure) = self.reads.again.take() {

@@ -241,7 +241,9 @@ fn add_demand(
 }
 
 fn hold(reason: Holds, what: &str, situation: Situation, out: &mut Demands) -> Result<(), Refused> {
-    if situation.sharded {
+    // These are one shard's affair, which its own backend remembers.
+    let local = reason == Holds::ADVISORY || reason == Holds::CURSOR;
+    if situation.sharded && !local {
         return Err(Refused::new(
             NOT_SUPPORTED,
             format!("{what} needs one backend for the whole session, which a sharded database does not give yet"),

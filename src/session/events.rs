@@ -97,7 +97,7 @@ impl Session {
         let between = matches!(self.phase, Phase::Idle)
             || (matches!(self.phase, Phase::Batch | Phase::Skip) && !self.unit_open);
         between
-            && self.holds.is_empty()
+            && (self.holds.is_empty() || self.kept.is_sharded())
             && backend.status() == TxStatus::Idle
             && backend.is_settled()
             && self.stream.left == 0
@@ -251,6 +251,7 @@ impl Session {
         self.note_settings(&startup);
         self.own.forget();
         self.channels.clear();
+        self.kept.clear();
         self.holds = Holds(self.holds.0 & Holds::SESSION.0);
     }
 
@@ -377,6 +378,7 @@ impl Session {
         if session.bytes() > self.limits.settings_bytes_max {
             // Too much to carry: the session keeps its backend instead.
             self.holds.add(Holds::UNTRACKED);
+            self.kept.add(env.shard, Holds::UNTRACKED);
         }
         self.note_settings(&session);
         self.settings = env.interner.intern(session);
@@ -479,7 +481,11 @@ impl Session {
         let running = self.is_awaiting() || self.unit_open;
         // After a COMMIT, whatever became of it, no transaction is open.
         let still_open = was_transaction && !(running && self.ends_transaction());
-        let held = !Holds(self.holds.0 & !Holds::SESSION.0).is_empty();
+        let held = if self.kept.is_sharded() {
+            self.kept.contains(shard)
+        } else {
+            !Holds(self.holds.0 & !Holds::SESSION.0).is_empty()
+        };
         let refused = if running && writes == Writes::Possible && !was_transaction
             || running && self.ends_transaction()
         {

@@ -639,7 +639,7 @@ impl Feed<'_, '_> {
             self.consume(end);
             return None;
         }
-        let free = !self.in_backend_transaction() && self.s.holds.is_empty();
+        let free = !self.in_backend_transaction();
         if free && self.only_describes() && self.map().is_sharded() {
             // The batch's shard is still open: what was described so far ends
             // here, and its Bind may go elsewhere.

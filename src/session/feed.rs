@@ -37,6 +37,8 @@ impl Session {
     /// `input` starts where the last call stopped consuming.
     pub fn feed(&mut self, input: &[u8], env: &mut Env<'_>) -> Fed {
         let mut feed = Feed { s: self, env, input, at: 0, run: 0 };
+        let sharded = feed.map().is_sharded();
+        feed.s.kept.note_sharded(sharded);
         let step = feed.walk();
         let direct: Range<usize> = feed.run.min(feed.at)..feed.at;
         Fed { consumed: feed.at, direct, step }
@@ -356,7 +358,8 @@ impl Feed<'_, '_> {
         Situation {
             sharded: self.map().is_sharded(),
             in_transaction: self.in_backend_transaction() || matches!(self.s.tx, Tx::Lazy(_)),
-            held: !self.s.holds.is_empty(),
+            // With shards it may be another backend than the one of before.
+            held: !self.s.holds.is_empty() && !self.map().is_sharded(),
         }
     }
 
@@ -513,6 +516,11 @@ impl Feed<'_, '_> {
     /// Notes what a statement asks for before it is sent.
     pub(super) fn hold_and_mark(&mut self, holds: Holds, dirty: bool) {
         self.s.holds.add(holds);
+        if let Some((_, shard)) = &self.env.backend
+            && !holds.is_empty()
+        {
+            self.s.kept.add(*shard, holds);
+        }
         if let Some(backend) = self.backend() {
             if dirty {
                 backend.mark_dirty();

@@ -156,6 +156,14 @@ impl Feed<'_, '_> {
         let (shard, movable) = match &route.targets {
             Targets::Shard(shard) => (*shard, false),
             Targets::Home => (home, false),
+            Targets::AnyShard if route.reason == Reason::Cursor => {
+                match self.s.kept.shard_of_cursors() {
+                    Ok(Some(shard)) if self.env.backend.is_none() => (shard, false),
+                    Ok(_) => (home, true),
+                    Err(refused) if self.env.backend.is_none() => return Place::Refuse(refused),
+                    Err(_) => (home, true),
+                }
+            }
             Targets::HomeOutside | Targets::AnyShard => (home, true),
             Targets::Several(several) => return Place::Several(several.shards.clone()),
             Targets::AllInTurn | Targets::Router(_) => {

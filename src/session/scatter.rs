@@ -406,12 +406,6 @@ impl Feed<'_, '_> {
             )
             .hint(hint))
         };
-        if !self.s.holds.is_empty() {
-            return beside(
-                &format!("in a session that keeps its backend ({})", self.s.holds.words()),
-                "use a connection of its own",
-            );
-        }
         if self.env.backend.is_some() {
             return beside(
                 "after another statement of its transaction or batch",

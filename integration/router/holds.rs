@@ -1,0 +1,118 @@
+//! Sessions that keep backends of several shards.
+
+use crate::support::cluster::{Cluster, ClusterOptions};
+use crate::support::psql::psql;
+use crate::support::router::{Router, RouterOptions};
+use crate::support::wait_for;
+use crate::wire::Wire;
+
+/// Tenants of the sample: the first lives on shard 1, the second on shard 2.
+const ON: [(u16, &str); 2] = [
+    (1, "SELECT count(*) FROM tasks WHERE tenant_id = 1"),
+    (2, "SELECT count(*) FROM tasks WHERE tenant_id = 2"),
+];
+
+fn sharded() -> (Cluster, Router) {
+    let cluster = Cluster::start(ClusterOptions { replicas: 0, ..Default::default() });
+    cluster.load_sample();
+    let mut config = "pool.size_max = 3\n".to_owned();
+    for user in ["t1", "t2"] {
+        config += &format!("[[user]]\nname = \"{user}\"\ntrust = true\n");
+    }
+    config += "[[user]]\nname = \"s1\"\ntrust = true\npool_mode = \"session\"\n";
+    let router = Router::start(&cluster, &RouterOptions::sharded(&cluster).with_config(&config));
+    (cluster, router)
+}
+
+#[test]
+fn shards_keep_what_a_session_holds_on_them() {
+    let (cluster, router) = sharded();
+    let mut client = Wire::open(router.port(), "t1");
+    // Migration tools lock like this: the home shard has it, for all of them.
+    client.query("SELECT pg_advisory_lock(7)").unwrap();
+    let mut other = Wire::open(router.port(), "t1");
+    assert_eq!(other.value("SELECT pg_try_advisory_lock(7)"), "f");
+    // The session works on all shards meanwhile, in transactions and beside.
+    for (_, sql) in ON {
+        client.query(sql).unwrap();
+        client.query("BEGIN").unwrap();
+        client.query(sql).unwrap();
+        client.query("COMMIT").unwrap();
+    }
+    client.query("SELECT title FROM tasks ORDER BY tenant_id, task_id LIMIT 3").unwrap();
+    // A lock is where its statement runs.
+    let on_second = "SELECT pg_advisory_lock(8) FROM tenants WHERE tenant_id = 2";
+    client.query(on_second).unwrap();
+    let locks = |shard, id: u32| {
+        let sql =
+            format!("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {id}");
+        cluster.superuser_sql(shard, &sql)
+    };
+    assert_eq!((&*locks(1, 7), &*locks(2, 8), &*locks(1, 8)), ("1", "1", "0"));
+    let row = shown(&router, "CLIENTS").into_iter().find(|row| row[8] == "advisory lock").unwrap();
+    assert_eq!(row[10].split(", ").count(), 2, "two backends: {row:?}");
+    assert_eq!(client.value("SELECT pg_advisory_unlock(7)"), "t");
+    assert_eq!(client.value(&on_second.replace("_lock", "_unlock")), "t");
+    client.query(on_second).unwrap();
+    client.query("DISCARD ALL").unwrap();
+    wait_for("the lock to be given back", || locks(2, 8) == "0");
+    client.query("SELECT pg_advisory_lock(9)").unwrap();
+    drop(client);
+    wait_for("the lock of a client that is gone", || locks(1, 9) == "0");
+}
+
+#[test]
+fn cursors_with_hold_are_read_where_they_were_declared() {
+    let (_cluster, router) = sharded();
+    let mut client = Wire::open(router.port(), "t1");
+    client.query("BEGIN").unwrap();
+    let declare = "DECLARE c CURSOR WITH HOLD FOR SELECT task_id FROM tasks WHERE tenant_id = 2";
+    client.query(declare).unwrap();
+    client.query("COMMIT").unwrap();
+    client.query(ON[0].1).unwrap();
+    let first = client.value("FETCH 1 FROM c");
+    assert_ne!(client.value("FETCH 1 FROM c"), first);
+    client.query("BEGIN").unwrap();
+    client.query(ON[0].1).unwrap();
+    client.query("COMMIT").unwrap();
+    client.query("CLOSE c").unwrap();
+    assert_eq!(client.query("FETCH 1 FROM c").unwrap_err().code, "34000");
+    client.query(&declare.replace("tenant_id = 2", "tenant_id = 1").replace(" c ", " d ")).unwrap();
+    let error = client.query("FETCH 1 FROM d").unwrap_err();
+    assert_eq!(error.code, "0A000");
+    assert!(error.message.starts_with("cursors WITH HOLD are on several shards"), "{error:?}");
+}
+
+#[test]
+fn session_mode_has_a_backend_of_each_shard_for_life() {
+    let (_cluster, router) = sharded();
+    let mut client = Wire::open(router.port(), "s1");
+    let pid = |client: &mut Wire, tenant: u32| {
+        client.value(&format!("SELECT pg_backend_pid() FROM tenants WHERE tenant_id = {tenant}"))
+    };
+    let first = (pid(&mut client, 1), pid(&mut client, 2));
+    let mut other = Wire::open(router.port(), "s1");
+    assert_ne!(pid(&mut other, 1), first.0);
+    assert_eq!((pid(&mut client, 1), pid(&mut client, 2)), first);
+    client.query("BEGIN").unwrap();
+    assert_eq!(pid(&mut client, 2), first.1);
+    client.query("ROLLBACK").unwrap();
+}
+
+#[test]
+fn session_whose_held_backend_is_lost_ends() {
+    let (cluster, router) = sharded();
+    let mut client = Wire::open(router.port(), "t1");
+    client.query("SELECT pg_advisory_lock(7)").unwrap();
+    let sql = "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks WHERE locktype = 'advisory'";
+    cluster.superuser_sql(1, sql);
+    // It does not go on without its lock on that shard.
+    client.query(ON[1].1).unwrap();
+    let refusal = client.query(ON[0].1).unwrap_err();
+    assert_eq!(refusal.severity, "FATAL", "{refusal:?}");
+}
+
+fn shown(router: &Router, topic: &str) -> Vec<Vec<String>> {
+    let text = psql(&router.console_url(), &format!("SHOW {topic}")).expect();
+    text.lines().map(|line| line.split('|').map(str::to_owned).collect()).collect()
+}
