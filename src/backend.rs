@@ -13,6 +13,7 @@ mod prepared;
 mod relay;
 mod second;
 mod settings;
+mod shape;
 mod writes;
 
 pub use expect::{Event, Expect, OwnPurpose, Refusal, Report, SentAs, Tag};
@@ -20,6 +21,7 @@ pub use prepared::{NAME_LEN, PreparedNames, StatementId, backend_name};
 pub use relay::{Fault, Relayed};
 pub use second::{Failure, SecondTry, Sent};
 pub use settings::{Setting, SettingsInterner, SettingsSet, quoted};
+pub use shape::RowShape;
 pub use writes::UnitWrites;
 
 use std::collections::VecDeque;
@@ -320,6 +322,8 @@ impl Backend {
             | Expect::OwnParse(_)
             | Expect::Bind(_)
             | Expect::Describe
+            | Expect::DescribeOf(_)
+            | Expect::OwnDescribe(_)
             | Expect::Execute(_)
             | Expect::Close
             | Expect::OwnClose(_)
@@ -393,6 +397,8 @@ impl Backend {
             | Expect::OwnQuery(_)
             | Expect::Bind(_)
             | Expect::Describe
+            | Expect::DescribeOf(_)
+            | Expect::OwnDescribe(_)
             | Expect::Execute(_)
             | Expect::Close
             | Expect::OwnReply(_)

@@ -32,6 +32,7 @@ mod scatter;
 mod simple;
 mod statements;
 mod token;
+mod told;
 mod values;
 
 pub use events::{EventEnv, Lost, Writes};

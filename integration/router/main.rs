@@ -31,6 +31,7 @@ mod raw;
 mod reload;
 mod rules;
 mod setup;
+mod shapes;
 mod slow;
 mod threads;
 mod timeouts;

@@ -3,7 +3,7 @@
 use crate::protocol::backend::TxStatus;
 use crate::types::SqlState;
 
-use super::StatementId;
+use super::{RowShape, StatementId};
 
 /// One reply that is owed, in the order in which the requests were sent.
 #[derive(Debug)]
@@ -22,6 +22,11 @@ pub enum Expect {
     Bind(Option<StatementId>),
     /// A client's Describe of either kind.
     Describe,
+    /// A client's Describe of this statement, whose shape it remembers.
+    DescribeOf(StatementId),
+    /// A Describe of this statement by the router itself; its replies are
+    /// swallowed.
+    OwnDescribe(StatementId),
     /// A client's Execute.
     Execute(Report),
     /// A client's Close of a portal.
@@ -120,6 +125,10 @@ pub enum Event {
     StalePlan,
     /// The plan of this statement no longer fits its table.
     Retired(StatementId),
+    /// The client has been told that the statement's rows have this shape.
+    Told(StatementId, RowShape),
+    /// The statement, prepared anew, has rows of this shape.
+    Shaped(StatementId, RowShape),
     /// A query of the router's own failed; the client's unit behind it failed
     /// or ran without what it needed.
     OwnFailed(OwnPurpose, Box<[u8]>),

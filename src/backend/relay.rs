@@ -15,7 +15,7 @@ use crate::types::SqlState;
 
 use super::expect::{OwnPurpose, Report, SentAs};
 use super::second::{FENCED, Sent};
-use super::{Backend, Event, Expect, Partial, Tag};
+use super::{Backend, Event, Expect, Partial, RowShape, Tag};
 
 /// What a walk left to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +117,8 @@ impl Backend {
                 self.say_what_is_due(at, &mut walk);
                 continue;
             }
-            if is_bulk(header.tag) || header.body_len > STATE_FRAME_MAX {
+            let bulk = is_bulk(header.tag) && !self.wants_shape(header.tag);
+            if bulk || header.body_len > STATE_FRAME_MAX {
                 let verdict = self.on_frame(header.tag, None, events)?;
                 let forward = matches!(verdict, Verdict::Forward);
                 self.answered |= forward;
@@ -253,6 +254,14 @@ impl Backend {
                 tag::ROW_DESCRIPTION | tag::NO_DATA => Ok(self.met(Verdict::Forward)),
                 _ => Err(Fault::Unexpected(kind)),
             },
+            Some(Expect::DescribeOf(id)) => {
+                let id = *id;
+                self.on_shape(kind, body, Verdict::Forward, |shape| Event::Told(id, shape), events)
+            }
+            Some(Expect::OwnDescribe(id)) => {
+                let id = *id;
+                self.on_shape(kind, body, Verdict::Drop, |shape| Event::Shaped(id, shape), events)
+            }
             Some(Expect::Parse(_) | Expect::ParseUnnamed) => {
                 self.met_by(kind, tag::PARSE_COMPLETE, Verdict::Forward)
             }
@@ -269,6 +278,35 @@ impl Backend {
             Some(Expect::Sync | Expect::Refuse(_) | Expect::Say(_) | Expect::SayNamed(_))
             | None => Err(Fault::Unexpected(kind)),
         }
+    }
+
+    /// A reply to a Describe whose shape matters.
+    fn on_shape(
+        &mut self,
+        kind: u8,
+        body: Option<&[u8]>,
+        verdict: Verdict,
+        event: impl FnOnce(RowShape) -> Event,
+        events: &mut Vec<Event>,
+    ) -> Result<Verdict, Fault> {
+        match kind {
+            tag::PARAMETER_DESCRIPTION => Ok(verdict),
+            tag::ROW_DESCRIPTION | tag::NO_DATA => {
+                let rows = body.filter(|_| kind == tag::ROW_DESCRIPTION);
+                // One too large to be held is not compared.
+                if kind == tag::NO_DATA || rows.is_some() {
+                    events.extend(RowShape::of(rows).map(event));
+                }
+                Ok(self.met(verdict))
+            }
+            _ => Err(Fault::Unexpected(kind)),
+        }
+    }
+
+    /// True for a row description that is to be looked at.
+    fn wants_shape(&self, kind: u8) -> bool {
+        kind == tag::ROW_DESCRIPTION
+            && matches!(self.queue.front(), Some(Expect::DescribeOf(_) | Expect::OwnDescribe(_)))
     }
 
     fn met_by(&mut self, kind: u8, wanted: u8, verdict: Verdict) -> Result<Verdict, Fault> {
@@ -346,6 +384,7 @@ impl Backend {
                 Expect::OwnQuery(_)
                 | Expect::OwnParse(_)
                 | Expect::OwnClose(_)
+                | Expect::OwnDescribe(_)
                 | Expect::OwnReply(_)
                 | Expect::OwnPrepare(_)
                 | Expect::Refuse(_),
@@ -356,6 +395,7 @@ impl Backend {
                 | Expect::ParseUnnamed
                 | Expect::Bind(_)
                 | Expect::Describe
+                | Expect::DescribeOf(_)
                 | Expect::Execute(_)
                 | Expect::Close
                 | Expect::FunctionCall
@@ -469,12 +509,14 @@ impl Backend {
             Expect::OwnQuery(purpose) => Some(*purpose),
             Expect::OwnParse(_)
             | Expect::OwnClose(_)
+            | Expect::OwnDescribe(_)
             | Expect::OwnReply(_)
             | Expect::OwnPrepare(_) => {
                 self.queue.iter().find_map(|expect| match expect {
                     Expect::OwnQuery(OwnPurpose::Prepare) => Some(Some(OwnPurpose::Prepare)),
                     Expect::OwnParse(_)
                     | Expect::OwnClose(_)
+                    | Expect::OwnDescribe(_)
                     | Expect::OwnReply(_)
                     | Expect::OwnPrepare(_) => None,
                     // One of the client's: the error is its batch's.
@@ -484,6 +526,7 @@ impl Backend {
                     | Expect::ParseUnnamed
                     | Expect::Bind(_)
                     | Expect::Describe
+                    | Expect::DescribeOf(_)
                     | Expect::Execute(_)
                     | Expect::Close
                     | Expect::FunctionCall
@@ -498,6 +541,7 @@ impl Backend {
             | Expect::ParseUnnamed
             | Expect::Bind(_)
             | Expect::Describe
+            | Expect::DescribeOf(_)
             | Expect::Execute(_)
             | Expect::Close
             | Expect::FunctionCall
@@ -543,9 +587,11 @@ impl Backend {
                 | Expect::OwnParse(_)
                 | Expect::Bind(_)
                 | Expect::Describe
+                | Expect::DescribeOf(_)
                 | Expect::Execute(_)
                 | Expect::Close
                 | Expect::OwnClose(_)
+                | Expect::OwnDescribe(_)
                 | Expect::OwnReply(_)
                 | Expect::OwnPrepare(_)
                 | Expect::Say(_)
@@ -577,9 +623,11 @@ impl Backend {
                 | Expect::OwnParse(_)
                 | Expect::Bind(_)
                 | Expect::Describe
+                | Expect::DescribeOf(_)
                 | Expect::Execute(_)
                 | Expect::Close
                 | Expect::OwnClose(_)
+                | Expect::OwnDescribe(_)
                 | Expect::OwnReply(_)
                 | Expect::OwnPrepare(_)
                 | Expect::Say(_)

@@ -70,6 +70,10 @@ impl Session {
                     self.phase = Phase::CopyBatch;
                 }
                 Event::Retired(id) => env.registry.retire(id),
+                Event::Told(id, shape) => self.note_told(id, shape),
+                Event::Shaped(id, shape) => {
+                    self.on_shape(id, shape, env.backend, env.registry);
+                }
                 Event::Parameter(name, value) => self.on_parameter(name, value),
             }
         }

@@ -368,7 +368,9 @@ impl Feed<'_, '_> {
         name: Range<usize>,
         end: usize,
     ) -> Option<Step> {
-        self.ensure_prepared(prepared);
+        if let Some(step) = self.prepare_for_bind(prepared) {
+            return Some(step);
+        }
         self.consume(end);
         let mut buffer = [0; NAME_LEN];
         let own = backend_name(prepared.id, &mut buffer);
@@ -524,7 +526,7 @@ impl Feed<'_, '_> {
                 let name = backend_name(prepared.id, &mut buffer);
                 self.inject(|out| encode::describe(out, Target::Statement, name));
                 if let Some(backend) = self.backend() {
-                    backend.push(Expect::Describe);
+                    backend.push(Expect::DescribeOf(prepared.id));
                 }
                 None
             }

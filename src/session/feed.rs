@@ -154,7 +154,8 @@ impl Feed<'_, '_> {
         self.env.backend.as_ref().is_some_and(|(backend, _)| !backend.owes_nothing())
     }
 
-    fn settle(&mut self) -> Step {
+    /// Waits for all that is owed.
+    pub(super) fn settle(&mut self) -> Step {
         self.inject(|out| {
             encode::flush(out);
             Ok::<(), ()>(())

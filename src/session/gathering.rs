@@ -133,6 +133,8 @@ impl Session {
                 | Event::Complete(_)
                 | Event::StalePlan
                 | Event::Retired(_)
+                | Event::Told(..)
+                | Event::Shaped(..)
                 | Event::Parameter(..)
                 | Event::CopyIn(_) => {}
             }

@@ -112,6 +112,11 @@ impl Feed<'_, '_> {
         if self.backend().is_some_and(|backend| backend.has_prepared(prepared.id)) {
             return;
         }
+        self.send_own_preparation(prepared);
+    }
+
+    /// Prepares a statement where it runs.
+    pub(super) fn send_own_preparation(&mut self, prepared: &Prepared) {
         match prepared.origin {
             Origin::Parse => self.send_parse(prepared, Expect::OwnParse(prepared.id)),
             Origin::Sql => self.send_prepare(prepared),

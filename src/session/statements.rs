@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::backend::{Setting, SettingsSet, StatementId};
+use crate::backend::{RowShape, Setting, SettingsSet, StatementId};
 use crate::protocol::frontend::Parse;
 use crate::route::Template;
 use crate::sql::literal::Literals;
@@ -219,6 +219,8 @@ fn context_of(settings: &SettingsSet) -> Box<str> {
 #[derive(Default)]
 pub(super) struct Statements {
     names: HashMap<Box<[u8]>, Rc<Prepared>, NameHashes>,
+    /// The shapes of those that the client has described.
+    told: HashMap<StatementId, RowShape>,
 }
 
 /// Hashes of names, which are short and looked up with every Bind. The seed
@@ -264,6 +266,8 @@ impl Statements {
 
     /// Notes a name.
     pub(super) fn insert(&mut self, name: &[u8], prepared: Rc<Prepared>) {
+        // What was told of it before is of another time.
+        self.told.remove(&prepared.id);
         self.names.insert(name.into(), prepared);
     }
 
@@ -277,9 +281,23 @@ impl Statements {
         self.names.remove(name).is_some()
     }
 
+    /// The client has been told this shape.
+    pub(super) fn tell(&mut self, id: StatementId, shape: RowShape, max: usize) {
+        if self.told.len() >= max {
+            self.told.clear();
+        }
+        self.told.insert(id, shape);
+    }
+
+    /// The shape that the client has been told.
+    pub(super) fn told(&self, id: StatementId) -> Option<RowShape> {
+        self.told.get(&id).copied()
+    }
+
     /// Forgets all.
     pub(super) fn clear(&mut self) {
         self.names.clear();
+        self.told.clear();
     }
 
     /// How many names there are.
