@@ -106,7 +106,7 @@ fn suspended_clients_are_not_read_within_transactions_either() {
     let mut client = Wire::open(router.port(), "t1");
     client.query("BEGIN; SELECT 1").unwrap();
     let mut running = Wire::open(router.port(), "t1");
-    running.send_query("SELECT pg_sleep(0.3)");
+    running.send_query("SELECT pg_sleep(4)");
     wait_for("the statement to run", || {
         shown(&router, "CLIENTS").iter().any(|row| row[1] == "t1" && row[3] == "active")
     });
