@@ -111,6 +111,13 @@ pub struct Limits {
     pub merge: Option<CollectLimits>,
 }
 
+/// Whether a client may say itself where its statements run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Placement {
+    Allowed,
+    Forbidden,
+}
+
 /// What one call of [`Session::feed`] did.
 #[derive(Debug)]
 pub struct Fed {
@@ -310,6 +317,8 @@ pub struct Session {
     /// The client has shown a token, or taken it back, and the shell does not
     /// know yet.
     after: Option<Barrier>,
+    /// Whether the client may say where statements run.
+    placement: Placement,
     /// What the next feed needs to know of the unit that it begins.
     pending: place::Pending,
     /// The unit runs beside the transaction that has no shard yet.
@@ -373,6 +382,12 @@ impl Session {
         Self { memory, ..self }
     }
 
+    /// The client may not say itself, by a comment or a setting, where its
+    /// statements run.
+    pub const fn forbid_placement(&mut self) {
+        self.placement = Placement::Forbidden;
+    }
+
     /// A session with the settings of its startup message.
     pub fn new(limits: Limits, user: &str, startup: Rc<SettingsSet>) -> Self {
         let mut session = Self {
@@ -395,6 +410,7 @@ impl Session {
             members: members::Members::default(),
             own: own::Own::default(),
             after: None,
+            placement: Placement::Allowed,
             pending: place::Pending::default(),
             outside: false,
             everywhere: None,

@@ -9,7 +9,7 @@ use rcgen::{CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use crate::certs::Certs;
 use crate::setup::{cluster, options};
 use crate::support::psql::{Psql, psql};
-use crate::support::router::Router;
+use crate::support::router::{Router, RouterOptions};
 use crate::support::{scratch_dir, wait_for};
 
 /// A router with these rules, and users whose password is `p-` and their name.
@@ -221,4 +221,42 @@ fn tls_may_begin_at_once_if_the_protocol_is_named() {
     let mut stream = rustls::StreamOwned::new(session, socket);
     stream.write_all(&crate::wire::request(crate::wire::SSL)).unwrap();
     assert_eq!(crate::wire::read(&mut stream).unwrap().tag, b'E');
+}
+
+/// A comment or a setting that says where a statement runs counts only of
+/// users who may say it, whatever protocol it comes in.
+#[test]
+fn hints_are_for_users_who_may_give_them() {
+    let config = "[[user]]\nname = \"plain\"\ntrust = true\nhints = false\n\
+                  [[user]]\nname = \"trusted\"\ntrust = true";
+    let options = RouterOptions::sharded(cluster()).with_config(config);
+    let router = Router::start(cluster(), &options);
+    let run = |user: &str, sql: &str| psql(&router.url_for(user, &format!("p-{user}"), "app"), sql);
+    for sql in [
+        "/* keyway: shard=shard2 */ SELECT 7",
+        "/* keyway: key=1 */ SELECT 7",
+        "SET keyway.shard = 'shard2'",
+        "SET keyway.key = '1'",
+    ] {
+        assert!(matches!(run("trusted", sql), Psql::Done(_)), "{sql}: {:?}", run("trusted", sql));
+        let error = run("plain", sql).expect_error();
+        assert!(error.contains("42501: permission denied to say where"), "{sql}: {error}");
+    }
+    let prepared = |user: &str| {
+        let mut wire = crate::wire::Wire::open(router.port(), user);
+        wire.send(b'P', b"\0SELECT 7 /* keyway: shard=shard2 */\0\0\0");
+        wire.send(b'B', &[0; 8]);
+        wire.send(b'E', &[0; 5]);
+        wire.send(b'S', &[]);
+        wire.finish().map_err(|refusal| refusal.code)
+    };
+    assert_eq!(prepared("trusted").unwrap()[0][0].as_deref(), Some("7"));
+    assert_eq!(prepared("plain").unwrap_err(), "42501");
+    let url = router.url_for("plain", "p-plain", "app") + "&options=-ckeyway.shard%3Dshard2";
+    let error = psql(&url, "SELECT 7").expect_error();
+    assert!(error.contains("permission denied to say where statements run"), "{error}");
+    // What takes nothing is for all.
+    run("plain", "RESET keyway.shard").expect();
+    run("plain", "SET keyway.consistency = 'primary'").expect();
+    assert_eq!(run("plain", "/* keyway: primary */ SELECT 7").expect(), "7");
 }

@@ -13,7 +13,7 @@ use super::secrets::Environment;
 use super::serve::Failure;
 use crate::auth::rules::{NameMaps, Rules};
 use crate::auth::{ITERATIONS_DEFAULT, StoredPassword, Verifier};
-use crate::config::{self, Admin, ClientTlsMode, Config, Login};
+use crate::config::{self, Admin, ClientTlsMode, Config, Hints, Login};
 use crate::document::{Problem, Source};
 use crate::engine::{Access, BackendLogin, User, Users};
 use crate::net::tls::{self, ServerTls};
@@ -118,6 +118,7 @@ fn make_user(
         databases: (!user.databases.is_empty()).then(|| user.databases.clone()),
         pool_mode: user.pool_mode,
         consistency: user.consistency,
+        hints_forbidden: user.hints == Hints::Refuse,
         backend_login: user.backend_login,
         ..User::default()
     };

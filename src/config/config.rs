@@ -118,9 +118,20 @@ pub struct User {
     pub pool_mode: Option<PoolMode>,
     /// How fresh its reads must be, over the configured level and the maps'.
     pub consistency: Option<Consistency>,
+    /// Whether the user may say where statements run.
+    pub hints: Hints,
     /// As whom the router logs in at backends, where it is not as
     /// `auth.backend_login` says.
     pub backend_login: Option<BackendLogin>,
+}
+
+/// Whether a user may say where statements run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hints {
+    /// May.
+    Allow,
+    /// May not.
+    Refuse,
 }
 
 /// Whether a user may use the console.
@@ -175,6 +186,8 @@ section! {
         pool_mode: Option<String> = None;
         /// How fresh the user's reads must be, as `reads.consistency`; as there or in the map if absent.
         consistency: Option<String> = None;
+        /// Whether the user may say where statements run, by comments (`/* keyway: shard=… */`) or by `SET keyway.key` and `keyway.shard`.
+        hints: bool = true;
         /// `shard` or `own`: see `auth.backend_login`, which counts if absent.
         backend_login: Option<String> = None;
     }
@@ -228,12 +241,8 @@ impl Config {
     pub fn values(&self) -> Vec<(&'static Setting, String)> {
         let mut server = self.server.clone();
         server.backend = server.backend.as_deref().map(without_password);
-        let parts = [
-            server.written(),
-            self.tls.written(),
-            self.auth.written(),
-            self.settings.written(),
-        ];
+        let parts =
+            [server.written(), self.tls.written(), self.auth.written(), self.settings.written()];
         let values = parts.concat();
         Self::table().zip(values).collect()
     }
@@ -365,6 +374,7 @@ fn user(section: UserSection) -> Result<User, String> {
         Some(_) => return Err(format!("backend_login of user {name} must be shard or own")),
     };
     let admin = if section.admin { Admin::Allow } else { Admin::Refuse };
+    let hints = if section.hints { Hints::Allow } else { Hints::Refuse };
     Ok(User {
         name,
         login,
@@ -372,6 +382,7 @@ fn user(section: UserSection) -> Result<User, String> {
         admin,
         pool_mode,
         consistency,
+        hints,
         backend_login,
     })
 }

@@ -15,7 +15,9 @@ mod setting;
 mod settings;
 
 pub use self::auth::{Auth, BackendLogin};
-pub use self::config::{Admin, ClientAuth, ClientTls, ClientTlsMode, Config, Login, Server, User};
+pub use self::config::{
+    Admin, ClientAuth, ClientTls, ClientTlsMode, Config, Hints, Login, Server, User,
+};
 pub use self::manual::{page, schema};
 pub use self::moves::MoveSettings;
 pub use self::setting::{Bytes, Setting};

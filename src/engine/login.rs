@@ -488,6 +488,9 @@ impl Newcomer {
         };
         let mut session = Session::new(limits(thread), &hello.user, startup)
             .with_memory(Rc::clone(&thread.gathered));
+        if thread.users().by_name.get(&hello.user).is_some_and(|user| user.hints_forbidden) {
+            session.forbid_placement();
+        }
         let map = database.map();
         let begun =
             hello.own.iter().try_for_each(|(name, value)| session.begin_with(name, value, &map));

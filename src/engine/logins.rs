@@ -123,6 +123,8 @@ pub struct User {
     pub pool_mode: Option<PoolMode>,
     /// Over the configured level of reads.
     pub consistency: Option<Consistency>,
+    /// May not say itself where its statements run.
+    pub hints_forbidden: bool,
     /// Over that of [`Access`].
     pub backend_login: Option<config::BackendLogin>,
 }

@@ -463,6 +463,15 @@ impl Template {
         self.reads_stay
     }
 
+    /// Whether a comment of its text says where it runs.
+    pub fn is_placed_by_comment(&self) -> bool {
+        match &self.plan {
+            Plan::Fixed { reason, .. } => *reason == Reason::Hint,
+            Plan::Keyed(keyed) => keyed.hint.is_some(),
+            Plan::Refused(_) => false,
+        }
+    }
+
     /// How fresh its reads must be for a session that has asked for `session`;
     /// `None` leaves it to the configuration. A comment comes first, then the
     /// session, then the tables.

@@ -391,6 +391,9 @@ impl Feed<'_, '_> {
         let mut world = World::of_map(&map, &self.s.search_path);
         world.catalog = Some(self.env.catalog);
         let template = self.env.planner.plan(text, &world).map_err(|error| refuse_route(&error))?;
+        if template.is_placed_by_comment() {
+            self.s.may_place()?;
+        }
         // A text that can be read may still have parameters that can't.
         if self.s.hidden.any()
             && map.is_sharded()

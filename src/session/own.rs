@@ -16,7 +16,7 @@ use crate::types::{Consistency, SqlState};
 use super::effects::Effect;
 use super::feed::{Feed, refuse_route};
 use super::refusal::{INVALID_VALUE, NO_TRANSACTION, Refused, UNDEFINED_OBJECT};
-use super::{Phase, Session, Tx};
+use super::{Phase, Placement, Session, Tx};
 
 /// The router's settings of one session.
 #[derive(Default)]
@@ -134,9 +134,31 @@ impl Session {
     /// It is none of the router's settings, or has no such value.
     pub fn begin_with(&mut self, name: &str, value: &str, map: &Map) -> Result<(), Refused> {
         let change = change(name, Some(value), map)?;
+        self.may_declare(&change)?;
         self.own.startup.apply(&change, &Values::default());
         self.own.forget();
         Ok(())
+    }
+
+    /// Whether the client may make this change.
+    fn may_declare(&self, change: &Change) -> Result<(), Refused> {
+        let places = match change.what {
+            What::Consistency => false,
+            What::Key(_) | What::Shard => change.value.is_some(),
+        };
+        if places { self.may_place() } else { Ok(()) }
+    }
+
+    /// Whether the client may say where a statement runs.
+    pub(super) fn may_place(&self) -> Result<(), Refused> {
+        match self.placement {
+            Placement::Allowed => Ok(()),
+            Placement::Forbidden => {
+                let message = "permission denied to say where statements run";
+                Err(Refused::new(NOT_ALLOWED, message)
+                    .hint("hints = true of the user in the configuration gives it"))
+            }
+        }
     }
 
     /// The running transaction's changes have changed: the router's settings and
@@ -174,6 +196,7 @@ impl Feed<'_, '_> {
             return self.set_after(value).map(|()| None);
         }
         let mut change = change(name, value, self.map())?;
+        self.s.may_declare(&change)?;
         change.local = local;
         let transaction = self.in_backend_transaction() || matches!(self.s.tx, Tx::Lazy(_));
         if local && !transaction {
@@ -255,3 +278,6 @@ fn unknown_setting(name: &str) -> Refused {
     Refused::new(UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))
         .hint("the router knows keyway.consistency, keyway.key, keyway.shard, keyway.after, keyway.token, keyway.epoch and keyway.version")
 }
+
+/// `insufficient_privilege`
+const NOT_ALLOWED: SqlState = SqlState::new("42501");
