@@ -166,9 +166,7 @@ fn add_demand(
         SessionEffect::Set { name, value, local, span } => {
             check_setting(name, value.as_deref(), situation)?;
             hold_temp_path(name, value.as_deref(), situation, out)?;
-            if **name == *SEARCH_PATH {
-                out.effects.push(Effect::Path(value.clone()));
-            }
+            out.effects.extend((**name == *SEARCH_PATH).then(|| Effect::Path(value.clone())));
             if !local && value.is_none() {
                 out.effects.push(Effect::Restore(name.clone()));
             } else if !local {
