@@ -242,17 +242,17 @@ impl Stage {
                 }
                 Step::Gather => unreachable!("integration/scatter has reads of several shards"),
                 Step::Hold => return self.out.push_str("  hold\n"),
-                Step::Read | Step::Await => {
-                    self.show_channels();
-                    let client = self.clients.get(&self.who).unwrap();
-                    let unused =
-                        client.conn.as_ref().is_some_and(|(b, _)| client.session.may_release(b));
-                    if unused {
-                        self.detach();
-                    }
-                    return;
-                }
+                Step::Read | Step::Await => return self.rest(),
             }
+        }
+    }
+
+    /// The client has nothing to be fed.
+    fn rest(&mut self) {
+        self.show_channels();
+        let client = self.clients.get(&self.who).unwrap();
+        if client.conn.as_ref().is_some_and(|(backend, _)| client.session.may_release(backend)) {
+            self.detach();
         }
     }
 
