@@ -78,6 +78,11 @@ pub(super) struct Mailbox {
     heard: RefCell<BTreeSet<Box<str>>>,
     /// Whole frames.
     frames: RefCell<Vec<u8>>,
+    /// A COMMIT is under way after which the session listens to more.
+    committing: Cell<bool>,
+    /// What has come meanwhile of channels that it does not listen to yet: the
+    /// server may say so sooner than the COMMIT's reply arrives.
+    early: RefCell<Vec<(Box<str>, Box<[u8]>)>>,
     /// Something is there to deliver.
     full: Cell<bool>,
     /// Something was lost, or may have been.
@@ -95,6 +100,26 @@ impl Mailbox {
             frames.extend_from_slice(frame);
         }
         self.full.set(true);
+    }
+
+    /// The same, of a channel that a COMMIT may bring.
+    fn put_early(&self, channel: &str, frame: &[u8], limit: usize) {
+        let mut early = self.early.borrow_mut();
+        if early.len() < EARLY_MAX && frame.len() <= limit / EARLY_MAX {
+            early.push((channel.into(), frame.into()));
+        } else {
+            self.gap.set(Some("notifications were lost: too many waited for this client"));
+        }
+    }
+
+    /// The session listens to `channels` from now on.
+    fn hear(&self, channels: &BTreeSet<Box<str>>, limit: usize) {
+        for (channel, frame) in self.early.take() {
+            if channels.contains(&channel) {
+                self.put(&frame, limit);
+            }
+        }
+        self.heard.borrow_mut().clone_from(channels);
     }
 
     fn note_gap(&self) {
@@ -338,6 +363,8 @@ impl Listener {
                 if mailbox.heard.borrow().contains(name) {
                     mailbox.put(frame, limit);
                     client.wake();
+                } else if mailbox.committing.get() {
+                    mailbox.put_early(name, frame, limit);
                 }
             }
         }
@@ -458,8 +485,18 @@ impl Driver {
     /// Follows what the session listens to.
     #[inline]
     pub(super) fn follow_channels(&mut self) {
+        let committing = self.session.is_committing_channels();
+        if let Some(mailbox) = self.entry.mailbox_if_any()
+            && mailbox.committing.replace(committing)
+            && !committing
+            && !self.session.has_changed_channels()
+        {
+            // It was in vain.
+            mailbox.early.borrow_mut().clear();
+        }
         if let Some(channels) = self.session.take_changed_channels() {
-            *self.entry.mailbox().heard.borrow_mut() = channels.clone();
+            let limit = self.thread.settings.limits.held_bytes_max.count();
+            self.entry.mailbox().hear(channels, limit);
             if let Some(listener) =
                 self.thread.listeners.find(self.database.index, &self.entry.user)
             {
@@ -517,3 +554,5 @@ const LINGER: Millis = Millis::new(10_000);
 /// Waits after a connection was lost or could not be made.
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
+/// Notifications that wait for a COMMIT which brings their channels.
+const EARLY_MAX: usize = 64;

@@ -94,6 +94,16 @@ impl Session {
         self.channels.shared.extend(self.channels.asked.drain(..));
     }
 
+    /// True while a COMMIT is under way that makes the session listen to more.
+    pub fn is_committing_channels(&self) -> bool {
+        self.commit_sent && self.unit_open && self.log.brings_channels()
+    }
+
+    /// True if [`Session::take_changed_channels`] has news.
+    pub const fn has_changed_channels(&self) -> bool {
+        self.channels.changed
+    }
+
     /// The channels that the session listens to now, if that has changed since
     /// the last call.
     pub fn take_changed_channels(&mut self) -> Option<&BTreeSet<Box<str>>> {

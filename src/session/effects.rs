@@ -430,6 +430,11 @@ impl Log {
         self.entries.extract_if(.., is_channel).collect()
     }
 
+    /// True if the session listens to more once the transaction is done.
+    pub(super) fn brings_channels(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry, Effect::Listen(_)))
+    }
+
     /// True if nothing was noted.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
