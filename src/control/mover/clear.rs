@@ -81,11 +81,18 @@ impl Work {
     }
 
     pub(super) async fn unpublish(&mut self, side: Side) -> Outcome {
-        let name = sql::ident(&self.names.stream_from(side));
-        match self.node(side).rows(&format!("DROP PUBLICATION IF EXISTS {name}")).await {
-            Ok(_) => Outcome::Done,
+        match self.try_unpublish(side).await {
+            Ok(()) => Outcome::Done,
             Err(error) => self.failed(side, &error),
         }
+    }
+
+    async fn try_unpublish(&mut self, side: Side) -> Result<(), NodeError> {
+        let (name, wait) = (self.names.stream_from(side), self.limits.trigger_lock);
+        let node = self.node(side);
+        let tables = node.rows(&sql::published_tables(&name)).await?;
+        let tables: Vec<String> = tables.into_iter().flatten().flatten().collect();
+        node.transact(wait, &sql::drop_publication(&name, &tables)).await.map(|_| ())
     }
 
     /// Deletes the rows of `side`, batch by batch, until none is left.

@@ -441,6 +441,27 @@ pub fn make_publication(names: &Names, side: Side, tables: &[(MovedTable, String
     )
 }
 
+/// The tables of a publication, quoted.
+pub fn published_tables(name: &str) -> String {
+    format!(
+        "SELECT pg_catalog.format('%I.%I', schemaname, tablename) \
+         FROM pg_catalog.pg_publication_tables WHERE pubname = {}",
+        literal(name)
+    )
+}
+
+/// Drops a publication while nobody writes to its tables: a writer that opens a
+/// table meanwhile may look for a publication that is gone, and fails with
+/// "cache lookup failed for publication".
+pub fn drop_publication(name: &str, tables: &[String]) -> Vec<String> {
+    let mut statements = Vec::new();
+    if !tables.is_empty() {
+        statements.push(format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", tables.join(", ")));
+    }
+    statements.push(format!("DROP PUBLICATION IF EXISTS {}", ident(name)));
+    statements
+}
+
 /// The name of the trigger that compares when the marker arrives.
 pub fn prove_trigger(id: u32) -> String {
     format!("~keyway_{id}_prove")
