@@ -134,7 +134,7 @@ fn clients_come_and_go_through_an_upgrade_without_a_failure() {
     held.query("COMMIT").unwrap();
     assert_eq!(idle.value("SELECT word FROM notes WHERE id = 7100"), "after");
     held.query("DELETE FROM notes WHERE id = 7100").unwrap();
-    assert_eq!(get(&old, "/ready").0, 200, "the new one has the address for metrics");
+    wait_for("the new one to have the address for metrics", || get(&old, "/ready").0 == 200);
     let socket = format!("postgres://t1@/app?host={}&port={}", dir.display(), old.port());
     assert_eq!(psql(&socket, "SELECT 5").expect(), "5");
 

@@ -36,6 +36,7 @@ fn sharded_transaction_keeps_its_map() {
     let router = Router::start(cluster(), &options);
     let mut client = Wire::open(router.port(), "t1");
     client.query("BEGIN").unwrap();
+    client.query("/* keyway: shard=shard1 */ SELECT 1").unwrap();
     let adopt = |map: &str| {
         let map = map.replace("\"public.plans\"", "\"public.notes\"");
         format!("data = \"already-moved\"\n{map}")
@@ -78,7 +79,10 @@ fn change_of_ownership_is_kept_back_across_restarts() {
     let mut router = Router::start(cluster(), &options);
     let route = |router: &Router| {
         let sql = "EXPLAIN ROUTE SELECT * FROM tenants WHERE tenant_id = 1";
-        psql(&router.url(), sql).expect()
+        // What a read waits for follows the schemas, not the map.
+        let said = psql(&router.url(), sql).expect();
+        let lines = said.lines().filter(|line| !line.starts_with("marks|"));
+        lines.collect::<Vec<_>>().join("\n")
     };
     let before = route(&router);
     let swap = |map: &str| {

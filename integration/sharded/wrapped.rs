@@ -52,10 +52,11 @@ fn cursor_reads_its_shard_within_its_transaction() {
         assert_eq!(client.value("FETCH ABSOLUTE 1 FROM c"), all[0]);
         client.run("CLOSE c");
         client.run("COMMIT");
-        let refusal = client.refused(&format!(
-            "DECLARE c CURSOR WITH HOLD FOR SELECT * FROM tasks WHERE tenant_id = {tenant}"
+        client.run(&format!(
+            "DECLARE c CURSOR WITH HOLD FOR SELECT task_id FROM tasks WHERE tenant_id = {tenant} ORDER BY 1"
         ));
-        assert_eq!(refusal.state, "0A000");
+        assert_eq!(client.value("FETCH NEXT FROM c"), all[0]);
+        client.run("DISCARD ALL");
     }
 }
 
