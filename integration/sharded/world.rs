@@ -7,8 +7,10 @@ use std::sync::OnceLock;
 
 use keyway::shardmap::Map;
 
+use crate::client::Client;
 use crate::support::cluster::{Cluster, ClusterOptions};
 use crate::support::router::{Router, RouterOptions};
+use crate::support::wait_for;
 
 /// The types that a key can have.
 pub(crate) const KEY_TYPES: [&str; 6] = ["int2", "int4", "int8", "text", "varchar", "uuid"];
@@ -35,6 +37,10 @@ pub(crate) fn world() -> &'static World {
             &options(&map_text, "primary").with_config("pool.size_max = 8"),
         );
         let map = Map::parse(&map_text, "map.toml").unwrap();
+        // The schemas are read after the start; what needs them is refused before.
+        let client = Client::connect(&router.url());
+        let explain = "EXPLAIN ROUTE SELECT FROM tasks WHERE tenant_id = 2";
+        wait_for("the schemas", || client.text(explain).unwrap().contains("marks|its slot"));
         World { cluster, router, map, map_text }
     })
 }
