@@ -17,7 +17,9 @@ mod journal;
 mod machine;
 #[cfg(test)]
 mod simulation;
+mod told;
 
 pub use self::begin::BeginError;
 pub use self::journal::{End, Journal, MovedTable, Phase, Side, Subject, Subscriptions, Wish};
 pub use self::machine::{Action, Machine, Outcome, Sight};
+pub use self::told::Told;

@@ -145,6 +145,7 @@ fn console_and_command_line_move_tenants_with_a_role_of_least_rights() {
     let mut total = 0;
     for (written, errors) in clients.join().unwrap() {
         println!("{written} rows, {} errors: {:?}", errors.len(), errors.first());
+        assert!(errors.is_empty(), "a client has seen {errors:?}");
         total += written;
     }
     let count = format!("SELECT count(*) FROM ledger WHERE tenant_id = {tenant} AND writer < 100");

@@ -250,6 +250,15 @@ pub(crate) struct Watched {
 }
 
 impl Routers for Watched {
+    fn settle<'a>(
+        &'a self,
+        _: &'a Journal,
+        _: Arc<Map>,
+        _: Duration,
+    ) -> Waiting<'a, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn hold<'a>(&'a self, _: &'a Journal, _: Duration) -> Waiting<'a, Result<(), String>> {
         *self.held.lock().unwrap() += 1;
         Box::pin(async { Ok(()) })

@@ -10,6 +10,7 @@ pub mod check;
 pub mod cli;
 mod handover;
 mod help;
+mod holding;
 mod import;
 pub mod logging;
 mod moves;

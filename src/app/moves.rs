@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::holding::{OwnEngine, Telling};
 use super::plane::Plane;
 use crate::admin::source::{MoveOrder, MoveView};
 use crate::admin::{Outcome, Refusal};
 use crate::config::MoveSettings;
 use crate::control::mover::node::Node;
 use crate::control::mover::submit::{self, SubmitError, Wanted};
-use crate::control::mover::{Access, Limits, Routers, Run, Waiting, run};
-use crate::mover::{Journal, Wish};
+use crate::control::mover::{Access, Limits, Run, run};
+use crate::mover::Wish;
 use crate::net::clock;
 use crate::shardmap::{Map, SecretRef};
 use crate::store::moves::{self, Stored, TableError};
@@ -25,6 +26,8 @@ use crate::types::{Millis, Secret, SqlState};
 #[derive(Debug, Default)]
 pub(super) struct Movers {
     seen: Mutex<BTreeMap<String, Vec<Stored>>>,
+    /// What the engine is told of them.
+    pub(super) telling: Telling,
 }
 
 impl Movers {
@@ -181,11 +184,10 @@ async fn follow(plane: Arc<Plane>, index: usize) {
         match look(&mut node, &map).await {
             Ok((newest, all)) => {
                 home = Some(node);
-                if let Some(newest) = newest
-                    && newest.epoch() > map.epoch()
-                    && let Err(error) = plane.take_over(index, Arc::new(newest)).await
-                {
-                    tracing::error!(%error, "a move's map is not taken over");
+                let journals = all.iter().map(|stored| stored.journal.clone());
+                let told = plane.tell(index, newest.map(Arc::new), |told| told.look(journals));
+                if let Err(error) = told.await {
+                    tracing::error!(%error, "the engine does not know of the moves");
                 }
                 start(&plane, index, &all, &mut running);
                 plane.moves.put(map.database(), all);
@@ -236,7 +238,16 @@ async fn run_one(plane: Arc<Plane>, index: usize, id: u32) {
             |map| of.mover_access(&map),
         )
     };
-    match run(id, &Run { access: Box::new(access), routers, limits }).await {
+    let ended = run(id, &Run { access: Box::new(access), routers, limits }).await;
+    // Nobody waits for a runner that is gone.
+    let told = plane.tell(index, None, |told| match ended {
+        Ok(true) => told.end(id),
+        Ok(false) | Err(_) => told.abandon(id),
+    });
+    if let Err(error) = told.await {
+        tracing::error!(id, %error, "the engine does not know of the move's end");
+    }
+    match ended {
         Ok(true) => tracing::info!(id, "move has ended"),
         // Another router runs it; it is asked again later.
         Ok(false) => tokio::time::sleep(TAKEN_PAUSE).await,
@@ -249,36 +260,15 @@ async fn run_one(plane: Arc<Plane>, index: usize, id: u32) {
 
 fn limits(settings: &MoveSettings) -> Limits {
     let time = |ms: Millis| clock::duration(ms);
+    // Who is held is let go before its time is up: the routers' wait, the
+    // fence's and the target's are one after the other.
+    let hold = time(settings.hold_max);
     Limits {
         trigger_lock: time(settings.lock_max),
-        drain: time(settings.drain_max),
-        apply: time(settings.apply_max),
+        drain: time(settings.drain_max).min(hold / 8),
+        apply: time(settings.apply_max).min(hold / 2),
         purge_rows: settings.purge_rows,
         sequence_margin: i64::from(settings.sequence_margin),
-    }
-}
-
-/// This router, as a move sees it.
-struct OwnEngine {
-    plane: Arc<Plane>,
-    index: usize,
-}
-
-impl Routers for OwnEngine {
-    fn hold<'a>(&'a self, _: &'a Journal, _: Duration) -> Waiting<'a, Result<(), String>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn release<'a>(&'a self, _: &'a Journal) -> Waiting<'a, ()> {
-        Box::pin(async {})
-    }
-
-    fn switch(&self, map: Arc<Map>) -> Waiting<'_, Result<(), String>> {
-        Box::pin(self.plane.take_over(self.index, map))
-    }
-
-    fn old_maps_gone(&self, map: Arc<Map>) -> Waiting<'_, Result<(), String>> {
-        Box::pin(self.plane.take_over(self.index, map))
     }
 }
 

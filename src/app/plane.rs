@@ -383,6 +383,9 @@ impl Plane {
                         self.handle.publish_map(map.database(), Arc::clone(&map), logins);
                     if let Err(error) = published.await {
                         tracing::error!(%error, "the new map is not served");
+                        reloaded.epoch = Some(before.epoch());
+                        reloaded.result = format!("refused: {error}");
+                        return Some(reloaded);
                     }
                     // The same nodes are watched on: what is known of them holds.
                     let watched = map.watches_like(&before);

@@ -22,8 +22,21 @@ pub type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// What the routers do for a move.
 ///
 /// Nothing here is needed for the safety of rows but [`Routers::switch`] and
-/// [`Routers::old_maps_gone`]: the fence stops writers that were not held.
+/// [`Routers::old_maps_gone`]: the fence stops writers that were not held. What
+/// clients read is right only with [`Routers::settle`].
 pub trait Routers: Send + Sync {
+    /// Lets the routers use `map` and know how far the move is, and waits until
+    /// nothing runs any more that began before they did.
+    ///
+    /// # Errors
+    /// Something still does after the limit, and what it is.
+    fn settle<'a>(
+        &'a self,
+        journal: &'a Journal,
+        map: Arc<Map>,
+        limit: Duration,
+    ) -> Waiting<'a, Result<(), String>>;
+
     /// Holds new transactions of the tenant, and waits until the open ones have
     /// ended.
     ///
@@ -156,6 +169,8 @@ struct Runner<'a> {
     leased: u64,
     /// The map in force, by the store.
     map: Arc<Map>,
+    /// The phase for which the routers have settled.
+    settled: Option<Phase>,
 }
 
 impl<'a> Runner<'a> {
@@ -186,6 +201,7 @@ impl<'a> Runner<'a> {
                 Vec::new(),
             )),
             database: access.database,
+            settled: None,
         })
     }
 
@@ -245,6 +261,12 @@ impl<'a> Runner<'a> {
             self.work.note = error.to_string();
             return Outcome::Failed;
         }
+        if needs_settled(action, &journal)
+            && let Err(why) = self.settle(&journal).await
+        {
+            self.work.note = why;
+            return Outcome::Waiting;
+        }
         let map = Arc::clone(&self.map);
         let keyspace = Work::keyspace(&map, &journal);
         let none = || Outcome::Impossible(format!("the map has no keyspace {}", journal.keyspace));
@@ -299,6 +321,19 @@ impl<'a> Runner<'a> {
             }
             Action::Leave => Outcome::Done,
         }
+    }
+
+    /// What began before a shard gets rows that it does not own, or loses them,
+    /// would read them twice, or not at all.
+    async fn settle(&mut self, journal: &Journal) -> Result<(), String> {
+        if self.settled == Some(journal.phase) {
+            return Ok(());
+        }
+        self.read_map().await.map_err(|error| error.to_string())?;
+        let (map, limit) = (Arc::clone(&self.map), self.work.limits.drain);
+        self.routers.settle(journal, map, limit).await?;
+        self.settled = Some(journal.phase);
+        Ok(())
     }
 
     fn heard(&mut self, answer: Result<(), String>) -> Outcome {
@@ -413,6 +448,18 @@ const fn needs_map(action: &Action) -> bool {
             | Action::Announce
             | Action::AwaitLeases
     )
+}
+
+/// Whether an action lets a shard have rows that it does not own, or takes them
+/// away.
+const fn needs_settled(action: &Action, journal: &Journal) -> bool {
+    match action {
+        Action::Subscribe(side) => {
+            matches!(journal.phase, Phase::Copying) && matches!(side, Side::Target)
+        }
+        Action::Purge(_) => true,
+        _ => false,
+    }
 }
 
 const fn journal_from(journal: &Journal) -> Side {
