@@ -11,6 +11,7 @@ mod support;
 
 mod faults;
 mod routed;
+mod waits;
 mod whole;
 mod world;
 mod writers;

@@ -16,13 +16,13 @@ use crate::support::wait_for;
 use crate::whole::fill;
 use crate::world::World;
 
-struct Routed {
-    world: World,
-    router: Router,
+pub(crate) struct Routed {
+    pub(crate) world: World,
+    pub(crate) router: Router,
 }
 
 impl Routed {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let world = World::start(Version::Newest);
         // One role for moves, which may do what docs/moves.md lists and no more.
         let version = runtime().block_on(world.node(1).version()).unwrap();
@@ -47,11 +47,11 @@ impl Routed {
         Self { world, router }
     }
 
-    fn console(&self, sql: &str) -> Psql {
+    pub(crate) fn console(&self, sql: &str) -> Psql {
         psql(&self.router.console_url(), sql)
     }
 
-    fn wait_state(&self, state: &str) {
+    pub(crate) fn wait_state(&self, state: &str) {
         wait_for(
             &format!("a move that is {state}; {:?}", self.console("SHOW MOVES")),
             || matches!(self.console("SHOW MOVES"), Psql::Done(out) if out.contains(&format!("|{state}|"))),
@@ -111,7 +111,7 @@ fn clients(
     })
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
