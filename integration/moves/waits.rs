@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -32,14 +32,17 @@ struct Clients {
 }
 
 impl Clients {
-    /// Each has a tenant and a number.
+    /// Each has a tenant and a number, and has written once this returns.
     fn start(url: &str, all: Vec<(i64, i32)>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (url, stopped) = (url.to_owned(), Arc::clone(&stop));
+        let begun = Arc::new(AtomicUsize::new(0));
+        let (url, stopped, count) = (url.to_owned(), Arc::clone(&stop), all.len());
+        let begin = Arc::clone(&begun);
         let thread = std::thread::spawn(move || {
             runtime().block_on(async move {
                 let one = |(tenant, writer)| {
-                    tokio::spawn(client(url.clone(), tenant, writer, Arc::clone(&stopped)))
+                    let signals = (Arc::clone(&begin), Arc::clone(&stopped));
+                    tokio::spawn(client(url.clone(), tenant, writer, signals))
                 };
                 let tasks: Vec<_> = all.into_iter().map(one).collect();
                 let mut done = Vec::new();
@@ -49,6 +52,7 @@ impl Clients {
                 done
             })
         });
+        wait_for("all clients write", || begun.load(Ordering::Relaxed) == count);
         Self { stop, thread }
     }
 
@@ -60,7 +64,12 @@ impl Clients {
 
 /// Writes rows of one tenant, one after the other: alone, as a parameter, or
 /// two in a transaction.
-async fn client(url: String, tenant: i64, writer: i32, stop: Arc<AtomicBool>) -> Done {
+async fn client(
+    url: String,
+    tenant: i64,
+    writer: i32,
+    (begun, stop): (Arc<AtomicUsize>, Arc<AtomicBool>),
+) -> Done {
     let (mut client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
     tokio::spawn(async move { drop(connection.await) });
     let mut done = Done { tenant, writer, rows: 0, errors: Vec::new(), took: Vec::new() };
@@ -69,6 +78,9 @@ async fn client(url: String, tenant: i64, writer: i32, stop: Arc<AtomicBool>) ->
         match unit(&mut client, tenant, writer, done.rows).await {
             Ok(rows) => done.rows += rows,
             Err(error) => done.errors.push(format!("{error:?}")),
+        }
+        if done.took.is_empty() {
+            begun.fetch_add(1, Ordering::Relaxed);
         }
         done.took.push((begin, begin.elapsed()));
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -149,7 +161,6 @@ fn clients_of_a_router_see_nothing_of_a_move_but_a_wait_and_other_tenants_not_ev
     let fenced = stat(&routed, "fenced");
     let own = (100..116).map(|writer| (tenant, writer)).collect();
     let own = Clients::start(&routed.router.url(), own);
-    std::thread::sleep(Duration::from_millis(300));
     let mut windows = Vec::new();
     let mut side = 2;
     for _ in 0..count {
@@ -168,10 +179,10 @@ fn clients_of_a_router_see_nothing_of_a_move_but_a_wait_and_other_tenants_not_ev
     }
     let own = own.end();
     let others = others.end();
-    assert!(stat(&routed, "held") > 0, "nobody was held");
-    assert_eq!(stat(&routed, "fenced"), fenced, "the fence closed before the writers were held");
     check(&routed, &own, |_| side);
     check(&routed, &others, |other| tenants[&other]);
+    assert!(stat(&routed, "held") > 0, "nobody was held");
+    assert_eq!(stat(&routed, "fenced"), fenced, "the fence closed before the writers were held");
     report(&own, &others, &windows);
 }
 

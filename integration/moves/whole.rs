@@ -1,11 +1,13 @@
 //! Whole moves under load, from the first step to the last.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use keyway::local::Version;
 use keyway::mover::{End, Phase, Subject, Wish};
 
-use crate::world::{Watched, World};
+use crate::world::{SWITCHED, UNSETTLED, Watched, World};
 use crate::writers::Writers;
 
 /// Fills a tenant on a shard.
@@ -96,4 +98,38 @@ async fn slots_move_without_their_pinned_tenants_and_an_abort_leaves_nothing() {
     rows_are(&world, 1, tenant, false);
     rows_are(&world, 2, other, true);
     world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn nothing_is_copied_or_purged_before_the_routers_have_settled() {
+    let world = World::start(Version::Newest);
+    let routers = Arc::new(Watched::default());
+    let tenant = world.tenant_on(1, 0);
+    fill(&world, 1, tenant, 50);
+    let id = world.submit(Subject::Tenant(tenant.to_string()), 2).await;
+    let unsettled = async |phase| {
+        routers.unsettled.store(true, Ordering::Relaxed);
+        if phase != Phase::Copying {
+            world.wish(id, Wish::Finish).await;
+        }
+        world.until(id, phase).await;
+        while world.try_stored(id).await.unwrap().progress != UNSETTLED {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    routers.unsettled.store(true, Ordering::Relaxed);
+    let driver = world.drive(id, &routers);
+    unsettled(Phase::Copying).await;
+    rows_are(&world, 2, tenant, false);
+    assert_eq!(world.cluster.superuser_sql(2, "SELECT count(*) FROM pg_subscription"), "0");
+    routers.unsettled.store(false, Ordering::Relaxed);
+    world.until(id, SWITCHED).await;
+
+    unsettled(Phase::Purging(End::Moved)).await;
+    rows_are(&world, 1, tenant, true);
+    routers.unsettled.store(false, Ordering::Relaxed);
+    world.until(id, Phase::Ended(End::Moved)).await;
+    driver.await.unwrap();
+    rows_are(&world, 1, tenant, false);
+    rows_are(&world, 2, tenant, true);
 }

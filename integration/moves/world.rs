@@ -1,6 +1,7 @@
 //! Two shards, tables of every kind that can move, and a runner of moves.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -247,6 +248,8 @@ impl World {
 pub(crate) struct Watched {
     pub(crate) owner: Mutex<Option<u64>>,
     pub(crate) held: Mutex<u32>,
+    /// Something old runs at them.
+    pub(crate) unsettled: AtomicBool,
 }
 
 impl Routers for Watched {
@@ -256,7 +259,8 @@ impl Routers for Watched {
         _: Arc<Map>,
         _: Duration,
     ) -> Waiting<'a, Result<(), String>> {
-        Box::pin(async { Ok(()) })
+        let unsettled = self.unsettled.load(Ordering::Relaxed);
+        Box::pin(async move { if unsettled { Err(UNSETTLED.to_owned()) } else { Ok(()) } })
     }
 
     fn hold<'a>(&'a self, _: &'a Journal, _: Duration) -> Waiting<'a, Result<(), String>> {
@@ -278,5 +282,7 @@ impl Routers for Watched {
     }
 }
 
+/// What [`Watched`] says while something old runs.
+pub(crate) const UNSETTLED: &str = "something old runs";
 /// The phase in which the target has the rows and the way back is open.
 pub(crate) const SWITCHED: Phase = Phase::Standing(Side::Target);

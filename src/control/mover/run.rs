@@ -255,7 +255,7 @@ impl<'a> Runner<'a> {
 
     async fn act(&mut self, action: &Action) -> Outcome {
         let journal = self.machine.journal().clone();
-        if needs_map(action)
+        if (needs_map(action) || needs_settled(action, &journal))
             && let Err(error) = self.read_map().await
         {
             self.work.note = error.to_string();
@@ -329,7 +329,6 @@ impl<'a> Runner<'a> {
         if self.settled == Some(journal.phase) {
             return Ok(());
         }
-        self.read_map().await.map_err(|error| error.to_string())?;
         let (map, limit) = (Arc::clone(&self.map), self.work.limits.drain);
         self.routers.settle(journal, map, limit).await?;
         self.settled = Some(journal.phase);
