@@ -137,8 +137,8 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use super::super::journal::End;
     use super::*;
+    use crate::mover::End;
 
     fn map() -> Map {
         let text = "epoch = 7\ndatabase = \"app\"\nhome = \"a\"\n\
