@@ -53,9 +53,15 @@ async fn counting_across_cutovers_is_exact_and_a_fence_that_checks_before_it_loc
     let (counted_right, shown) = counted(false).await;
     println!("counted {counted_right}, the row says {shown}");
     assert!(counted_right == shown && shown > 10);
-    let (counted_wrong, shown) = counted(true).await;
-    println!("with the gap: counted {counted_wrong}, the row says {shown}");
-    assert_ne!(counted_wrong, shown, "a wrong fence goes unnoticed");
+    // Whether a write slips through the gap is a matter of chance.
+    for _ in 0..TRIES {
+        let (counted_wrong, shown) = counted(true).await;
+        println!("with the gap: counted {counted_wrong}, the row says {shown}");
+        if counted_wrong != shown {
+            return;
+        }
+    }
+    panic!("a wrong fence goes unnoticed");
 }
 
 /// One move during which servers and the runner are killed at moments that
@@ -129,3 +135,6 @@ async fn moves_survive_kills_of_servers_and_runners() {
         killed(&world, number, seed).await;
     }
 }
+
+/// How often a wrong fence may escape by luck.
+const TRIES: usize = 4;
