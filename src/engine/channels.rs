@@ -82,7 +82,7 @@ pub(super) struct Mailbox {
     committing: Cell<bool>,
     /// What has come meanwhile of channels that it does not listen to yet: the
     /// server may say so sooner than the COMMIT's reply arrives.
-    early: RefCell<Vec<(Box<str>, Box<[u8]>)>>,
+    early: RefCell<Vec<Early>>,
     /// Something is there to deliver.
     full: Cell<bool>,
     /// Something was lost, or may have been.
@@ -90,6 +90,9 @@ pub(super) struct Mailbox {
     /// Why the channels that were asked for can't be listened to.
     refused: RefCell<Option<Refused>>,
 }
+
+/// A notification with its channel.
+type Early = (Box<str>, Box<[u8]>);
 
 impl Mailbox {
     fn put(&self, frame: &[u8], limit: usize) {

@@ -135,6 +135,8 @@ impl Work {
              SET session_replication_role = replica"
         ))
         .await?;
+        // Another session would delete as an application does.
+        node.keep_session();
         let mut purged: u64 = 0;
         for table in &journal.tables {
             let condition = match sql::condition(journal, keyspace, &sql::ident(&table.column)) {

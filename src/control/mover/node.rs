@@ -19,6 +19,8 @@ pub struct Node {
     target: Target,
     open: Option<Open>,
     connections: u64,
+    /// The next step needs the session of the last.
+    kept: bool,
 }
 
 struct Open {
@@ -36,7 +38,7 @@ impl Drop for Open {
 impl Node {
     /// The primary at `target`; nothing is connected yet.
     pub const fn new(target: Target) -> Self {
-        Self { target, open: None, connections: 0 }
+        Self { target, open: None, connections: 0, kept: false }
     }
 
     /// Where it is and who logs in.
@@ -114,9 +116,22 @@ impl Node {
         done.map(|_| ())
     }
 
+    /// What follows needs the session as it is now (a snapshot, a lock, a
+    /// setting): a lost connection is an error, once, and not made anew
+    /// unseen. It ends with [`Node::let_go`] or [`Node::disconnect`].
+    pub const fn keep_session(&mut self) {
+        self.kept = true;
+    }
+
+    /// What follows may have a new session.
+    pub const fn let_go(&mut self) {
+        self.kept = false;
+    }
+
     /// Gives the connection up.
     pub fn disconnect(&mut self) {
         self.open = None;
+        self.kept = false;
     }
 
     /// How many connections there have been: what a session held is gone when
@@ -133,6 +148,9 @@ impl Node {
     async fn connect(&mut self) -> Result<&mut Open, NodeError> {
         if self.open.as_ref().is_some_and(|open| open.client.is_closed()) {
             self.open = None;
+        }
+        if self.open.is_none() && std::mem::take(&mut self.kept) {
+            return Err(NodeError::Parted);
         }
         if self.open.is_none() {
             let attempt = async {
@@ -171,6 +189,8 @@ pub enum NodeError {
     Late(Duration),
     /// The connection or the server failed.
     Postgres(tokio_postgres::Error),
+    /// The session that the next step needs is gone.
+    Parted,
     /// The system gave no randomness for a password.
     NoPassword,
 }
@@ -180,7 +200,7 @@ impl NodeError {
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Postgres(error) => error.code().map(tokio_postgres::error::SqlState::code),
-            Self::Late(_) | Self::NoPassword => None,
+            Self::Late(_) | Self::Parted | Self::NoPassword => None,
         }
     }
 
@@ -200,6 +220,7 @@ impl fmt::Display for NodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Late(limit) => write!(f, "no answer within {} ms", limit.as_millis()),
+            Self::Parted => f.write_str("the session was lost in the middle of a step"),
             Self::NoPassword => f.write_str("no password could be made"),
             Self::Postgres(error) => match error.as_db_error() {
                 Some(db) => write!(f, "{} ({})", db.message(), db.code().code()),

@@ -471,7 +471,9 @@ const fn journal_from(journal: &Journal) -> Side {
 fn table_error(error: NodeError) -> TableError {
     match error {
         NodeError::Postgres(error) => TableError::Postgres(error),
-        NodeError::Late(_) | NodeError::NoPassword => TableError::Damaged(error.to_string()),
+        NodeError::Late(_) | NodeError::Parted | NodeError::NoPassword => {
+            TableError::Damaged(error.to_string())
+        }
     }
 }
 

@@ -49,13 +49,19 @@ pub(super) async fn compare(
         wait.as_millis()
     );
     work.source.rows(&begin).await.map_err(on_source)?;
+    // Lock and snapshot belong to these sessions: on others the marker would
+    // stand at another point than the sums.
+    work.source.keep_session();
+    reader.keep_session();
     let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0; \
                     SET LOCAL idle_in_transaction_session_timeout = 0; SELECT 1";
     if let Err(error) = reader.rows(snapshot).await {
         work.source.disconnect();
         return Err((Side::Source, error));
     }
-    let token = work.source.rows(&format!("{next}; COMMIT")).await.map_err(on_source)?;
+    let token = work.source.rows(&format!("{next}; COMMIT")).await;
+    work.source.let_go();
+    let token = token.map_err(on_source)?;
     let token = token.into_iter().flatten().flatten().next_back();
     let token: i64 = token.and_then(|text| text.parse().ok()).unwrap_or(0);
     let mut here = Vec::new();
