@@ -67,10 +67,11 @@ impl Work {
              FROM pg_catalog.pg_replication_slots WHERE {ours} AND NOT active"
         ))
         .await?;
+        // Whatever is left, also one that has come free since: it goes next time.
         let left = node
             .rows(&format!(
-                "SELECT pg_catalog.pg_terminate_backend(active_pid)::text \
-                 FROM pg_catalog.pg_replication_slots WHERE {ours} AND active"
+                "SELECT slot_name, pg_catalog.pg_terminate_backend(active_pid)::text \
+                 FROM pg_catalog.pg_replication_slots WHERE {ours}"
             ))
             .await?;
         if !left.is_empty() {
