@@ -122,7 +122,7 @@ pub struct PlanArgs {
     /// The shard map that is wanted.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The map in force, where nothing was moved yet: map-<epoch>.toml in a router's state_dir, or
+    /// The map in force, where nothing was moved yet: map-EPOCH.toml in a router's state_dir, or
     /// the file as it was.
     #[arg(long, value_name = "FILE")]
     pub in_force: Option<PathBuf>,

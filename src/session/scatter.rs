@@ -32,7 +32,7 @@ pub enum Gathering {
     Read,
     /// Write to the client first.
     Write,
-    /// Call [`Session::gather_ask`] for each backend, then go on.
+    /// Call `Session::gather_ask` for each backend, then go on.
     Ask,
     /// The same, and cancel what runs on them.
     Cancel,
