@@ -27,6 +27,7 @@ use crate::route::error::RouteError;
 use crate::route::place::{self, Named};
 use crate::route::planner::World;
 use crate::route::resolve;
+use crate::route::splice::quoted;
 
 /// Where the fragments of a statement stand, by its tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -488,11 +489,6 @@ fn has_star(t: &Tokens<'_>) -> bool {
         };
         before(".") || !operand
     })
-}
-
-/// A name as SQL text.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Words that may follow a `*` that stands for columns.
