@@ -242,6 +242,12 @@ impl Oid {
     pub const fn number(self) -> u32 {
         self.0
     }
+
+    /// Whether it is a database's own, made after initdb: another database
+    /// numbers the same type otherwise (PostgreSQL's `FirstNormalObjectId`).
+    pub const fn is_own(self) -> bool {
+        self.0 >= 16_384
+    }
 }
 
 /// Role of a node within its shard.

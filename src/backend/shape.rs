@@ -23,17 +23,13 @@ impl RowShape {
             hash.update(field.name);
             hash.update(&[0]);
             // A type of the database's own has another number on each shard.
-            let oid = field.type_oid.number();
-            let oid = if oid < FIRST_OWN_OID { oid } else { FIRST_OWN_OID };
+            let oid = if field.type_oid.is_own() { u32::MAX } else { field.type_oid.number() };
             hash.update(&oid.to_be_bytes());
             hash.update(&field.type_modifier.to_be_bytes());
         }
         Some(Self(hash.digest() | 1))
     }
 }
-
-/// `FirstNormalObjectId`: what is created after initdb is numbered from here.
-const FIRST_OWN_OID: u32 = 16_384;
 
 #[cfg(test)]
 mod tests {

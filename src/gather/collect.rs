@@ -345,8 +345,7 @@ impl Collect {
         let mut seen = 0;
         for (field, column) in fields.iter().zip(chosen.clone()) {
             seen += 1;
-            let own = |oid: Oid| oid.number() >= FIRST_OWN;
-            let both = own(field.type_oid) && own(column.type_oid);
+            let both = field.type_oid.is_own() && column.type_oid.is_own();
             if field.type_oid != column.type_oid && !both {
                 return differs(&column.name, "its type");
             }
@@ -495,8 +494,6 @@ fn length(len: usize) -> Result<[u8; 4], Failure> {
     Ok(len.to_be_bytes())
 }
 
-/// Types from this number on are a database's own; their numbers differ.
-const FIRST_OWN: u32 = 16_384;
 /// Types whose values are numbers that mean something else on every server.
 const LOCAL: [u32; 11] = [24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];
 

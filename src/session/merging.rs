@@ -133,7 +133,7 @@ impl Merging {
     /// Whether the client's parameters mean the same everywhere: the numbers of
     /// a database's own types don't.
     fn is_portable(&self) -> bool {
-        self.collect.told().params.iter().all(|oid| oid.number() < FIRST_OWN)
+        self.collect.told().params.iter().all(|oid| !oid.is_own())
     }
 
     /// Whether the shards may do a part of the work.
@@ -324,5 +324,3 @@ const NO_VALUES: &[u8] = &[0, 0, 0, 0];
 const ALL_BINARY: &[u8] = &[0, 1, 0, 1];
 /// The server's own way: text.
 const ALL_TEXT: &[u8] = &[0, 0];
-/// Types from this number on are a database's own.
-const FIRST_OWN: u32 = 16_384;
