@@ -15,7 +15,7 @@ use crate::control::catalog::load;
 use crate::control::monitor::Target;
 use crate::engine::BackendLogin;
 use crate::route::key_faults;
-use crate::shardmap::Map;
+use crate::shardmap::{Map, Node, Shard};
 use crate::types::{Role, ShardId};
 
 /// Asks every shard's primary and prints the catalog.
@@ -61,28 +61,27 @@ async fn load_all(map: &Map, folder: &Path, user: Option<&str>) -> Result<Catalo
         let Some(shard) = map.shard(node.shard) else { continue };
         let login = login_of(&logins, shard.id, user, &environment)
             .ok_or_else(|| format!("shard {}: no user: give --user", shard.name))?;
-        let target = Target {
-            member: Member {
-                node: node.id,
-                shard: shard.id,
-                role: node.role,
-                weight: 1,
-                near: false,
-            },
-            name: format!("{}/{}/{}", map.database(), shard.name, node.endpoint),
-            host: node.host().to_owned(),
-            port: node.port(),
-            dbname: shard.dbname.clone(),
-            user: login.user.unwrap_or_default(),
-            password: login.password,
-            tls: login.tls,
-            tls_required: login.tls_required,
-        };
+        let target = target_of(map, shard, node, login);
         let loaded =
             load(&target).await.map_err(|error| format!("shard {}: {error}", shard.name))?;
         shards.push((shard.id, Arc::new(loaded)));
     }
     Ok(Catalog::new(shards))
+}
+
+/// A shard's primary, to be logged in at so.
+pub(super) fn target_of(map: &Map, shard: &Shard, node: &Node, login: BackendLogin) -> Target {
+    Target {
+        member: Member { node: node.id, shard: shard.id, role: node.role, weight: 1, near: false },
+        name: format!("{}/{}/{}", map.database(), shard.name, node.endpoint),
+        host: node.host().to_owned(),
+        port: node.port(),
+        dbname: shard.dbname.clone(),
+        user: login.user.unwrap_or_default(),
+        password: login.password,
+        tls: login.tls,
+        tls_required: login.tls_required,
+    }
 }
 
 /// The map's login, else the user asked for, else the environment's.

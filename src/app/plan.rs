@@ -10,12 +10,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::access::logins;
+use super::catalog::target_of;
 use super::cli::{ApplyArgs, Exit, PlanArgs};
 use super::complain;
 use super::route::read_map;
 use super::secrets::Environment;
-use crate::cluster::Member;
-use crate::control::monitor::Target;
 use crate::control::mover::Access;
 use crate::control::mover::checks::{Sizes, Weight};
 use crate::control::mover::node::Node;
@@ -327,26 +326,13 @@ fn access(map: &Map, folder: &Path, user: Option<&str>) -> Result<Access, Failed
             login.user = user.or_else(|| environment.variable("PGUSER")).map(str::to_owned);
             login.password = environment.secret("PGPASSWORD").ok();
         }
-        let user = login.user.ok_or_else(|| {
-            (Exit::Refused, format!("shard {}: no user: give --user", shard.name))
-        })?;
-        let target = Target {
-            member: Member {
-                node: node.id,
-                shard: shard.id,
-                role: node.role,
-                weight: 1,
-                near: false,
-            },
-            name: format!("{}/{}/{}", map.database(), shard.name, node.endpoint),
-            host: node.host().to_owned(),
-            port: node.port(),
-            dbname: shard.dbname.clone(),
-            user,
-            password: login.password.or_else(|| environment.secret("PGPASSWORD").ok()),
-            tls: login.tls,
-            tls_required: login.tls_required,
-        };
+        if login.user.is_none() {
+            return Err((Exit::Refused, format!("shard {}: no user: give --user", shard.name)));
+        }
+        if login.password.is_none() {
+            login.password = environment.secret("PGPASSWORD").ok();
+        }
+        let target = target_of(map, shard, node, login);
         primaries.insert(shard.id, target);
     }
     Ok(Access {
