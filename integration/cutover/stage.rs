@@ -96,6 +96,7 @@ impl Stage {
             threads: 2,
             inherited: keyway::engine::Inherited::default(),
             proxies: Vec::new(),
+            predecessors: None,
             access: Arc::new(access),
             lookups: None,
             refused_logins: None,

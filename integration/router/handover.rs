@@ -17,7 +17,7 @@ use crate::setup::{cluster, router};
 use crate::support::psql::psql;
 use crate::support::router::Router;
 use crate::support::{free_port, scratch_dir, wait_for};
-use crate::wire::{PATIENCE, Wire};
+use crate::wire::{PATIENCE, Wire, cancel};
 
 /// A router with the same files that takes over from `old`.
 struct Successor {
@@ -150,6 +150,59 @@ fn clients_come_and_go_through_an_upgrade_without_a_failure() {
     wait_for("the second one to end", || new.child.try_wait().unwrap().is_some());
     traffic.go_on(50);
     assert!(traffic.end() >= 250);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// Three routers after each other, each with a client left: a cancel request
+/// comes in at the newest, and reaches whose key it has. The first clients of
+/// all have the same number.
+#[test]
+fn cancel_requests_reach_the_clients_of_routers_before() {
+    let dir = scratch_dir();
+    let mut old = router(cluster(), &format!("{}\nthreads = 2", config(&dir)));
+    let sleep = |client: &mut Wire, mark: &str| {
+        client.send_query(&format!("SELECT pg_sleep(60) /* handover-{mark} */"));
+        let running = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' \
+             AND query LIKE '%handover-{mark}%' AND pid <> pg_backend_pid()"
+        );
+        wait_for("the statement to run", || cluster().sql(1, &running) == "1");
+    };
+    // Two, so that both threads have one.
+    let mut firsts = [Wire::open(old.port(), "t1"), Wire::open(old.port(), "t2")];
+    firsts.sort_by_key(|client| client.pid);
+    sleep(&mut firsts[0], "a");
+    sleep(&mut firsts[1], "b");
+    let mut middle = Successor::start(&old, 1);
+    middle.wait_for_line("took over");
+    let mut second = Wire::open(old.port(), "t3");
+    sleep(&mut second, "c");
+    let mut newest = Successor::start(&old, 2);
+    newest.wait_for_line("took over");
+    let mut third = Wire::open(old.port(), "t4");
+    sleep(&mut third, "d");
+    let numbers = [&firsts[0], &second, &third].map(|client| client.pid);
+    assert!(numbers.iter().all(|number| *number == numbers[0]), "{numbers:?}");
+
+    // With a key of nobody's nothing ends.
+    cancel(old.port(), numbers[0], &[7; 4]);
+    let [first, other] = &mut firsts;
+    for client in [first, &mut second, other, &mut third] {
+        client.cancel(old.port());
+        assert_eq!(client.finish().unwrap_err().code, "57014");
+        assert_eq!(client.value("SELECT 7"), "7");
+    }
+    // The one between has gone; the oldest is still reached.
+    drop(second);
+    wait_for("the second router to end", || middle.child.try_wait().unwrap().is_some());
+    sleep(&mut firsts[1], "e");
+    firsts[1].cancel(old.port());
+    assert_eq!(firsts[1].finish().unwrap_err().code, "57014");
+    drop(firsts);
+    assert_eq!(old.wait_end(), Some(0));
+    let left = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("cancels")).collect();
+    assert!(left.is_empty(), "{left:?}");
     std::fs::remove_dir_all(dir).unwrap();
 }
 

@@ -91,21 +91,30 @@ fn take(path: &Path) -> io::Result<Option<(Sockets, Predecessor)>> {
 
 impl Predecessor {
     /// Tells the older router that this one accepts, and waits until the older
-    /// one does no more.
+    /// one does no more. Returns where it, and those before it, hear of cancel
+    /// requests for the clients that they have left; nowhere, if it is of a
+    /// version that does not say.
     ///
     /// # Errors
     /// It is gone, or does not answer.
-    pub(super) fn ready(mut self) -> io::Result<()> {
+    pub(super) fn ready(mut self) -> io::Result<Vec<PathBuf>> {
         self.0.write_all(READY)?;
         let mut answer = [0; RETIRED.len()];
         self.0.read_exact(&mut answer)?;
-        if answer == *RETIRED { Ok(()) } else { Err(invalid("an answer of another kind")) }
+        if answer != *RETIRED {
+            return Err(invalid("an answer of another kind"));
+        }
+        let mut rest = String::new();
+        let most = u64::try_from(WORDS_MAX).unwrap_or(u64::MAX);
+        (&self.0).take(most).read_to_string(&mut rest)?;
+        Ok(rest.lines().filter_map(|line| line.strip_prefix(CANCELS)).map(PathBuf::from).collect())
     }
 }
 
 /// A router that is ready to take over; told once this one has stopped
-/// accepting.
-pub(super) type Successor = oneshot::Sender<()>;
+/// accepting, with the places where it and those before it hear of cancel
+/// requests.
+pub(super) type Successor = oneshot::Sender<Vec<PathBuf>>;
 
 /// Offers sockets at `path` to a router of the same user; `sockets` makes the
 /// descriptors. The successors come out of the receiver.
@@ -161,11 +170,18 @@ fn hand(
         return Err(invalid("a word of another kind"));
     }
     let (told, stopped) = oneshot::channel();
-    if successors.blocking_send(told).is_err() || stopped.blocking_recv().is_err() {
+    if successors.blocking_send(told).is_err() {
         return Err(invalid("the router is ending"));
     }
+    let Ok(places) = stopped.blocking_recv() else {
+        return Err(invalid("the router is ending"));
+    };
+    let mut answer = RETIRED.to_vec();
+    for place in places {
+        answer.extend_from_slice(format!("{CANCELS}{}\n", place.display()).as_bytes());
+    }
     // It has the sockets; that it hears of this is of no use to anybody here.
-    drop(peer.write_all(RETIRED));
+    drop(peer.write_all(&answer));
     Ok(())
 }
 
@@ -272,6 +288,9 @@ fn invalid(reason: &'static str) -> io::Error {
 const VERSION: &str = "keyway sockets 1\n";
 const READY: &[u8; 6] = b"ready\n";
 const RETIRED: &[u8; 8] = b"retired\n";
+/// Before the path of a socket that hears of cancel requests. An older program
+/// reads no further than `retired`.
+const CANCELS: &str = "cancels ";
 /// Sockets that can be handed over.
 const SOCKETS_MAX: usize = 32;
 /// Length of the list.

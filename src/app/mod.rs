@@ -4,6 +4,7 @@
 //! turns outcomes into exit codes.
 
 mod access;
+mod cancels;
 mod catalog;
 mod catalogs;
 pub mod check;

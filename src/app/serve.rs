@@ -16,7 +16,7 @@ use super::passfile::{self, Lookup, Wanted};
 use super::plane::{Configured, Plane, Served, Shared};
 use super::renew;
 use super::secrets::Environment;
-use super::succession;
+use super::succession::{self, Places};
 use super::url::BackendUrl;
 use super::{complain, logging};
 use crate::admin;
@@ -82,6 +82,7 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
         None => config.server.listen.clone(),
     };
     let begin = succession::inherit(args, &config, &folder, &environment)?;
+    let places = succession::places(begin.predecessor.as_ref());
     let manager = Manager::of(&environment);
     let mut options = EngineOptions {
         threads: usize::try_from(args.threads.unwrap_or(config.server.threads)).unwrap_or(1),
@@ -89,27 +90,19 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
         unix_socket_dir: config.server.unix_socket_dir.as_ref().map(|dir| folder.join(dir)),
         proxies: networks(&config.server.proxy_protocol_from),
         inherited: begin.clients,
+        predecessors: begin.predecessor.is_some().then(|| places.subscribe()),
         tls_required: config.tls.mode == ClientTlsMode::Require,
         client_auth: config.server.client_auth,
         settings: Arc::new(config.settings.clone()),
         access: Arc::clone(&access),
         lookups: None,
         refused_logins: None,
-        databases: Vec::new(),
+        databases: database_options(&served, &environment)?,
         console_database: config.server.console_database.clone(),
         console: None,
         schema_changes: None,
         seed: random_seed()?,
     };
-    for database in &served {
-        options.databases.push(DatabaseOptions {
-            name: database.map.database().to_owned(),
-            map: Arc::clone(&database.map),
-            logins: logins(&database.map, &environment, database.folder())
-                .map_err(Failure::refused)?,
-            marks: Arc::clone(&database.marks),
-        });
-    }
     let requests = connect(&mut options, &config);
     let pages = pages(begin.pages, &config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -119,7 +112,7 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
     // Before anyone is told that the router is up: an uncaught signal kills it.
     let signals = runtime.block_on(async { Signals::catch() })?;
     let handle = engine::start(options).map_err(Failure::failed)?;
-    succession::announce(&handle, begin.predecessor, &manager);
+    succession::announce(&handle, begin.predecessor, &places, &manager);
     let file = config_file(args).map(Path::to_owned);
     let plane = Arc::new(Plane::new(
         (handle, requests.schema_changes.clone()),
@@ -128,9 +121,26 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
         access,
         environment,
     ));
-    let exit = runtime.block_on(control(&plane, requests, pages, signals, &manager));
+    let exit = runtime.block_on(control(&plane, requests, pages, signals, (&places, &manager)));
     runtime.shutdown_timeout(clock::duration(Millis::new(500)));
     exit
+}
+
+/// The databases as the engine knows them.
+fn database_options(
+    served: &[Served],
+    environment: &Environment,
+) -> Result<Vec<DatabaseOptions>, Failure> {
+    let of_one = |database: &Served| {
+        Ok(DatabaseOptions {
+            name: database.map.database().to_owned(),
+            map: Arc::clone(&database.map),
+            logins: logins(&database.map, environment, database.folder())
+                .map_err(Failure::refused)?,
+            marks: Arc::clone(&database.marks),
+        })
+    };
+    served.iter().map(of_one).collect()
 }
 
 /// What the engine asks of the control plane.
@@ -182,7 +192,7 @@ async fn control(
     requests: Requests,
     pages: Option<std::net::TcpListener>,
     mut signals: Signals,
-    manager: &Manager,
+    (places, manager): (&Places, &Manager),
 ) -> Result<Exit, Failure> {
     plane.start_monitors();
     plane.start_movers();
@@ -208,17 +218,17 @@ async fn control(
     }
     watch_files(plane);
     let Signals { term, int, hup } = &mut signals;
+    let mut door = None;
     let retired = loop {
         tokio::select! {
             // Cancel-safe: a signal that was not received stays pending.
             _ = term.recv() => break false,
             _ = int.recv() => break false,
             Some(successor) = successors.recv() => {
-                plane.handle().retire().await;
                 if let Some(pages) = served_pages.take() {
                     pages.abort();
                 }
-                let _it_is_gone = successor.send(());
+                door = succession::retire(plane, places, successor).await;
                 break true;
             }
             _ = hup.recv() => { plane.reload().await; }
@@ -243,6 +253,7 @@ async fn control(
         _ = int.recv() => Exit::Failed,
     };
     plane.stop().await;
+    drop(door);
     Ok(ended)
 }
 

@@ -2,11 +2,13 @@
 //! starts on, whom it tells, and what it does once another has taken over. How
 //! sockets travel is `handover`'s business.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::signal::unix::Signal;
+use tokio::sync::watch;
 
+use super::cancels::CancelDoor;
 use super::cli::ServeArgs;
 use super::handover::{self, Predecessor, Sockets, Start};
 use super::logging;
@@ -34,18 +36,53 @@ pub(super) fn inherit(
         .map_err(|error| Failure::failed(format!("the listening sockets: {error}")))
 }
 
+/// The sockets of routers that may have clients left.
+pub(super) type Places = watch::Sender<Option<Arc<[PathBuf]>>>;
+
+/// Where the engine learns whom it passes cancel requests on to: nobody, or,
+/// if sockets were taken from a router, those that it will name.
+pub(super) fn places(predecessor: Option<&Predecessor>) -> Places {
+    watch::Sender::new(predecessor.is_none().then(Arc::default))
+}
+
 /// Says that clients are let in: in the log, to the router whose sockets these
 /// were, and to the service manager.
-pub(super) fn announce(handle: &Handle, predecessor: Option<Predecessor>, manager: &Manager) {
+pub(super) fn announce(
+    handle: &Handle,
+    predecessor: Option<Predecessor>,
+    places: &Places,
+    manager: &Manager,
+) {
     for address in handle.local_addrs() {
         tracing::info!(target: logging::READY, "listening on {address}");
     }
     manager.ready();
     let Some(predecessor) = predecessor else { return };
-    match predecessor.ready() {
-        Ok(()) => tracing::info!("took over from the router that listened before"),
+    let told = predecessor.ready();
+    match &told {
+        Ok(_) => tracing::info!("took over from the router that listened before"),
         Err(error) => tracing::warn!(%error, "the router that listened before has not retired"),
     }
+    places.send_replace(Some(told.unwrap_or_default().into()));
+}
+
+/// Accepts no more, because `successor` does, and tells it where cancel requests
+/// of the clients that are left go. They do for as long as the door is there.
+pub(super) async fn retire(
+    plane: &Plane,
+    places: &Places,
+    successor: handover::Successor,
+) -> Option<CancelDoor> {
+    plane.handle().retire().await;
+    let path = plane.config.server.handover_socket.as_ref()?;
+    let door = CancelDoor::open(&plane.folder.join(path), plane.handle().clone());
+    let door =
+        door.inspect_err(|error| tracing::warn!(%error, "cancel requests will not get here")).ok();
+    let mut all: Vec<PathBuf> = door.iter().map(|door| door.path().to_owned()).collect();
+    let before = places.borrow().clone().unwrap_or_default();
+    all.extend(before.iter().filter(|path| path.exists()).cloned());
+    let _it_is_gone = successor.send(all);
+    door
 }
 
 /// Tells the service manager that the engine answers, as often as it wants to

@@ -5,6 +5,8 @@
 
 use std::rc::Rc;
 
+use tokio::sync::{mpsc, oneshot};
+
 use crate::backend::CancelKey;
 use crate::net::clock;
 use crate::protocol::encode;
@@ -15,28 +17,32 @@ use super::conn::Conn;
 use super::connect;
 use super::crew;
 use super::handle::Command;
+use super::predecessors;
 use super::thread::Thread;
 
 impl Thread {
     /// A client's CancelRequest. Whatever it names, the answer is silence.
     pub(super) async fn on_cancel_request(self: &Rc<Self>, pid: u32, key: &[u8]) {
-        if crew::owner_of(pid) == self.index {
-            return self.cancel_client(pid, key).await;
-        }
-        // Another thread's client: the socket stays open until it is through.
-        let Some(owner) = self.crew.commands_of(pid) else { return };
-        let (done, through) = tokio::sync::oneshot::channel();
-        if owner.send(Command::Cancel(pid, key.into(), done)).await.is_ok() {
-            drop(through.await);
+        let asked = if crew::owner_of(pid) == self.index {
+            self.cancel_client(pid, key).await
+        } else {
+            // Another thread's client: the socket stays open until it is through.
+            match self.crew.commands_of(pid) {
+                Some(owner) => ask_to_cancel(owner, pid, key).await,
+                None => Whose::Nobodys,
+            }
+        };
+        if let (Whose::Nobodys, Some(told)) = (asked, &self.options.predecessors) {
+            predecessors::pass_on(told, pid, key).await;
         }
     }
 
     /// The same, for a client of this thread.
-    pub(super) async fn cancel_client(self: &Rc<Self>, pid: u32, key: &[u8]) {
+    pub(super) async fn cancel_client(self: &Rc<Self>, pid: u32, key: &[u8]) -> Whose {
         let client = self.clients.borrow().get(&pid).cloned();
-        let Some(client) = client else { return };
+        let Some(client) = client else { return Whose::Nobodys };
         if !subtle::ConstantTimeEq::ct_eq(&*client.secret, key).unwrap_u8().eq(&1) {
-            return;
+            return Whose::Nobodys;
         }
         self.stats.cancels.set(self.stats.cancels.get() + 1);
         match client.state.get() {
@@ -44,6 +50,7 @@ impl Thread {
             State::Active => self.cancel_running(&client).await,
             State::Idle | State::InTransaction => {}
         }
+        Whose::Ours
     }
 
     /// Cancels what runs for the client, on every backend that it holds.
@@ -114,6 +121,24 @@ impl Thread {
             Err(_) => Through::Unknown,
         }
     }
+}
+
+/// Has the client's thread cancel what it runs, and waits until that is through.
+pub(super) async fn ask_to_cancel(owner: &mpsc::Sender<Command>, pid: u32, key: &[u8]) -> Whose {
+    let (done, through) = oneshot::channel();
+    match owner.send(Command::Cancel(pid, key.into(), done)).await {
+        Ok(()) => through.await.unwrap_or(Whose::Nobodys),
+        Err(_) => Whose::Nobodys,
+    }
+}
+
+/// Whose client a cancel request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// This router's; the request is through.
+    Ours,
+    /// Nobody's here: another router's, or the key is wrong.
+    Nobodys,
 }
 
 /// Whether a cancel request is out of the way.

@@ -16,6 +16,7 @@ use crate::cluster::Cluster;
 use crate::shardmap::{Map, MoveId, Moves};
 use crate::types::ShardId;
 
+use super::cancel::{self, Whose};
 use super::client::Signals;
 use super::crew::{self, Arrival, Crew, Seat, THREADS_MAX};
 use super::listen::Listeners;
@@ -39,7 +40,7 @@ pub(super) enum Command {
     Kill(u32, oneshot::Sender<bool>),
     /// A cancel request that came in at another thread, which hears when it is
     /// through.
-    Cancel(u32, Box<[u8]>, oneshot::Sender<()>),
+    Cancel(u32, Box<[u8]>, oneshot::Sender<Whose>),
     /// A socket that another thread has accepted.
     Arrival(Arrival, Option<SocketAddr>, Seat),
     Operate(Operation, Option<String>, oneshot::Sender<bool>),
@@ -203,8 +204,8 @@ async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
             Command::Cancel(id, key, done) => {
                 let owner = Rc::clone(thread);
                 thread.spawn(async move {
-                    owner.cancel_client(id, &key).await;
-                    let _asker_left = done.send(());
+                    let whose = owner.cancel_client(id, &key).await;
+                    let _asker_left = done.send(whose);
                 });
             }
             Command::Arrival(arrival, peer, seat) => {
@@ -373,6 +374,14 @@ impl Handle {
             return false;
         }
         answer.await.unwrap_or(false)
+    }
+
+    /// A cancel request that came in elsewhere than on its sockets; returns when
+    /// it is through, whatever it names.
+    pub async fn cancel(&self, client: u32, key: &[u8]) {
+        if let Some(owner) = self.commands.get(crew::owner_of(client)) {
+            let _whose = cancel::ask_to_cancel(owner, client, key).await;
+        }
     }
 
     /// Does `operation` to a database, or to all; false if there is none of

@@ -16,6 +16,7 @@ use crate::types::{Consistency, Network, Secret, ShardId};
 
 use super::lookups::LookupOptions;
 use super::marks::Marks;
+use super::predecessors::Predecessors;
 use super::sockets::Inherited;
 
 /// Everything that the engine needs from the configuration; all secrets are
@@ -32,6 +33,8 @@ pub struct EngineOptions {
     pub proxies: Vec<Network>,
     /// Sockets that are there already.
     pub inherited: Inherited,
+    /// Where routers before this one hear of cancel requests, if it takes over.
+    pub predecessors: Option<Predecessors>,
     /// Clients over TCP must use TLS.
     pub tls_required: bool,
     /// How clients are asked for their password where no rules say it.
