@@ -33,6 +33,7 @@ mod simple;
 mod statements;
 mod token;
 mod told;
+mod turns;
 mod values;
 
 pub use events::{EventEnv, Lost, Writes};
@@ -308,6 +309,7 @@ pub struct Session {
     /// An error came in the running unit.
     failed: bool,
     holds: Holds,
+    turn: turns::Turn,
     kept: keep::Kept,
     channels: channels::Channels,
     /// The shards that take part in the transaction or the unit.
@@ -405,6 +407,7 @@ impl Session {
             effects: VecDeque::new(),
             failed: false,
             holds: Holds::default(),
+            turn: turns::Turn::Transaction,
             kept: keep::Kept::default(),
             channels: channels::Channels::default(),
             members: members::Members::default(),

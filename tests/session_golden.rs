@@ -3,7 +3,7 @@
 //! `UPDATE_GOLDEN=1` rewrites the outputs.
 //!
 //! `>` is a client's message (neighbouring lines are one write), `<` a
-//! server's (`<<`: neighbouring lines are one read); `as NAME setting=value…` is another client, `fresh` gives every shard
+//! server's (`<<`: neighbouring lines are one read); `as NAME setting=value…` is another client (`turn=statement`: in pool mode statement), `fresh` gives every shard
 //! another backend, `refuse CODE TEXT` fails the next checkout, `lost` breaks the
 //! held backend's connection; `map NAME` is another map from now on, and
 //! `moves PHASE TENANT SOURCE TARGET` the one move that is under way (`moves`: none); `tired` ends a

@@ -23,6 +23,7 @@ mod holds;
 mod http;
 mod life;
 mod lookup;
+mod modes;
 mod notify;
 mod operators;
 mod pool;

@@ -54,6 +54,11 @@ pub(super) fn read(
     })?;
     Ok(Access {
         users: Arc::new(users),
+        pool_modes: config
+            .databases
+            .iter()
+            .filter_map(|database| Some((database.name.clone(), database.pool_mode?)))
+            .collect(),
         tls,
         rules,
         names,

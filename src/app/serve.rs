@@ -71,6 +71,10 @@ fn start(args: &ServeArgs) -> Result<Exit, Failure> {
         Some(url) => one_database(url, &args.replica, &environment).map(|(s, u)| (s, Some(u)))?,
         None => (databases(args, &config)?, None),
     };
+    let stranger = |name: &&String| served.iter().all(|one| one.map.database() != **name);
+    if let Some(name) = config.databases.iter().map(|one| &one.name).find(stranger) {
+        return Err(Failure::refused(format!("[[database]] {name}: no map serves it")));
+    }
     let access = Arc::new(access::read(&config, &folder, owner.as_ref(), &environment)?);
     if served.is_empty() {
         return Err(Failure::refused(

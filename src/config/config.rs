@@ -22,6 +22,8 @@ pub struct Config {
     pub auth: Auth,
     /// Who may log in.
     pub users: Vec<User>,
+    /// What differs for one database.
+    pub databases: Vec<Database>,
     /// Everything else.
     pub settings: Settings,
 }
@@ -182,7 +184,7 @@ section! {
         databases: Vec<String> = Vec::new();
         /// Whether the user may use the console.
         admin: bool = false;
-        /// `transaction` or `session`; as `pool.mode` if absent.
+        /// `transaction`, `session` or `statement`; that of the database if absent, or else `pool.mode`.
         pool_mode: Option<String> = None;
         /// How fresh the user's reads must be, as `reads.consistency`; as there or in the map if absent.
         consistency: Option<String> = None;
@@ -191,6 +193,25 @@ section! {
         /// `shard` or `own`: see `auth.backend_login`, which counts if absent.
         backend_login: Option<String> = None;
     }
+}
+
+section! {
+    /// What differs for one database, as the file says it.
+    DatabaseSection in "" {
+        /// The database that a map serves.
+        name: String = String::new();
+        /// `transaction`, `session` or `statement`; as `pool.mode` if absent. A user's own mode comes first.
+        pool_mode: Option<String> = None;
+    }
+}
+
+/// What differs for one database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// Its name, as its map has it.
+    pub name: String,
+    /// The pool mode, where it is not that of `pool.mode`.
+    pub pool_mode: Option<PoolMode>,
 }
 
 impl Config {
@@ -218,19 +239,21 @@ impl Config {
         let auth = Auth::read_from(&mut reader);
         let settings = Settings::read_from(&mut reader);
         let users = users(&mut reader, &mut problems);
+        let databases = databases(&mut reader, &mut problems);
         check(&mut reader, &server, &tls);
         auth.check(&mut reader);
         problems.extend(reader.finish());
         problems.sort_by_key(|problem| (problem.line, problem.column));
         if problems.is_empty() {
-            Ok(Self { server, tls, auth, users, settings })
+            Ok(Self { server, tls, auth, users, databases, settings })
         } else {
             Err(problems)
         }
     }
 
     /// Every setting of the file, in the order of the manual page; the ones of
-    /// a `[[user]]` are in [`Config::user_table`].
+    /// a `[[user]]` and a `[[database]]` are in [`Config::user_table`] and
+    /// [`Config::database_table`].
     pub fn table() -> impl Iterator<Item = &'static Setting> {
         let tables = [Server::TABLE, ClientTls::TABLE, Auth::TABLE];
         tables.into_iter().flatten().chain(Settings::table())
@@ -245,6 +268,11 @@ impl Config {
             [server.written(), self.tls.written(), self.auth.written(), self.settings.written()];
         let values = parts.concat();
         Self::table().zip(values).collect()
+    }
+
+    /// The settings of one `[[database]]`.
+    pub fn database_table() -> impl Iterator<Item = &'static Setting> {
+        DatabaseSection::TABLE.iter()
     }
 
     /// The settings of one `[[user]]`.
@@ -307,19 +335,66 @@ fn is_address(text: &str) -> bool {
     })
 }
 
-fn users(reader: &mut Reader<'_>, problems: &mut Vec<Problem>) -> Vec<User> {
-    let Some(found) = reader.find("user") else { return Vec::new() };
+/// The sections `[[name]]` of the file, each with where it stands.
+fn items<'a>(reader: &mut Reader<'a>, name: &str) -> Vec<(usize, &'a DeTable<'a>)> {
+    let Some(found) = reader.find(name) else { return Vec::new() };
+    let wrong = format!("{name} must be a list of sections, [[{name}]]");
     let DeValue::Array(items) = found.get_ref() else {
-        reader.refuse(found.span().start, "user must be a list of sections, [[user]]");
+        reader.refuse(found.span().start, wrong);
         return Vec::new();
     };
-    let mut users: Vec<User> = Vec::new();
+    let mut tables = Vec::new();
     for item in items.iter() {
-        let at = item.span().start;
-        let DeValue::Table(table) = item.get_ref() else {
-            reader.refuse(at, "user must be a list of sections, [[user]]");
-            continue;
-        };
+        match item.get_ref() {
+            DeValue::Table(table) => tables.push((item.span().start, table)),
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_) => reader.refuse(item.span().start, wrong.clone()),
+        }
+    }
+    tables
+}
+
+fn databases(reader: &mut Reader<'_>, problems: &mut Vec<Problem>) -> Vec<Database> {
+    let mut databases: Vec<Database> = Vec::new();
+    for (at, table) in items(reader, "database") {
+        let mut inner = reader.item("database", table);
+        let section = DatabaseSection::read_from(&mut inner);
+        let name = section.name;
+        if name.is_empty() {
+            inner.refuse(at, "the database has no name");
+        }
+        if databases.iter().any(|database| database.name == name) {
+            let at = inner.offset_of("name");
+            inner.refuse(at, format!("two databases are called {name}"));
+        }
+        match pool_mode(section.pool_mode.as_deref(), "database", &name) {
+            Ok(pool_mode) => databases.push(Database { name, pool_mode }),
+            Err(reason) => inner.refuse(at, reason),
+        }
+        problems.extend(inner.finish());
+    }
+    databases
+}
+
+fn pool_mode(text: Option<&str>, what: &str, name: &str) -> Result<Option<PoolMode>, String> {
+    match text {
+        None => Ok(None),
+        Some("transaction") => Ok(Some(PoolMode::Transaction)),
+        Some("session") => Ok(Some(PoolMode::Session)),
+        Some("statement") => Ok(Some(PoolMode::Statement)),
+        Some(_) => {
+            Err(format!("pool_mode of {what} {name} must be transaction, session or statement"))
+        }
+    }
+}
+
+fn users(reader: &mut Reader<'_>, problems: &mut Vec<Problem>) -> Vec<User> {
+    let mut users: Vec<User> = Vec::new();
+    for (at, table) in items(reader, "user") {
         let mut inner = reader.item("user", table);
         let section = UserSection::read_from(&mut inner);
         if users.iter().any(|user| user.name == section.name) {
@@ -357,12 +432,7 @@ fn user(section: UserSection) -> Result<User, String> {
             "user {name} needs exactly one of password, password_env, password_file, password_command, verifier, trust = true"
         ));
     };
-    let pool_mode = match section.pool_mode.as_deref() {
-        None => None,
-        Some("transaction") => Some(PoolMode::Transaction),
-        Some("session") => Some(PoolMode::Session),
-        Some(_) => return Err(format!("pool_mode of user {name} must be transaction or session")),
-    };
+    let pool_mode = pool_mode(section.pool_mode.as_deref(), "user", &name)?;
     let consistency = section
         .consistency
         .map(|text| text.parse().map_err(|error| format!("consistency of user {name} is {error}")))

@@ -26,6 +26,10 @@ pub fn page() -> String {
     for setting in Config::user_table() {
         describe(&mut out, setting.path, setting);
     }
+    out += "\n## `[[database]]`\n\nWhat differs for one database; none is needed.\n";
+    for setting in Config::database_table() {
+        describe(&mut out, setting.path, setting);
+    }
     out
 }
 
@@ -49,10 +53,15 @@ pub fn schema() -> String {
             json!({ "type": "object", "additionalProperties": false, "properties": properties });
         top.insert(name, section);
     }
-    let user: Map<String, Value> =
-        Config::user_table().map(|setting| (setting.path.to_owned(), described(setting))).collect();
-    let user = json!({ "type": "object", "additionalProperties": false, "required": ["name"], "properties": user });
-    top.insert("user".to_owned(), json!({ "type": "array", "items": user }));
+    let named = |properties: Map<String, Value>| {
+        let item = json!({ "type": "object", "additionalProperties": false, "required": ["name"], "properties": properties });
+        json!({ "type": "array", "items": item })
+    };
+    let described_all = |settings: Vec<&Setting>| -> Map<String, Value> {
+        settings.iter().map(|one| (one.path.to_owned(), described(one))).collect()
+    };
+    top.insert("user".to_owned(), named(described_all(Config::user_table().collect())));
+    top.insert("database".to_owned(), named(described_all(Config::database_table().collect())));
     let schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Keyway configuration",

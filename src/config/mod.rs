@@ -16,7 +16,7 @@ mod settings;
 
 pub use self::auth::{Auth, BackendLogin};
 pub use self::config::{
-    Admin, ClientAuth, ClientTls, ClientTlsMode, Config, Hints, Login, Server, User,
+    Admin, ClientAuth, ClientTls, ClientTlsMode, Config, Database, Hints, Login, Server, User,
 };
 pub use self::manual::{page, schema};
 pub use self::moves::MoveSettings;

@@ -83,6 +83,8 @@ words! {
         Transaction = "transaction",
         /// When the client leaves.
         Session = "session",
+        /// At the end of each statement: there are no transactions.
+        Statement = "statement",
     }
 }
 
@@ -139,7 +141,7 @@ words! {
 section! {
     /// Connections to the backends.
     Pool in "pool." {
-        /// When a client gives its backend back: at the end of each transaction, or when it leaves. A user may have a mode of its own.
+        /// When a client gives its backend back: at the end of each transaction, when it leaves (`session`), or after each statement (`statement`): then transactions are refused, and whatever would keep the backend. A user (`[[user]]`) or a database (`[[database]]`) may have a mode of its own.
         mode: PoolMode = PoolMode::Transaction;
         /// Most connections per user, database and node.
         size_max: u32 = 20, 1 => 10_000;

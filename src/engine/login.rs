@@ -510,8 +510,10 @@ impl Newcomer {
         let mut stream = self.stream.take().ok_or(())?;
         stream.write_all(&out).await.map_err(|_| ())?;
         let own_level = thread.users().by_name.get(&hello.user).and_then(|user| user.consistency);
-        if thread.mode_of(&hello.user) == PoolMode::Session {
-            session.hold_for_life();
+        match thread.mode_of(&hello.user, &database.name) {
+            PoolMode::Session => session.hold_for_life(),
+            PoolMode::Statement => session.take_turns_by_statement(),
+            PoolMode::Transaction => {}
         }
         let consistency =
             own_level.or(database.map().consistency()).unwrap_or(thread.settings.reads.consistency);

@@ -90,6 +90,8 @@ pub struct BackendLogin {
 pub struct Access {
     /// Configured users.
     pub users: Arc<Users>,
+    /// The mode of each database that has its own.
+    pub pool_modes: HashMap<String, PoolMode>,
     /// TLS for clients; `None` declines it.
     pub tls: Option<ServerTls>,
     /// Who is asked for what; without rules it is the same for all.

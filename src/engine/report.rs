@@ -63,7 +63,7 @@ impl Thread {
             oldest_wait_ms: machine.oldest_wait(now).count(),
             checkouts: machine.counts().checkouts,
             checkout_wait_ms_total: machine.counts().wait_ms_total,
-            mode: self.mode_of(pool.user()).name(),
+            mode: self.mode_of(pool.user(), &self.database_name(pool.database())).name(),
         })
     }
 

@@ -274,10 +274,11 @@ impl Thread {
         Arc::clone(&self.access.borrow().users)
     }
 
-    /// When this user's clients give their backends back.
-    pub(super) fn mode_of(&self, user: &str) -> PoolMode {
-        let own = self.access.borrow().users.by_name.get(user).and_then(|user| user.pool_mode);
-        own.unwrap_or(self.settings.pool.mode)
+    /// When this user's clients of this database give their backends back.
+    pub(super) fn mode_of(&self, user: &str, database: &str) -> PoolMode {
+        let access = self.access.borrow();
+        let own = access.users.by_name.get(user).and_then(|user| user.pool_mode);
+        own.or_else(|| access.pool_modes.get(database).copied()).unwrap_or(self.settings.pool.mode)
     }
 
     /// From here on these may come in.

@@ -15,6 +15,7 @@ use super::Holds;
 use super::refusal::{NOT_SUPPORTED, Refused};
 use super::restore::Discard;
 use super::statements::Prepared;
+use super::turns::{Turn, refuse_hold};
 use crate::backend::{Setting, SettingsSet};
 
 /// One change of the session's state.
@@ -110,6 +111,7 @@ pub(super) struct Situation {
     pub(super) sharded: bool,
     pub(super) in_transaction: bool,
     pub(super) held: bool,
+    pub(super) turn: Turn,
 }
 
 /// Works out what one statement does to the session.
@@ -239,6 +241,9 @@ fn add_demand(
 }
 
 fn hold(reason: Holds, what: &str, situation: Situation, out: &mut Demands) -> Result<(), Refused> {
+    if situation.turn == Turn::Statement {
+        return Err(refuse_hold(what));
+    }
     // These are one shard's affair, which its own backend remembers.
     let local = reason == Holds::ADVISORY || reason == Holds::CURSOR;
     if situation.sharded && !local {

@@ -20,6 +20,7 @@ use crate::sql::statement::{Facts, Kind};
 use super::effects::Situation;
 use super::events::DEFAULT_SEARCH_PATH;
 use super::refusal::{LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused};
+use super::turns::{Turn, refuse_unread};
 use super::{Env, Fed, Holds, PathOf, Phase, Session, Step, Stream, Tx};
 
 /// One call of [`Session::feed`].
@@ -251,7 +252,8 @@ impl Feed<'_, '_> {
         if header.body_len <= limit {
             return Some(Step::Read);
         }
-        if header.tag == tag::QUERY && !self.map().is_sharded() {
+        let by_statement = self.s.turn == Turn::Statement;
+        if header.tag == tag::QUERY && !self.map().is_sharded() && !by_statement {
             return self.stream_query(whole);
         }
         let refused = Refused::new(
@@ -361,6 +363,7 @@ impl Feed<'_, '_> {
             in_transaction: self.in_backend_transaction() || matches!(self.s.tx, Tx::Lazy(_)),
             // With shards it may be another backend than the one of before.
             held: !self.s.holds.is_empty() && !self.map().is_sharded(),
+            turn: self.s.turn,
         }
     }
 
@@ -385,12 +388,19 @@ impl Feed<'_, '_> {
     pub(super) fn plan(&mut self, text: &[u8]) -> Result<Option<Rc<Template>>, Refused> {
         let map = self.shared_map();
         if self.s.hidden.hides(text) {
-            return if map.is_sharded() { Err(hidden()) } else { Ok(None) };
+            return match (map.is_sharded(), self.s.turn) {
+                (true, _) => Err(hidden()),
+                (false, Turn::Statement) => Err(refuse_unread()),
+                (false, Turn::Transaction) => Ok(None),
+            };
         }
         self.note_default_path(&map);
         let mut world = World::of_map(&map, &self.s.search_path);
         world.catalog = Some(self.env.catalog);
         let template = self.env.planner.plan(text, &world).map_err(|error| refuse_route(&error))?;
+        if self.s.turn == Turn::Statement {
+            Turn::admit(&template)?;
+        }
         if template.is_placed_by_comment() {
             self.s.may_place()?;
         }

@@ -131,9 +131,12 @@ impl Stage {
         let name = words.next().unwrap().to_owned();
         let mut startup = SettingsSet::default();
         let mut own = Vec::new();
+        let mut by_statement = false;
         for word in words {
             let (name, value) = word.split_once('=').unwrap();
-            if name.starts_with("keyway.") {
+            if name == "turn" {
+                by_statement = value == "statement";
+            } else if name.starts_with("keyway.") {
                 own.push((name, value));
             } else {
                 startup.set(name, Setting::Flat(value.into()));
@@ -151,6 +154,9 @@ impl Stage {
         let map = Arc::clone(&self.map);
         self.clients.entry(name).or_insert_with(|| {
             let mut session = Session::new(limits, "app", startup);
+            if by_statement {
+                session.take_turns_by_statement();
+            }
             for (name, value) in own {
                 assert!(session.begin_with(name, value, &map).is_ok(), "{name} = {value}");
             }

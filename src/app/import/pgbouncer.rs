@@ -16,6 +16,8 @@ pub(super) struct Import {
     pub(super) notes: Vec<Note>,
     /// Names of the maps.
     maps: Vec<String>,
+    /// Sections of databases that have a mode of their own.
+    databases: String,
     /// Names of the users that the configuration has.
     users: Vec<String>,
 }
@@ -90,6 +92,7 @@ pub(super) fn translate(ini: &Ini, users: &UserList) -> Import {
     let maps: Vec<String> = import.maps.iter().map(|name| quoted(name)).collect();
     let _ = writeln!(config, "maps = [{}]", maps.join(", "));
     config += &sections.written();
+    config += &std::mem::take(&mut import.databases);
     config += &own_users(ini, users, &mut import);
     import.files.insert(0, ("keyway.toml".to_owned(), Secret::new(config)));
     import
@@ -183,11 +186,10 @@ fn weave(ini: &Ini, sections: &mut Sections, import: &mut Import) {
         sections.set("unix_socket_dir", quoted(folder));
     }
     match get("pool_mode").unwrap_or("session") {
-        mode @ ("session" | "transaction") => sections.set("pool.mode", quoted(mode)),
-        mode => {
-            sections.set("pool.mode", quoted("transaction"));
-            import.note(format!("pool_mode = {mode}"), "transaction mode takes its place: it lets a connection go as soon, but keeps it within transactions");
+        mode @ ("session" | "transaction" | "statement") => {
+            sections.set("pool.mode", quoted(mode));
         }
+        mode => import.note(format!("pool_mode = {mode}"), "no mode of pgbouncer's"),
     }
     let wait = get("query_wait_timeout").unwrap_or("120");
     match millis(wait) {
@@ -295,7 +297,7 @@ fn database(name: &str, value: &str, ini: &Ini, users: &UserList, import: &mut I
             "auth_user" | "auth_query" | "auth_dbname" => import.note(at(key), "users are looked up the same way for all databases: [auth]"),
             "pool_size" | "min_pool_size" | "max_db_connections" => import.note(at(&format!("{key}={given}")), "pools of all databases have the same limits: pool.size_max, pool.connections_per_node_max"),
             "reserve_pool" | "reserve_pool_size" => import.note(at(key), "pools have one limit"),
-            "pool_mode" => import.note(at(&format!("pool_mode={given}")), "the mode belongs to the router (pool.mode) or to a user (pool_mode of [[user]])"),
+            "pool_mode" => place.pool_mode = Some(given.clone()),
             "max_db_client_connections" => import.note(at(key), "clients are bounded together, by limits.clients_max"),
             "connect_query" => import.note(at(key), "ALTER ROLE … SET or ALTER DATABASE … SET does what most of these are for"),
             "client_encoding" | "datestyle" | "timezone" | "application_name" => import.note(at(&format!("{key}={given}")), "clients bring their own; ALTER DATABASE … SET makes a default"),
@@ -308,6 +310,10 @@ fn database(name: &str, value: &str, ini: &Ini, users: &UserList, import: &mut I
         && !others.is_empty()
     {
         import.note(at("host"), format!("the first host became the primary; if the others ({}) are its replicas, add them as replicas", others.join(", ")));
+    }
+    if let Some(mode) = &place.pool_mode {
+        import.databases +=
+            &format!("\n[[database]]\nname = {}\npool_mode = {}\n", quoted(name), quoted(mode));
     }
     let map = place.map(name, ini, users, import);
     let file = format!("{}.toml", file_name(name));
@@ -323,6 +329,7 @@ struct Place {
     dbname: String,
     user: Option<String>,
     password: Option<Secret>,
+    pool_mode: Option<String>,
 }
 
 impl Place {
@@ -420,10 +427,9 @@ fn user_options(name: &str, options: &str, import: &mut Import) -> String {
     let mut out = String::new();
     for (key, value) in pairs(options).unwrap_or_default() {
         match (&*key, &*value) {
-            ("pool_mode", "session" | "transaction") => {
+            ("pool_mode", _) => {
                 let _ = writeln!(out, "pool_mode = {}", quoted(&value));
             }
-            ("pool_mode", _) => out += "pool_mode = \"transaction\"\n",
             _ => import.note(format!("[users] {name}: {key}"), "users have no limits of their own"),
         }
     }

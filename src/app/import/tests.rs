@@ -3,7 +3,7 @@
 use super::ini::{Ini, Piece, pieces};
 use super::known::{Fate, SETTINGS};
 use super::pgbouncer::{Import, UserList, translate};
-use crate::config::Config;
+use crate::config::{Config, PoolMode};
 use crate::shardmap::Map;
 
 const DEBIAN: &str = "\
@@ -90,6 +90,8 @@ fn debians_file_becomes_a_configuration_and_maps_that_are_valid() {
     assert_eq!(map.database(), "shop");
     assert_eq!((map.shards()[0].dbname.as_ref(), map.nodes()[0].port()), ("shop_prod", 5433));
     Map::parse(file(&import, "reports.toml"), "reports.toml").unwrap();
+    let [reports] = &config.databases[..] else { panic!("{:?}", config.databases) };
+    assert_eq!((&*reports.name, reports.pool_mode), ("reports", Some(PoolMode::Session)));
 }
 
 #[test]
@@ -128,7 +130,7 @@ fn what_has_no_counterpart_is_named_with_the_reason() {
 fn defaults_that_differ_are_written_out() {
     let import = import("[databases]\nd = host=h\n[pgbouncer]\nlisten_addr = 127.0.0.1\n", "");
     let config = Config::parse(file(&import, "keyway.toml"), "keyway.toml").unwrap();
-    assert_eq!(config.settings.pool.mode, crate::config::PoolMode::Session);
+    assert_eq!(config.settings.pool.mode, PoolMode::Session);
     assert_eq!(config.settings.pool.checkout_timeout.count(), 120_000);
     assert_eq!(config.settings.limits.clients_max, 100);
     assert_eq!(config.server.unix_socket_dir.as_deref(), Some("/tmp"));
