@@ -10,8 +10,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod between;
+mod crowd;
 mod faults;
 mod routed;
+mod soak;
 mod waits;
 mod whole;
 mod world;

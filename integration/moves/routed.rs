@@ -23,7 +23,13 @@ pub(crate) struct Routed {
 
 impl Routed {
     pub(crate) fn start() -> Self {
-        let world = World::start(Version::Newest);
+        Self::start_with("", |_| {})
+    }
+
+    /// With further settings of moves, in a world that `change` has changed.
+    pub(crate) fn start_with(settings: &str, change: impl FnOnce(&mut World)) -> Self {
+        let mut world = World::start(Version::Newest);
+        change(&mut world);
         // One role for moves, which may do what docs/moves.md lists and no more.
         let version = runtime().block_on(world.node(1).version()).unwrap();
         let rights = if version < 16 {
@@ -42,7 +48,9 @@ impl Routed {
             env: vec![("MOVER_PASSWORD".to_owned(), "sesame".to_owned())],
             ..RouterOptions::default()
         }
-        .with_config("[moves]\nuser = \"keyway_mover\"\npassword_env = \"MOVER_PASSWORD\"");
+        .with_config(&format!(
+            "[moves]\nuser = \"keyway_mover\"\npassword_env = \"MOVER_PASSWORD\"\n{settings}"
+        ));
         let router = Router::start(&world.cluster, &options);
         Self { world, router }
     }

@@ -191,23 +191,22 @@ impl Work {
         let (publisher, subscriber) =
             (self.node(side.other()).version().await?, self.node(side).version().await?);
         let turns = self.turns().await?;
-        if !self.free_slot(side.other(), &name, turns && side == Side::Source).await? {
+        let fails_over = publisher >= FAILOVER_SINCE && subscriber >= FAILOVER_SINCE;
+        if !self.make_slot(side.other(), &name, fails_over).await? {
             return Ok(None);
         }
         let tls = self.tls[usize::from(side == Side::Target)];
         let conninfo = login::make(journal, self.node(side.other()), &name, tls).await?;
-        let mut options = vec![format!("slot_name = {}", sql::literal(&name))];
+        let mut options = vec![format!("slot_name = {}, create_slot = false", sql::literal(&name))];
         if side == Side::Source {
             options.push("copy_data = false".to_owned());
         }
-        if turns {
-            if side == Side::Source {
-                options.push("create_slot = false, enabled = false".to_owned());
-            }
-        } else {
+        if !turns {
             options.push("origin = none".to_owned());
+        } else if side == Side::Source {
+            options.push("enabled = false".to_owned());
         }
-        if publisher >= FAILOVER_SINCE && subscriber >= FAILOVER_SINCE {
+        if fails_over {
             options.push("failover = true".to_owned());
         }
         if publisher == subscriber && publisher >= BINARY_COPY_SINCE {
@@ -227,30 +226,39 @@ impl Work {
         Ok(self.node(side).value(&number).await?.and_then(|found| found.parse().ok()))
     }
 
-    /// Removes a replication slot that a crash left without its subscription;
-    /// false if it is still in use. With `make` there is one afterwards.
-    async fn free_slot(&mut self, side: Side, name: &str, make: bool) -> Result<bool, NodeError> {
+    /// Makes the replication slot of a stream, or takes the one that a crash has
+    /// left without its subscription; false if it is still in use.
+    ///
+    /// Making one waits for all transactions that are open now. The one that
+    /// makes a subscription must not wait for that: two moves would make their
+    /// slots on each other's server, and wait for each other for ever.
+    async fn make_slot(
+        &mut self,
+        side: Side,
+        name: &str,
+        fails_over: bool,
+    ) -> Result<bool, NodeError> {
         let node = self.node(side);
         let slot = sql::literal(name);
         let found = node
-            .value(&format!(
-                "SELECT active::text FROM pg_catalog.pg_replication_slots WHERE slot_name = {slot}"
+            .rows(&format!(
+                "SELECT active::text, coalesce(wal_status, '') \
+                 FROM pg_catalog.pg_replication_slots WHERE slot_name = {slot}"
             ))
             .await?;
-        match found.as_deref() {
-            Some("true") => return Ok(false),
-            Some(_) if make => return Ok(true),
-            Some(_) => {
+        match pairs(&found).first().map(|(active, wal)| (active.as_str(), wal.as_str())) {
+            Some(("true", _)) => return Ok(false),
+            Some((_, "lost")) => {
                 node.rows(&format!("SELECT pg_catalog.pg_drop_replication_slot({slot})")).await?;
             }
+            Some(_) => return Ok(true),
             None => {}
         }
-        if make {
-            // Waits for all transactions that are open now.
-            let sql =
-                format!("SELECT pg_catalog.pg_create_logical_replication_slot({slot}, 'pgoutput')");
-            node.alone(&sql, SUBSCRIBE_WAIT).await?;
-        }
+        let more = if fails_over { ", false, false, true" } else { "" };
+        let sql = format!(
+            "SELECT pg_catalog.pg_create_logical_replication_slot({slot}, 'pgoutput'{more})"
+        );
+        node.alone(&sql, SUBSCRIBE_WAIT).await?;
         Ok(true)
     }
 
@@ -549,6 +557,5 @@ const ORIGINS_SINCE: u32 = 16;
 const BINARY_COPY_SINCE: u32 = 16;
 /// Replication slots since this version can survive a failover.
 const FAILOVER_SINCE: u32 = 17;
-/// Making a replication slot waits for all transactions that are open.
 const SUBSCRIBE_WAIT: Duration = Duration::from_secs(50);
 const MARKER_PAUSE: Duration = Duration::from_millis(1);
