@@ -32,7 +32,8 @@ pub use self::explain::{ExplainedKey, Explanation, Refusal, explain, explain_in}
 pub use self::keycheck::key_faults;
 pub use self::planner::{Planner, PlannerCounts, PlannerLimits, SearchPath, World};
 pub use self::scatter::{
-    Combine, Count, Fragment, Merge, OrderKey, Partial, PartialColumn, Scatter, Sorted,
+    Combine, Count, Foreign, Fragment, Merge, OrderKey, Partial, PartialColumn, Scatter, Sorted,
+    arrives,
 };
 pub use self::template::{
     Needs, Param, Params, Reason, Route, RouterCommand, Several, Targets, Template,

@@ -139,6 +139,9 @@ pub enum Step {
     Checkout(Want),
     /// Nothing from the client is taken until the backend has answered.
     Await,
+    /// Give back the backends that nothing runs on, then feed the same bytes
+    /// again.
+    Again,
     /// Wait until another map or other moves are in force, then feed the same
     /// bytes again.
     Hold,

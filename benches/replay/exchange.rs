@@ -151,6 +151,7 @@ impl Replay {
                 | Step::Hold
                 | Step::Listen
                 | Step::Gather
+                | Step::Again
                 | Step::Close => {
                     assert_eq!(consumed, asked.len(), "the whole message is taken");
                     return direct;

@@ -13,6 +13,7 @@ mod support;
 mod between;
 mod crowd;
 mod faults;
+mod reads;
 mod routed;
 mod soak;
 mod waits;

@@ -60,6 +60,7 @@ impl Driver {
                     self.hold();
                     return at;
                 }
+                Step::Again => self.release_unused(),
                 Step::Read | Step::Await => {
                     self.follow_channels();
                     if !self.held.aside.is_empty() {

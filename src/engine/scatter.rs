@@ -155,6 +155,9 @@ impl Driver {
         if !self.closing {
             self.feed_kept(cx);
         }
+        if self.is_on_moves() {
+            self.follow_moves();
+        }
     }
 }
 

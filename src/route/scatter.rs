@@ -18,10 +18,12 @@ mod clauses;
 mod filter;
 mod items;
 pub(crate) mod merge;
+mod owned;
 mod partial;
 mod sorted;
 mod words;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -36,6 +38,8 @@ use super::resolve;
 use super::solve::{Solver, Spot};
 use clauses::{Clauses, CountAt};
 pub use merge::{Fragment, Merge};
+use owned::{Anchor, Gap};
+pub use owned::{Foreign, arrives};
 pub use partial::{Combine, Partial, PartialColumn};
 pub use sorted::Sorted;
 
@@ -43,6 +47,7 @@ pub use sorted::Sorted;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scatter {
     text: Box<[u8]>,
+    gap: Option<Gap>,
     keys: Box<[OrderKey]>,
     limit: Option<Count>,
     offset: Option<Count>,
@@ -57,6 +62,8 @@ pub struct Scatter {
 pub(crate) struct Proven {
     /// Its rows are those of the shards, one after the other or in order.
     pub(crate) streams: bool,
+    /// What tells the shard of a row that streams, if a name does.
+    anchor: Option<Anchor>,
     /// One server can put its rows together.
     pub(crate) split: Option<Box<merge::Split>>,
     /// The router could not compare the rows of an earlier execution.
@@ -88,9 +95,24 @@ pub enum Count {
 }
 
 impl Scatter {
-    /// What each of them is sent.
+    /// What each of them is sent that owns all its rows.
     pub fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    /// The same for one that may have rows which it does not own; `None` if
+    /// they can't be left out.
+    pub fn text_without(&self, foreign: Option<&Foreign>) -> Option<Cow<'_, [u8]>> {
+        match (foreign, &self.gap) {
+            (None, _) => Some(Cow::Borrowed(&self.text)),
+            (Some(foreign), Some(gap)) => Some(Cow::Owned(gap.filled(&self.text, foreign))),
+            (Some(_), None) => None,
+        }
+    }
+
+    /// Whether rows that a shard does not own can be left out of what streams.
+    pub const fn leaves_out(&self) -> bool {
+        self.gap.is_some()
     }
 
     /// What their rows are sorted by; the last columns of each row.
@@ -161,13 +183,13 @@ pub(crate) fn prove(
     let streams = prove_streams(t, shape, world, otherwise);
     let known = resolve::known(world).is_some();
     match (streams, merge::split(t, shape, world)) {
-        (Ok(()), split) => {
+        (Ok(anchor), split) => {
             let (split, turned) = (split.ok().map(Box::new), Rc::default());
-            Ok(Proven { streams: true, split, turned })
+            Ok(Proven { streams: true, anchor, split, turned })
         }
         (Err(_), Ok(split)) => {
             let (split, turned) = (Some(Box::new(split)), Rc::default());
-            Ok(Proven { streams: false, split, turned })
+            Ok(Proven { streams: false, anchor: None, split, turned })
         }
         (Err(error), Err(_)) if !known => Err(error),
         (Err(_), Err(error)) => Err(error),
@@ -183,7 +205,11 @@ pub(crate) fn scatter(proven: &Proven, text: &[u8]) -> Result<Scatter, RouteErro
         Some(split) => Some(Box::new(split.of(text)?)),
         None => None,
     };
-    let streamed = if proven.streams { spread(text) } else { Err(RouteError::SeveralShards) };
+    let streamed = if proven.streams {
+        spread(text, proven.anchor.as_ref())
+    } else {
+        Err(RouteError::SeveralShards)
+    };
     match (streamed, merge) {
         (Ok(scatter), merge) => {
             let streams = !(proven.turned.get() && merge.is_some());
@@ -192,6 +218,7 @@ pub(crate) fn scatter(proven: &Proven, text: &[u8]) -> Result<Scatter, RouteErro
         }
         (Err(_), Some(merge)) => Ok(Scatter {
             text: merge.original().into(),
+            gap: None,
             keys: Box::default(),
             limit: None,
             offset: None,
@@ -204,7 +231,8 @@ pub(crate) fn scatter(proven: &Proven, text: &[u8]) -> Result<Scatter, RouteErro
     }
 }
 
-/// Proves that the rows of several shards make the answer of a SELECT.
+/// Proves that the rows of several shards make the answer of a SELECT; what
+/// tells the shard of a row, if a name does.
 ///
 /// # Errors
 /// `otherwise` if its relations are not tied together; what else stands in the
@@ -214,7 +242,7 @@ fn prove_streams(
     shape: &Shape,
     world: &World<'_>,
     otherwise: RouteError,
-) -> Result<(), RouteError> {
+) -> Result<Option<Anchor>, RouteError> {
     let t = &bare(t);
     let [level] = &*shape.levels else { return Err(otherwise) };
     let derived = |one: &Relation| matches!(one.kind, RelationKind::Derived(_));
@@ -237,22 +265,38 @@ fn prove_streams(
     }
     items::check_places(t, &clauses)?;
     items::order(t, &clauses)?;
-    checked_counts(t, &clauses)
+    checked_counts(t, &clauses)?;
+    Ok(named(anchor, shape))
+}
+
+/// The key of `anchor` by its name, if only that has it.
+fn named(anchor: &Sharded<'_>, shape: &Shape) -> Option<Anchor> {
+    let relations = &shape.levels.get(anchor.level)?.relations;
+    let own = relations.get(anchor.relation)?;
+    let alias = own.alias.as_deref().unwrap_or(anchor.name);
+    let has = |one: &&Relation| match (&one.alias, &one.kind) {
+        (Some(other), _) | (None, RelationKind::Table { name: other, .. }) => **other == *alias,
+        (None, _) => false,
+    };
+    let alone = relations.iter().filter(has).count() == 1;
+    (alone && own.columns.is_empty()).then(|| Anchor::new(anchor.keyspace, alias, anchor.column))
 }
 
 /// What the shards get of `text`, which was proven.
 ///
 /// # Errors
 /// Its constants make no LIMIT.
-fn spread(text: &[u8]) -> Result<Scatter, RouteError> {
+fn spread(text: &[u8], anchor: Option<&Anchor>) -> Result<Scatter, RouteError> {
     let list = token::tokens(text)?;
     let statements = token::statements(text, &list);
     let t = &bare(statements.first().ok_or(RouteError::SeveralShards)?);
     let clauses = Clauses::read(t)?;
     let order = items::order(t, &clauses)?;
-    let sorted = sorted(t, &clauses, &order).map(Box::new);
+    let sorted = sorted(t, &clauses, &order, anchor).map(Box::new);
+    let (text, gap) = spliced(t, &clauses, &order, Behind::Witnesses, anchor);
     Ok(Scatter {
-        text: spliced(t, &clauses, &order, Behind::Witnesses),
+        text,
+        gap,
         keys: order.into_iter().map(|one| one.key).collect(),
         limit: clauses.limit.map(|at| at.count),
         offset: clauses.offset.map(|at| at.count),
@@ -286,15 +330,16 @@ fn check_tables(shape: &Shape, world: &World<'_>) -> Result<(), RouteError> {
     Ok(())
 }
 
-/// Whether the rows of the only level are those of the shards' own joins.
-fn ties_together(shape: &Shape, world: &World<'_>) -> bool {
-    let [level] = &*shape.levels else { return false };
+/// What tells the shard of a row of the only level, if its rows are those of the
+/// shards' own joins.
+fn ties_together(shape: &Shape, world: &World<'_>) -> Option<Anchor> {
+    let [level] = &*shape.levels else { return None };
     let derived = |one: &Relation| matches!(one.kind, RelationKind::Derived(_));
     if !shape.inserts.is_empty() || level.natural || level.relations.iter().any(derived) {
-        return false;
+        return None;
     }
-    let placed = place::relations(shape, world, &mut place::Placed::default());
-    placed.is_ok_and(|sharded| anchor(&Solver { shape, sharded, opaque: true }).is_some())
+    let sharded = place::relations(shape, world, &mut place::Placed::default()).ok()?;
+    named(anchor(&Solver { shape, sharded, opaque: true })?, shape)
 }
 
 /// The relation that the others are tied to: no join adds rows without one of
@@ -403,9 +448,14 @@ fn checked_counts(t: &Tokens<'_>, clauses: &Clauses) -> Result<(), RouteError> {
 }
 
 /// The first rows of a sort, to be sorted again by one server.
-fn sorted(t: &Tokens<'_>, clauses: &Clauses, order: &[items::Order]) -> Option<Sorted> {
+fn sorted(
+    t: &Tokens<'_>,
+    clauses: &Clauses,
+    order: &[items::Order],
+    anchor: Option<&Anchor>,
+) -> Option<Sorted> {
     clauses.limit.filter(|_| !order.is_empty())?;
-    let query = spliced(t, clauses, order, Behind::Version);
+    let query = spliced(t, clauses, order, Behind::Version, anchor);
     let params = (0..t.len()).any(|i| t.param(i).is_some());
     let keys = order.iter().map(|one| one.key.clone()).collect();
     let tail = t.slice(clauses.tail, t.len()).span().of(t.text);
@@ -421,8 +471,14 @@ enum Behind {
     Version,
 }
 
-/// The text for the shards.
-fn spliced(t: &Tokens<'_>, clauses: &Clauses, order: &[items::Order], behind: Behind) -> Box<[u8]> {
+/// The text for the shards, and where a condition on the anchor's key goes.
+fn spliced(
+    t: &Tokens<'_>,
+    clauses: &Clauses,
+    order: &[items::Order],
+    behind: Behind,
+    anchor: Option<&Anchor>,
+) -> (Box<[u8]>, Option<Gap>) {
     let limit = clauses.limit.map(|at| at.count);
     let offset = clauses.offset.map(|at| at.count);
     let span = t.span();
@@ -447,6 +503,13 @@ fn spliced(t: &Tokens<'_>, clauses: &Clauses, order: &[items::Order], behind: Be
         out.extend_from_slice(WITNESS_AFTER.as_bytes());
         out.extend_from_slice(format!(" AS \"keyway {}b\"", number + 1).as_bytes());
     }
+    let body_end = end_of(clauses.body_end.saturating_sub(1));
+    let shifted = |at: usize| out.len() + at.saturating_sub(list_end);
+    let gap = anchor.map(|anchor| Gap {
+        anchor: anchor.clone(),
+        at: shifted(clauses.filter.map_or(body_end, end_of)),
+        end: clauses.filter.map(|_| shifted(body_end)),
+    });
     out.extend_from_slice(t.text.get(list_end..tail_start).unwrap_or_default());
     let shown = |at: Option<CountAt>, count: Count| match count {
         Count::Number(number) => number.to_string(),
@@ -482,7 +545,7 @@ fn spliced(t: &Tokens<'_>, clauses: &Clauses, order: &[items::Order], behind: Be
             out.extend_from_slice(sum.as_bytes());
         }
     }
-    out.into()
+    (out.into(), gap)
 }
 
 /// Whether a sort key's collation compares bytes: `b` if it does. The server
@@ -506,7 +569,7 @@ mod tests {
 
     /// What the shards get, without the witnesses, and the numbers of rows.
     fn check(text: &str, expected: &str, limit: Option<Count>, offset: Option<Count>) {
-        let scatter = spread(text.as_bytes()).unwrap();
+        let scatter = spread(text.as_bytes(), None).unwrap();
         let mut sent = String::from_utf8(scatter.text().to_vec()).unwrap();
         while let Some(start) = sent.find(WITNESS_BEFORE) {
             let tail = sent[start..].find(WITNESS_AFTER).unwrap() + start + WITNESS_AFTER.len();
@@ -589,7 +652,7 @@ mod tests {
             "SELECT a FROM t FOR SHARE",
             "TABLE t",
         ] {
-            assert!(spread(text.as_bytes()).is_err(), "{text}");
+            assert!(spread(text.as_bytes(), None).is_err(), "{text}");
         }
     }
 }

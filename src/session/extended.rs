@@ -36,6 +36,7 @@ impl Feed<'_, '_> {
         // Of this message, or of none: it must not outlive the feed after it.
         let found = self.s.pending.take_found();
         if let Some(frame) = self.s.pending.take_refused() {
+            self.s.described = None;
             if self.s.scatter.take().is_some() {
                 return self.refuse_scatter(frame);
             }
@@ -46,6 +47,9 @@ impl Feed<'_, '_> {
             return self.continue_everywhere(kind, body, end);
         }
         if self.s.scatter.is_some() {
+            if self.drop_outdated_scatter(body) {
+                return Some(Step::Again);
+            }
             return self.go_on_scattering(end);
         }
         if !self.s.portals.is_empty()
@@ -423,7 +427,8 @@ impl Feed<'_, '_> {
         let route =
             self.locate_bound(named, template, &BoundParams::new(bind, self.types_of(named)))?;
         if let Targets::Several(several) = route.targets {
-            let scatter = self.scatter_portal(bind, named, template, several.shards)?;
+            let (types, text) = (self.types_of(named), self.text_of(named));
+            let scatter = self.scatter_portal(bind, types, &text, template, several.shards)?;
             let scatter = Some(Rc::new(scatter));
             let portal = PortalEffects { scatter, ..PortalEffects::default() };
             self.s.portals.insert(bind.portal().into(), portal);

@@ -61,7 +61,11 @@ impl Session {
         part.state = match (part.state, failed) {
             (PartState::Waiting, false) => {
                 open(&settings, env);
-                ask_columns(read.portal.scatter.text(), &read.portal.raw_types, env);
+                let scatter = &read.portal.scatter;
+                let own = scatter.text_without(part.foreign.as_deref());
+                debug_assert!(own.is_some(), "only what can leave rows out streams");
+                let text = own.as_deref().unwrap_or_default();
+                ask_columns(text, &read.portal.raw_types, env);
                 PartState::Asked
             }
             (PartState::Waiting, true) => PartState::Done,
@@ -310,11 +314,10 @@ impl ScatterRead {
     fn turn_to_merge(&mut self) {
         self.turning = false;
         let Some(merge) = self.portal.scatter.merge() else { return };
-        let shards: Vec<ShardId> = self.parts.iter().map(|part| part.shard).collect();
-        let at = shards.iter().position(|shard| *shard == self.at).unwrap_or(0);
+        let at = self.parts.iter().position(|part| part.shard == self.at).unwrap_or(0);
         let Some(bringing) = &self.bringing else { return };
         self.portal.scatter.note_turned();
-        self.merging = Some(Box::new(Merging::new(merge, &shards, at, bringing)));
+        self.merging = Some(Box::new(Merging::new(merge, &self.parts, at, bringing)));
         for part in &mut self.parts {
             part.state = PartState::Waiting;
         }

@@ -14,10 +14,11 @@ use crate::gather::{Collect, CollectLimits, Failure, Memory};
 use crate::protocol::backend::RowDescription;
 use crate::protocol::encode;
 use crate::protocol::frontend::Target;
-use crate::route::{Merge, PartialColumn, Scatter};
+use crate::route::{Foreign, Merge, PartialColumn, Scatter};
 use crate::types::{Format, Oid, ShardId};
 
 use super::events::EventEnv;
+use super::scatter::Part;
 
 /// How far the read is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +44,10 @@ pub(super) struct Merging {
     pub(super) stage: Stage,
     pub(super) place: ShardId,
     collect: Collect,
-    /// The queries of the fragments, and whether they use parameters.
-    queries: Vec<(Vec<u8>, bool)>,
+    /// The queries of the fragments.
+    queries: Vec<Query>,
+    /// Those of the shards that have rows which they don't own.
+    filtered: Vec<(ShardId, Rc<Foreign>, Vec<Query>)>,
     /// The types of the client's parameters as a Parse carries them.
     types: Vec<u8>,
     /// The statement that makes the answer, and what it is bound to.
@@ -52,6 +55,9 @@ pub(super) struct Merging {
     /// The statement has been read by the server.
     pub(super) is_bound: bool,
 }
+
+/// A query, and whether it uses parameters.
+type Query = (Vec<u8>, bool);
 
 /// A type and a collation, in the server's words.
 type TypeWords = (Box<str>, Option<Box<str>>);
@@ -66,14 +72,19 @@ pub(super) struct Answer {
 
 impl Merging {
     /// A read of these shards, put together on the one at `at`.
-    pub(super) fn new(merge: &Merge, shards: &[ShardId], at: usize, bringing: &Bringing) -> Self {
+    pub(super) fn new(merge: &Merge, parts: &[Part], at: usize, bringing: &Bringing) -> Self {
         let (limits, memory) = (bringing.limits, Rc::clone(&bringing.memory));
         let fragments = merge.fragments().len();
+        let filtered = parts.iter().filter_map(|part| {
+            let foreign = Rc::clone(part.foreign.as_ref()?);
+            Some((part.shard, foreign, Vec::new()))
+        });
         Self {
             stage: Stage::Describe,
-            place: shards.get(at).copied().unwrap_or(ShardId::new(0)),
-            collect: Collect::new(shards.len(), at, fragments, limits, memory),
+            place: parts.get(at).map_or(ShardId::new(0), |part| part.shard),
+            collect: Collect::new(parts.len(), at, fragments, limits, memory),
             queries: Vec::new(),
+            filtered: filtered.collect(),
             types: Vec::new(),
             answer: Answer::default(),
             is_bound: false,
@@ -139,6 +150,7 @@ impl Merging {
     /// Whether the shards may do a part of the work.
     fn may_combine(&self, scatter: &Scatter) -> bool {
         let params = match (scatter.sorted(), scatter.merge().and_then(Merge::partial)) {
+            (Some(_), _) if !self.filtered.is_empty() && !scatter.leaves_out() => return false,
             (Some(sorted), _) => sorted.has_params(),
             (None, Some(partial)) => partial.has_params(),
             (None, None) => return false,
@@ -146,9 +158,9 @@ impl Merging {
         self.is_portable() || !params
     }
 
-    /// What the shards compute of the answer, as a query, whether it uses
-    /// parameters, and the statement that puts it together.
-    fn part(&self, scatter: &Scatter) -> Option<(Vec<u8>, bool, Vec<u8>)> {
+    /// The statement that puts the answer together, if the shards compute a part
+    /// of it.
+    fn part(&self, scatter: &Scatter) -> Option<Vec<u8>> {
         if !self.may_combine(scatter) {
             return None;
         }
@@ -157,26 +169,26 @@ impl Merging {
         let answer = RowDescription::decode(&told.description).ok()?;
         let names: Vec<&[u8]> = answer.iter().map(|field| field.name).collect();
         let params = told.params.len();
-        if let Some(sorted) = scatter.sorted() {
-            let text = sorted.statement(params, &names, &columns)?;
-            return Some((sorted.query().into(), sorted.has_params(), text));
+        match scatter.sorted() {
+            Some(sorted) => sorted.statement(params, &names, &columns),
+            None => scatter.merge()?.partial()?.statement(params, &names, &columns),
         }
-        let partial = scatter.merge()?.partial()?;
-        let text = partial.statement(params, &names, &columns)?;
-        Some((partial.query().into(), partial.has_params(), text))
     }
 
     fn write_queries(&mut self, scatter: &Scatter, merge: &Merge) {
-        let portable = self.is_portable();
-        if let Some((query, params, text)) = self.part(scatter) {
+        if let Some(text) = self.part(scatter) {
             self.answer.text = text;
             if scatter.sorted().is_some() {
                 self.collect.expect_uniform();
             }
             self.collect.collect_partial();
-            self.queries.push((query, params));
+            self.queries.extend(part_query(scatter, None));
+            for (_, foreign, queries) in &mut self.filtered {
+                queries.extend(part_query(scatter, Some(foreign)));
+            }
             return;
         }
+        let portable = self.is_portable();
         for (index, fragment) in merge.fragments().iter().enumerate() {
             let wanted: Vec<bool> = self
                 .collect
@@ -189,8 +201,11 @@ impl Merging {
             let names: Vec<&str> =
                 columns.filter(|(_, wanted)| **wanted).map(|(column, _)| &*column.name).collect();
             let filtered = portable || !fragment.has_params();
-            let query = fragment.query(&names, filtered);
-            self.queries.push((query, filtered && fragment.has_params()));
+            let params = filtered && fragment.has_params();
+            self.queries.push((fragment.query(&names, filtered, None), params));
+            for (_, foreign, queries) in &mut self.filtered {
+                queries.push((fragment.query(&names, filtered, Some(foreign)), params));
+            }
         }
     }
 
@@ -266,13 +281,23 @@ impl Merging {
 
     /// Asks a shard for its rows.
     pub(super) fn ask_rows(&self, values: &[u8], env: &mut EventEnv<'_>) {
-        for (query, params) in &self.queries {
+        let own = self.filtered.iter().find(|(shard, ..)| *shard == env.shard);
+        for (query, params) in own.map_or(&self.queries, |(_, _, queries)| queries) {
             let (types, values) =
                 if *params { (&*self.types, values) } else { (&[][..], NO_VALUES) };
             ask(query, types, values, ALL_BINARY, env);
         }
         sync(env);
     }
+}
+
+/// What a shard computes of the answer, without rows that it does not own.
+fn part_query(scatter: &Scatter, foreign: Option<&Foreign>) -> Option<Query> {
+    if let Some(sorted) = scatter.sorted() {
+        return Some((sorted.query_without(foreign)?.into_owned(), sorted.has_params()));
+    }
+    let partial = scatter.merge()?.partial()?;
+    Some((partial.query_without(foreign).into_owned(), partial.has_params()))
 }
 
 /// Asks for a query's columns and rows.

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use crate::route::{Params, Route, RouteError, Targets, Template};
 use crate::shardmap::{Map, MoveId, Phase as MovePhase, Touched};
 use crate::sql::literal::Literals;
-use crate::types::{Access, Millis, ShardId, SqlState};
+use crate::types::{Access, Millis, SqlState};
 
 use super::feed::{Feed, refuse_route};
 use super::lazy::Lazy;
 use super::place::Place;
-use super::refusal::{NOT_SUPPORTED, Refused};
+use super::refusal::Refused;
 use super::{Session, Tx};
 
 /// What a session has open on keys that move.
@@ -180,27 +180,6 @@ impl Feed<'_, '_> {
             }
         };
         if alike { Ok(()) } else { Err(older_than_move()) }
-    }
-
-    /// A read of several shards counts each row once.
-    ///
-    /// # Errors
-    /// One of the shards has rows that it does not own: copies that arrive, or
-    /// what a move has left behind.
-    #[inline]
-    pub(super) fn check_owners(&self, shards: &[ShardId]) -> Result<(), Refused> {
-        let map = if self.is_behind() { &**self.env.map } else { self.map() };
-        match map.moves().find(|moving| shards.contains(&moving.stranger())) {
-            None => Ok(()),
-            Some(moving) => Err(Refused::new(
-                NOT_SUPPORTED,
-                format!(
-                    "a read over several shards would see rows twice while move {} is not finished",
-                    moving.id
-                ),
-            )
-            .hint("fix the sharding key, or read again once SHOW MOVES does not list the move")),
-        }
     }
 
     /// What the moves mean for a statement whose keys are part of them; `None`

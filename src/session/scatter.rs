@@ -9,17 +9,18 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::cluster::Mark;
 use crate::gather::{Collation, Describe, Direction, Formats, Gather, Nulls, Plan, SortKey};
 use crate::protocol::frontend::{Bind, Describe as Describing, Execute, Target};
 use crate::protocol::tag::frontend as tag;
-use crate::route::{Count, Merge, OrderKey, Scatter, Template};
+use crate::route::{Count, Foreign, Merge, OrderKey, Scatter, Targets, Template, arrives};
+use crate::shardmap::{Map, Phase as MovePhase};
 use crate::types::{Access, Format, Oid, ShardId};
 
 use super::feed::{Feed, refuse_route};
 use super::merging::{Bringing, Merging};
-use super::names::Named;
 use super::refusal::{INVALID_VALUE, LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused};
 use super::values::BoundParams;
 use super::{Phase, Step, Tx, Want};
@@ -51,8 +52,19 @@ pub(super) struct ScatterPortal {
     formats: Formats,
     limit: Option<u64>,
     offset: u64,
+    /// What it was made of, and by which map.
+    origin: Origin,
     /// It has been executed with a row limit.
     pub(super) suspended: Cell<bool>,
+}
+
+/// What a portal was made of.
+struct Origin {
+    map: Arc<Map>,
+    /// The statement's text.
+    text: Box<[u8]>,
+    /// The body of its Bind; empty for a simple query.
+    bind: Box<[u8]>,
 }
 
 /// A read that is under way.
@@ -88,6 +100,8 @@ pub(super) enum Spoken {
 pub(super) struct Part {
     pub(super) shard: ShardId,
     pub(super) state: PartState,
+    /// Rows that it may have and does not own.
+    pub(super) foreign: Option<Rc<Foreign>>,
 }
 
 /// How far one shard is.
@@ -119,6 +133,9 @@ impl Feed<'_, '_> {
         shards: &[ShardId],
         end: usize,
     ) -> Option<Step> {
+        if self.awaits_rows(shards) {
+            return Some(Step::Hold);
+        }
         let scatter = match template.scatter(text) {
             Ok(scatter) => scatter,
             Err(error) => return self.refuse_simple(&refuse_route(&error), end),
@@ -132,6 +149,7 @@ impl Feed<'_, '_> {
             formats: Formats::Text,
             limit: None,
             offset: 0,
+            origin: Origin { map: self.shared_map(), text: text.into(), bind: Box::default() },
             suspended: Cell::new(false),
         };
         let started = self.rows_wanted(portal, None).and_then(|portal| {
@@ -141,6 +159,23 @@ impl Feed<'_, '_> {
             Ok(()) => self.go_on_scattering(end),
             Err(refused) => self.refuse_simple(&refused, end),
         }
+    }
+
+    /// True if the map or the moves have changed since the read that collects
+    /// its backends was planned: it is planned anew, as nothing of it was sent.
+    /// `body` is that of the message at hand.
+    pub(super) fn drop_outdated_scatter(&mut self, body: &[u8]) -> bool {
+        if !self.is_behind() {
+            return false;
+        }
+        let Some(read) = self.s.scatter.take() else { return false };
+        if read.spoken == Spoken::Extended && read.gather.plan().describe == Describe::Rows {
+            // The Describe before it counts again.
+            self.s.described = Execute::decode(body).ok().map(|execute| execute.portal.into());
+        }
+        self.s.pending.clear();
+        self.s.tx_map = None;
+        true
     }
 
     /// Goes on with the message at hand, which ends at `end`: asks for the next
@@ -170,13 +205,12 @@ impl Feed<'_, '_> {
     pub(super) fn scatter_portal(
         &self,
         bind: &Bind<'_>,
-        named: &Named,
+        raw_types: &[u8],
+        text: &[u8],
         template: &Template,
         shards: Box<[ShardId]>,
     ) -> Result<ScatterPortal, Refused> {
-        let raw_types = self.types_of(named);
-        let scatter =
-            template.scatter(&self.text_of(named)).map_err(|error| refuse_route(&error))?;
+        let scatter = template.scatter(text).map_err(|error| refuse_route(&error))?;
         let formats = bind.result_formats();
         let of = |index, count| {
             formats.of(index, count).ok_or_else(|| {
@@ -203,20 +237,64 @@ impl Feed<'_, '_> {
             formats: wanted,
             limit: None,
             offset: 0,
+            origin: Origin { map: self.shared_map(), text: text.into(), bind: bind.body().into() },
             suspended: Cell::new(false),
         };
         self.rows_wanted(portal, Some(&BoundParams::new(bind, raw_types)))
     }
 
+    /// The portal by the map in force, if another has come since its Bind.
+    fn renewed(&mut self, portal: &Rc<ScatterPortal>) -> Result<Rc<ScatterPortal>, Refused> {
+        let origin = &portal.origin;
+        let current = match &self.s.tx_map {
+            Some((map, _)) => Arc::ptr_eq(map, &origin.map),
+            None => Arc::ptr_eq(self.env.map, &origin.map),
+        };
+        if current {
+            return Ok(Rc::clone(portal));
+        }
+        let changed = || Refused::new(NOT_SUPPORTED, "the shard map changed after Bind");
+        let bind = Bind::decode(&origin.bind).map_err(|_| changed())?;
+        let template = self.plan(&origin.text)?.ok_or_else(changed)?;
+        let params = BoundParams::new(&bind, &portal.raw_types);
+        let literals = self.env.planner.literals();
+        let route = self.locate(&template, &origin.text, literals, Some(&params))?;
+        let shards = match route.targets {
+            Targets::Several(several) => several.shards,
+            Targets::Shard(shard) => [shard].into(),
+            Targets::AnyShard
+            | Targets::Home
+            | Targets::HomeOutside
+            | Targets::AllInTurn
+            | Targets::Router(_) => return Err(changed()),
+        };
+        let renewed =
+            self.scatter_portal(&bind, &portal.raw_types, &origin.text, &template, shards)?;
+        Ok(Rc::new(renewed))
+    }
+
     /// Executes a portal of a read over several shards.
     fn scatter_execute(
         &mut self,
+        name: &[u8],
         portal: &Rc<ScatterPortal>,
         describe: Describe,
         max_rows: i32,
         end: usize,
     ) -> Option<Step> {
-        match self.start_scatter(Rc::clone(portal), Spoken::Extended, describe, max_rows) {
+        let portal = match self.renewed(portal) {
+            Ok(portal) => portal,
+            Err(refused) => return self.refuse_message(&refused, end),
+        };
+        if self.awaits_rows(&portal.shards) {
+            // The Describe before it counts again.
+            self.s.described = match describe {
+                Describe::Rows => Some(name.into()),
+                Describe::Nothing => None,
+            };
+            return Some(Step::Hold);
+        }
+        match self.start_scatter(portal, Spoken::Extended, describe, max_rows) {
             Ok(()) => self.go_on_scattering(end),
             Err(refused) => self.refuse_message(&refused, end),
         }
@@ -257,7 +335,7 @@ impl Feed<'_, '_> {
                     None => Describe::Nothing,
                     Some(_) => return Some(self.refuse_described()),
                 };
-                Some(self.scatter_execute(&portal, describe, max, end))
+                Some(self.scatter_execute(name, &portal, describe, max, end))
             }
             (Some((name, ..)), None) => {
                 // Its shape is known, and told, once it is executed.
@@ -318,7 +396,6 @@ impl Feed<'_, '_> {
         max_rows: i32,
     ) -> Result<(), Refused> {
         self.may_scatter()?;
-        self.check_owners(&portal.shards)?;
         if portal.shards.len() > PARTS_MAX {
             return Err(Refused::new(
                 LIMIT_EXCEEDED,
@@ -357,15 +434,17 @@ impl Feed<'_, '_> {
             .limits
             .merge
             .map(|limits| Bringing { limits, memory: Rc::clone(&self.s.memory) });
+        let parts = self.parts(&shards)?;
+        let whole = parts.iter().all(|part| part.foreign.is_none());
+        let streams = portal.scatter.streams() && (whole || portal.scatter.leaves_out());
         let merging = match (portal.scatter.merge(), &bringing) {
-            (Some(merge), Some(bringing)) if !portal.scatter.streams() => {
-                Some(Box::new(Merging::new(merge, &shards, at, bringing)))
+            (Some(merge), Some(bringing)) if !streams => {
+                Some(Box::new(Merging::new(merge, &parts, at, bringing)))
             }
             (_, None) if !portal.scatter.streams() => return Err(not_brought()),
+            _ if !streams => return Err(seen_twice()),
             _ => None,
         };
-        let parts: Vec<Part> =
-            shards.into_iter().map(|shard| Part { shard, state: PartState::Waiting }).collect();
         let gather = Gather::new(plan, parts.len());
         let access = if portal.replica_ok { Access::Read } else { Access::Write };
         let formats = Vec::new();
@@ -386,6 +465,31 @@ impl Feed<'_, '_> {
         self.fix_map();
         self.s.scatter = Some(Box::new(read));
         Ok(())
+    }
+
+    /// The shards with what each of them must leave out. In a transaction that
+    /// began under an older map of the same ownership, the rows that moved then
+    /// may still be seen.
+    fn parts(&self, shards: &[ShardId]) -> Result<Vec<Part>, Refused> {
+        let (map, now) = (self.map(), &**self.env.map);
+        let moves = map.has_moves() || now.has_moves();
+        let part = |shard: &ShardId| {
+            let foreign = if moves { Foreign::of(map, now, *shard) } else { Ok(None) };
+            let foreign = foreign.map_err(|error| refuse_route(&error))?.map(Rc::new);
+            Ok(Part { shard: *shard, state: PartState::Waiting, foreign })
+        };
+        shards.iter().map(part).collect()
+    }
+
+    /// True while rows of a read over these shards are about to be owned by one
+    /// of them that may not have all of them yet.
+    fn awaits_rows(&self, shards: &[ShardId]) -> bool {
+        let map = self.map();
+        map.moves().any(|moving| {
+            moving.phase == MovePhase::Held
+                && shards.contains(&moving.target)
+                && arrives(map, moving)
+        })
     }
 
     /// A number below `count` that goes round.
@@ -447,6 +551,15 @@ fn not_brought() -> Refused {
         "a read over several shards whose rows one server has to put together is switched off",
     )
     .hint("set merge.enabled in the router's configuration, or fix the sharding key")
+}
+
+/// Rows that move can't be left out of it.
+fn seen_twice() -> Refused {
+    Refused::new(
+        NOT_SUPPORTED,
+        "a read over several shards would see rows twice while rows are being moved",
+    )
+    .hint("give its tables names of their own, or read again once SHOW MOVES lists no move")
 }
 
 /// EXECUTE of a statement whose rows are on several shards.

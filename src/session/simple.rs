@@ -45,6 +45,9 @@ impl Feed<'_, '_> {
             return self.go_everywhere(text, Some(end));
         }
         if self.s.scatter.is_some() {
+            if self.drop_outdated_scatter(body) {
+                return Some(Step::Again);
+            }
             return self.go_on_scattering(end);
         }
         let placed = self.s.pending.is_placed();

@@ -256,7 +256,7 @@ impl<'r> World<'r> {
                 },
                 Step::Listen => self.clients[at].session.note_listening(),
                 Step::Close => return self.part(at),
-                Step::Gather => unreachable!("there is one shard"),
+                Step::Gather | Step::Again => unreachable!("there is one shard"),
                 Step::Hold => unreachable!("nothing moves"),
                 Step::Read | Step::Await => {
                     let client = &self.clients[at];

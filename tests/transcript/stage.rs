@@ -246,7 +246,9 @@ impl Stage {
                     writeln!(self.out, "  close").unwrap();
                     return;
                 }
-                Step::Gather => unreachable!("integration/scatter has reads of several shards"),
+                Step::Gather | Step::Again => {
+                    unreachable!("integration/scatter has reads of several shards")
+                }
                 Step::Hold => return self.out.push_str("  hold\n"),
                 Step::Read | Step::Await => return self.rest(),
             }

@@ -15,6 +15,10 @@ pub(super) struct Clauses {
     pub(super) list: usize,
     /// FROM.
     pub(super) from: usize,
+    /// WHERE.
+    pub(super) filter: Option<usize>,
+    /// One past the last token of FROM and WHERE.
+    pub(super) body_end: usize,
     /// The items of GROUP BY.
     pub(super) group: Option<(usize, usize)>,
     /// The items of ORDER BY.
@@ -64,7 +68,8 @@ impl Clauses {
         let group = found.group.map(|at| (at + 2, end_of(at)));
         let order = found.order.map(|at| (at + 2, end_of(at)));
         let (limit, offset) = counts(t, tail)?;
-        Ok(Self { list, from, group, order, tail, limit, offset })
+        let (filter, body_end) = (found.filter, end_of(from));
+        Ok(Self { list, from, filter, body_end, group, order, tail, limit, offset })
     }
 }
 
@@ -74,6 +79,8 @@ pub(super) struct Parts {
     pub(super) list: usize,
     pub(super) distinct: bool,
     pub(super) from: usize,
+    /// WHERE.
+    pub(super) filter: Option<usize>,
     /// One past the last token of FROM and WHERE.
     pub(super) body_end: usize,
     pub(super) group: Option<(usize, usize)>,
@@ -102,6 +109,7 @@ impl Parts {
             list,
             distinct,
             from,
+            filter: found.filter,
             body_end: end_of(from),
             group: found.group.map(|at| (at + 2, end_of(at))),
             having: found.having.map(|at| (at + 1, end_of(at))),
@@ -115,6 +123,7 @@ impl Parts {
 #[derive(Default)]
 struct Openings {
     from: Option<usize>,
+    filter: Option<usize>,
     group: Option<usize>,
     having: Option<usize>,
     order: Option<usize>,
@@ -140,6 +149,8 @@ impl Openings {
     fn note(&mut self, t: &Tokens<'_>, i: usize) -> Result<(), RouteError> {
         let slot = if t.is_word(i, "from") && !t.is_word(i - 1, "distinct") {
             &mut self.from
+        } else if t.is_word(i, "where") {
+            &mut self.filter
         } else if t.are_words(i, &["group", "by"]) {
             &mut self.group
         } else if t.is_word(i, "having") {

@@ -21,6 +21,7 @@ use crate::sql::shape::{Level, Relation, RelationKind, Shape, Target};
 use crate::sql::token::{self, Tokens};
 
 use super::filter;
+use super::owned::{Anchor, Foreign};
 use super::partial::{self, Known, Partial};
 use super::{several_shards, words};
 use crate::route::error::RouteError;
@@ -45,6 +46,7 @@ pub(crate) struct Split {
 /// One reference to a sharded table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Piece {
+    anchor: Anchor,
     /// The tokens of the table's name.
     at: (usize, usize),
     /// The table, quoted, with its schema.
@@ -85,6 +87,7 @@ pub struct Merge {
 /// Rows of one table, from all shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fragment {
+    anchor: Anchor,
     relation: Box<str>,
     from: Box<[u8]>,
     alias: Box<str>,
@@ -116,11 +119,9 @@ impl Fragment {
         self.params
     }
 
-    /// The query that a shard is asked for its rows, in these columns.
-    ///
-    /// A condition on which rows a shard owns belongs to the end of it: `filter`
-    /// is the one place where a fragment's conditions are put together.
-    pub fn query(&self, columns: &[&str], filtered: bool) -> Vec<u8> {
+    /// The query that a shard is asked for its rows, in these columns, without
+    /// those that it does not own.
+    pub fn query(&self, columns: &[&str], filtered: bool, foreign: Option<&Foreign>) -> Vec<u8> {
         let mut out = b"SELECT".to_vec();
         for (number, column) in columns.iter().enumerate() {
             let comma = if number == 0 { " " } else { ", " };
@@ -132,8 +133,12 @@ impl Fragment {
         if !self.implied {
             out.extend_from_slice(format!(" AS {}", quoted(&self.alias)).as_bytes());
         }
+        let filtered = filtered && !self.filter.is_empty();
         if filtered {
             out.extend_from_slice(&self.filter);
+        }
+        if let Some(foreign) = foreign {
+            foreign.append(&mut out, &self.anchor, filtered);
         }
         out
     }
@@ -171,7 +176,7 @@ impl Merge {
         let rows = |fragment: &Fragment| {
             let wanted = fragment.columns.iter().filter(|name| self.wants(fragment, name));
             let wanted: Vec<&str> = wanted.map(AsRef::as_ref).collect();
-            format!("rows: {}", String::from_utf8_lossy(&fragment.query(&wanted, true)))
+            format!("rows: {}", String::from_utf8_lossy(&fragment.query(&wanted, true, None)))
         };
         self.fragments.iter().map(rows).collect()
     }
@@ -263,6 +268,7 @@ impl Piece {
             condition.extend_from_slice(b"\n)");
         }
         Fragment {
+            anchor: self.anchor.clone(),
             relation: self.relation.clone(),
             from: t.slice(self.at.0, self.at.1).span().of(t.text).into(),
             alias: self.alias.clone(),
@@ -315,9 +321,9 @@ pub(crate) fn split(t: &Tokens<'_>, shape: &Shape, world: &World<'_>) -> Result<
     if made.pieces.is_empty() {
         return Err(RouteError::SeveralShards);
     }
-    let tied = super::ties_together(shape, world);
-    let partial = if tied { known(shape, world, catalog) } else { None };
-    let partial = partial.and_then(|known| partial::plan(t, &known));
+    let anchor = super::ties_together(shape, world);
+    let known = known(shape, world, catalog);
+    let partial = anchor.zip(known).and_then(|(anchor, known)| partial::plan(t, &known, anchor));
     let schemas = schemas(t, &made.pieces).into();
     Ok(Split { homely: made.homely, pieces: made.pieces.into(), schemas, partial })
 }
@@ -377,8 +383,8 @@ impl Making<'_> {
         if matches!(relation.target, Target::Written { .. }) {
             return Err(RouteError::SeveralShards);
         }
-        match place::named(schema.as_deref(), name, self.world)? {
-            Named::Listed(Table::Sharded { .. }) => {}
+        let (keyspace, key) = match place::named(schema.as_deref(), name, self.world)? {
+            Named::Listed(Table::Sharded { keyspace, column }) => (keyspace, column),
             Named::Listed(Table::Reference) => return Ok(()),
             Named::Listed(Table::Single(_)) | Named::System => {
                 return Err(several_shards(
@@ -386,7 +392,7 @@ impl Making<'_> {
                     "fix the sharding key, or read the tables one by one",
                 ));
             }
-        }
+        };
         let found = resolve::schema_of(schema.as_deref(), name, self.world, self.catalog)?;
         let Some(found) = found else {
             return Err(several_shards(
@@ -417,6 +423,7 @@ impl Making<'_> {
             filter::own(self.t, level, alias, columns)
         };
         self.pieces.push(Piece {
+            anchor: Anchor::new(keyspace, alias, key),
             at: relation.at,
             relation: format!("{}.{}", quoted(&found), quoted(name)).into(),
             alias: alias.clone(),

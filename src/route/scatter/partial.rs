@@ -8,11 +8,14 @@
 //!
 //! It reads tokens; which type a partial value has is found out by a server.
 
+use std::borrow::Cow;
+
 use crate::sql::lex::TokenKind;
 use crate::sql::literal::LiteralKind;
 use crate::sql::token::{Kind, Tokens};
 
 use super::clauses::{Parts, split};
+use super::owned::{Anchor, Foreign, Gap};
 use super::words;
 
 /// A statement taken apart, by its tokens.
@@ -23,6 +26,9 @@ pub(crate) struct Plan {
     items: Vec<Item>,
     distinct: bool,
     body: (usize, usize),
+    /// WHERE, within the body.
+    filter: Option<usize>,
+    anchor: Anchor,
     group: Group,
     having: Option<Vec<Piece>>,
     order: Option<Vec<Piece>>,
@@ -86,6 +92,7 @@ pub(super) struct Known {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partial {
     query: Box<[u8]>,
+    gap: Gap,
     params: bool,
     /// How many columns the groups have.
     keys: usize,
@@ -121,8 +128,8 @@ pub struct PartialColumn {
 }
 
 /// Takes a statement apart, if it is of that form. `known` are the relations of
-/// its only level.
-pub(super) fn plan(t: &Tokens<'_>, known: &[Known]) -> Option<Plan> {
+/// its only level, `anchor` tells the shard of its rows.
+pub(super) fn plan(t: &Tokens<'_>, known: &[Known], anchor: Anchor) -> Option<Plan> {
     if !words::is_rowwise(t) {
         return None;
     }
@@ -130,11 +137,7 @@ pub(super) fn plan(t: &Tokens<'_>, known: &[Known]) -> Option<Plan> {
     let mut making = Making { t, known, keys: Vec::new(), aggregates: Vec::new() };
     let list: Vec<(usize, usize, bool)> =
         ranges(t, parts.list, parts.from).into_iter().map(|(s, e)| label(t, s, e)).collect();
-    let star = |(_, end, _): &(usize, usize, bool)| {
-        let last = end.saturating_sub(1);
-        t.is_operator(last, "*")
-    };
-    if list.iter().any(star) {
+    if list.iter().any(|(_, end, _)| t.is_operator(end.saturating_sub(1), "*")) {
         return None;
     }
     let mut group = Group::None;
@@ -188,6 +191,8 @@ pub(super) fn plan(t: &Tokens<'_>, known: &[Known]) -> Option<Plan> {
         items,
         distinct: parts.distinct,
         body: (parts.from, parts.body_end),
+        filter: parts.filter,
+        anchor,
         group,
         having,
         order,
@@ -487,6 +492,16 @@ impl Plan {
         let mut query = b"SELECT ".to_vec();
         query.extend_from_slice(&columns.join(&b"\n, "[..]));
         query.push(b'\n');
+        let start = t.slice(self.body.0, self.body.1).span().start;
+        let shifted = |token: usize| {
+            let end = t.slice(self.body.0, token).span().end;
+            query.len() + usize::try_from(end.saturating_sub(start)).unwrap_or(0)
+        };
+        let gap = Gap {
+            anchor: self.anchor.clone(),
+            at: shifted(self.filter.map_or(self.body.1, |at| at + 1)),
+            end: self.filter.map(|_| shifted(self.body.1)),
+        };
         query.extend_from_slice(text(self.body.0, self.body.1));
         if !self.keys.is_empty() {
             let places: Vec<String> = (1..=self.keys.len()).map(|n| n.to_string()).collect();
@@ -499,6 +514,7 @@ impl Plan {
         let parts = |pieces: &[Piece]| pieces.iter().map(|piece| part(piece, t)).collect();
         Partial {
             query: query.into(),
+            gap,
             params,
             keys: self.keys.len(),
             combine: self.aggregates.iter().map(|one| one.kind).collect(),
@@ -538,6 +554,14 @@ impl Partial {
     /// What every shard is asked.
     pub fn query(&self) -> &[u8] {
         &self.query
+    }
+
+    /// The same without rows that a shard does not own.
+    pub fn query_without(&self, foreign: Option<&Foreign>) -> Cow<'_, [u8]> {
+        match foreign {
+            None => Cow::Borrowed(&self.query),
+            Some(foreign) => Cow::Owned(self.gap.filled(&self.query, foreign)),
+        }
     }
 
     /// Whether the query uses the client's parameters.

@@ -5,6 +5,9 @@
 //! long as all shards sort alike; the rows say by which version of a collation
 //! they were sorted.
 
+use std::borrow::Cow;
+
+use super::owned::{Foreign, Gap};
 use super::partial::{PartialColumn, columns_from, types_of};
 use super::{OrderKey, items};
 
@@ -12,20 +15,36 @@ use super::{OrderKey, items};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sorted {
     query: Box<[u8]>,
+    gap: Option<Gap>,
     params: bool,
     keys: Box<[OrderKey]>,
     tail: Box<[u8]>,
 }
 
 impl Sorted {
-    pub(super) fn new(query: Box<[u8]>, params: bool, keys: Box<[OrderKey]>, tail: &[u8]) -> Self {
-        Self { query, params, keys, tail: tail.into() }
+    pub(super) fn new(
+        (query, gap): (Box<[u8]>, Option<Gap>),
+        params: bool,
+        keys: Box<[OrderKey]>,
+        tail: &[u8],
+    ) -> Self {
+        Self { query, gap, params, keys, tail: tail.into() }
     }
 
     /// What every shard is asked: the answer's columns, the sort keys, and a
     /// column that must be the same in all rows.
     pub fn query(&self) -> &[u8] {
         &self.query
+    }
+
+    /// The same without rows that a shard does not own; `None` if they can't
+    /// be left out.
+    pub fn query_without(&self, foreign: Option<&Foreign>) -> Option<Cow<'_, [u8]>> {
+        match (foreign, &self.gap) {
+            (None, _) => Some(Cow::Borrowed(&self.query)),
+            (Some(foreign), Some(gap)) => Some(Cow::Owned(gap.filled(&self.query, foreign))),
+            (Some(_), None) => None,
+        }
     }
 
     /// Whether the query uses the client's parameters.
