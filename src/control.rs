@@ -12,5 +12,6 @@ pub mod lookup;
 pub mod maps;
 pub mod monitor;
 pub mod mover;
+mod patroni;
 mod sampler;
 mod tls;

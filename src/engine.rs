@@ -43,6 +43,7 @@ mod share;
 pub mod snapshot;
 mod sockets;
 mod spare;
+mod strikes;
 mod thread;
 
 pub use crew::THREADS_MAX;

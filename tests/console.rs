@@ -17,7 +17,7 @@ use keyway::admin::{
     Action, CatalogView, DatabaseView, Inputs, Outcome, Refusal, Reloaded, SettingRow, Source,
     metrics,
 };
-use keyway::cluster::{Cluster, Health, Member, NodeState, Proof, Replay, SampleNumber};
+use keyway::cluster::{Breaker, Cluster, Health, Member, NodeState, Proof, Replay, SampleNumber};
 use keyway::config::Config;
 use keyway::engine::console::{ColumnKind, ConsoleReply};
 use keyway::engine::snapshot::{
@@ -87,6 +87,15 @@ impl Source for Sample {
                 Action::Wish(id, _) => Err(Refusal {
                     state: SqlState::new("42704"),
                     message: format!("no move has the number {id}"),
+                    hint: None,
+                }),
+                Action::NamePrimary(order) if order.node == "db1:5432" => {
+                    assert_eq!(order.shard, "shard1");
+                    Ok(Outcome::Named)
+                }
+                Action::NamePrimary(order) => Err(Refusal {
+                    state: SqlState::new("42704"),
+                    message: format!("shard {:?} has no node {:?}", order.shard, order.node),
                     hint: None,
                 }),
                 Action::Kill(2) => Ok(Outcome::Killed),
@@ -185,14 +194,15 @@ fn cluster(map: &Map) -> Cluster {
     let [primary, replica, dead] = members(map).try_into().unwrap();
     Cluster::new(vec![
         NodeState {
-            health: Health::Up,
+            health: Health::Healthy,
             role_seen: Some(Role::Primary),
             insert_lsn: Some(Lsn::new(0x1_0000_1000)),
             sampled_at: Some(Moment::from_ms(9_990)),
             ..NodeState::unknown(primary)
         },
         NodeState {
-            health: Health::Up,
+            health: Health::Suspect,
+            breaker: Breaker::HalfOpen,
             role_seen: Some(Role::Replica),
             replay: Some(Replay {
                 lsn: Lsn::new(0x1_0000_0000),

@@ -5,7 +5,7 @@ use crate::sql::literal::LiteralKind;
 use crate::sql::token::{Tokens, statements, tokens};
 use crate::types::SqlState;
 
-use super::source::{Action, MoveOrder, Refusal};
+use super::source::{Action, MoveOrder, PrimaryOrder, Refusal};
 use crate::engine::Operation;
 use crate::mover::{Subject, Wish};
 
@@ -106,6 +106,10 @@ pub const ACTIONS: &[(&str, &str)] = &[
     ("ABORT MOVE <n>", "gives a move up and leaves nothing of it behind"),
     ("REVERSE MOVE <n>", "gives the rows back to the source, with what was written since"),
     ("FINISH MOVE <n>", "deletes the rows on the source; there is no way back then"),
+    (
+        "SET PRIMARY <shard> '<host:port>' [IN db]",
+        "names the node that gets the writes should several be primaries; needs nodes.authority = \"console\"",
+    ),
     ("DISABLE db", "lets nobody new log in"),
     ("ENABLE db", "ends DISABLE"),
 ];
@@ -130,6 +134,7 @@ fn command(statement: &Tokens<'_>) -> Result<Command, Refusal> {
             Ok(Command::Act(Action::Kill(id)))
         }
         "move" => order(statement),
+        "set" if statement.name(1).as_deref() == Some("primary") => primary(statement),
         "pause" | "resume" | "abort" | "reverse" | "finish"
             if statement.name(1).as_deref() == Some("move") =>
         {
@@ -203,6 +208,24 @@ fn order(statement: &Tokens<'_>) -> Result<Command, Refusal> {
     }
     let target = target.ok_or_else(usage)?;
     Ok(Command::Act(Action::Move(MoveOrder { subject, keyspace, target, database })))
+}
+
+/// `SET PRIMARY s1 'db1:5432' IN database`.
+fn primary(statement: &Tokens<'_>) -> Result<Command, Refusal> {
+    let usage = || {
+        syntax(
+            "SET PRIMARY needs to be told a shard and a node",
+            "SET PRIMARY shard1 'db1.example:5432'; SHOW NODES lists them",
+        )
+    };
+    let shard = value(statement, 2).ok_or_else(usage)?;
+    let node = value(statement, 3).ok_or_else(usage)?;
+    let database = match (statement.len(), statement.name(4).as_deref()) {
+        (4, _) => None,
+        (6, Some("in")) => Some(value(statement, 5).ok_or_else(usage)?),
+        _ => return Err(usage()),
+    };
+    Ok(Command::Act(Action::NamePrimary(PrimaryOrder { shard, node, database })))
 }
 
 /// A name, a number or a string.

@@ -109,6 +109,7 @@ pub fn done(outcome: Outcome) -> ConsoleReply {
             grid.reply("MOVE")
         }
         Outcome::Wished(_) => ConsoleReply::Complete { tag: "MOVE" },
+        Outcome::Named => ConsoleReply::Complete { tag: "SET" },
         Outcome::Killed => ConsoleReply::Complete { tag: "KILL" },
         Outcome::Closed => ConsoleReply::Complete { tag: "WAIT_CLOSE" },
         Outcome::Operated(operation) => ConsoleReply::Complete {

@@ -59,14 +59,16 @@ impl Readiness {
         let mut serving = 0_usize;
         for view in &inputs.databases {
             for shard in view.map.shards() {
-                match view.cluster.health(shard.primary) {
-                    Health::Up => serving += 1,
-                    Health::Down | Health::Unknown => {
-                        shards_down.push(format!("{}/{}", view.name(), shard.name));
-                    }
+                // Who takes the writes now, whatever the map says.
+                let writer = view.cluster.primary_of(shard.id);
+                if writer.is_some_and(|node| view.cluster.health(node).may_serve()) {
+                    serving += 1;
+                } else {
+                    shards_down.push(format!("{}/{}", view.name(), shard.name));
                 }
-                for node in &shard.replicas {
-                    if view.cluster.health(*node) == Health::Down {
+                for node in std::iter::once(&shard.primary).chain(&shard.replicas) {
+                    let is_down = view.cluster.health(*node) == Health::Down;
+                    if is_down && Some(*node) != writer {
                         let address = view.address_of(*node);
                         replicas_down.push(format!("{}/{}/{address}", view.name(), shard.name));
                     }

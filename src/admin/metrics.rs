@@ -235,15 +235,25 @@ fn pools(inputs: &Inputs) -> Vec<Family> {
 
 fn nodes(inputs: &Inputs) -> Vec<Family> {
     let (mut up, mut bytes, mut times) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut states, mut writers) = (Vec::new(), Vec::new());
     for view in &inputs.databases {
         for state in view.cluster.nodes() {
             let labels = node_labels(inputs, view.name(), state.member.node);
             match state.health {
-                Health::Up => up.push((labels.clone(), Sample::Level(1))),
+                Health::Healthy | Health::Lagging | Health::Suspect => {
+                    up.push((labels.clone(), Sample::Level(1)));
+                }
                 Health::Down => up.push((labels.clone(), Sample::Level(0))),
                 // Neither would be true.
                 Health::Unknown => {}
             }
+            for health in Health::ALL {
+                let mut labels = labels.clone();
+                labels.push(("state", health.as_str().to_owned()));
+                states.push((labels, Sample::Level(u64::from(state.health == health))));
+            }
+            let writes = view.cluster.primary_of(state.member.shard) == Some(state.member.node);
+            writers.push((labels.clone(), Sample::Level(u64::from(writes))));
             if state.member.role == Role::Primary {
                 continue;
             }
@@ -257,6 +267,8 @@ fn nodes(inputs: &Inputs) -> Vec<Family> {
     }
     vec![
         family("node_up", "Whether a node answers; absent until it was asked.", up),
+        family("node_state", "How a node fares: 1 for the state that it is in.", states),
+        family("node_takes_writes", "Whether a node gets its shard's writes.", writers),
         family("replica_lag_bytes", "WAL that a replica has not replayed.", bytes),
         timed("replica_lag", "What a replica misses at most, in time.", times),
     ]

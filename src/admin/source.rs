@@ -129,6 +129,8 @@ pub enum Action {
     Move(MoveOrder),
     /// Tell a move what is wanted of it.
     Wish(u32, Wish),
+    /// Name the primary of a shard.
+    NamePrimary(PrimaryOrder),
     /// Disconnect this client; its transaction is rolled back.
     Kill(u64),
     /// Do this to a database, or to all.
@@ -147,6 +149,17 @@ pub struct MoveOrder {
     pub keyspace: Option<String>,
     /// The name of the shard that it shall go to.
     pub target: String,
+    /// The database, where there are several.
+    pub database: Option<String>,
+}
+
+/// A shard's primary that an operator names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrimaryOrder {
+    /// The shard's name.
+    pub shard: String,
+    /// The node, as `host:port` of the map.
+    pub node: String,
     /// The database, where there are several.
     pub database: Option<String>,
 }
@@ -170,6 +183,8 @@ pub enum Outcome {
     Moving(u32),
     /// The move has been told.
     Wished(Wish),
+    /// The shard's primary is named.
+    Named,
     /// The client is being disconnected.
     Killed,
     /// It is done.

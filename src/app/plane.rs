@@ -12,7 +12,7 @@ use super::moves::Movers;
 use super::secrets::Environment;
 use crate::admin::{
     Action, DatabaseView, Inputs, Outcome, Refusal, Reloaded, SettingRow, Source,
-    source::{Intake, Waiting},
+    source::{Intake, PrimaryOrder, Waiting},
 };
 use crate::cluster::{Cluster, Member};
 use crate::config::{self, Config};
@@ -21,9 +21,10 @@ use crate::control::maps::MapFile;
 use crate::control::monitor::{Monitor, Rhythm, Target};
 use crate::engine::snapshot::EngineSnapshot;
 use crate::engine::{Access, Handle, Marks, Operation, User, Users};
-use crate::health::Authority;
+use crate::health::{Authority, NotNamed};
 use crate::net::clock;
 use crate::shardmap::Map;
+use crate::types::SqlState;
 
 /// A database as it is served.
 pub(super) struct Served {
@@ -216,10 +217,14 @@ impl Plane {
             self.config.settings.timeouts.connect,
             (pool.reconnect_min, pool.reconnect_max),
         );
-        rhythm.authority = match self.config.settings.reads.authority {
+        let nodes = &self.config.settings.nodes;
+        rhythm.authority = match nodes.authority {
             config::Authority::Nobody => Authority::Nobody,
             config::Authority::Map => Authority::Map,
+            config::Authority::Patroni => Authority::Patroni,
+            config::Authority::Console => Authority::Console,
         };
+        rhythm.thresholds.lagging_after = nodes.lagging_after;
         let publish = Arc::new(move |cluster: Arc<Cluster>| {
             let Some(plane) = plane.upgrade() else { return };
             if let Some(database) = plane.databases().get_mut(index) {
@@ -229,7 +234,7 @@ impl Plane {
         });
         let marks = self.databases().get(index).map(|database| Arc::clone(&database.served.marks));
         let Some(marks) = marks else { return };
-        let monitor = Monitor::start(self.targets(map), rhythm, marks, publish);
+        let monitor = Monitor::start(self.targets(map), rhythm, &nodes.patroni_url, marks, publish);
         if let Some(database) = self.databases().get_mut(index) {
             database.monitor = Some(monitor);
         }
@@ -410,6 +415,50 @@ impl Plane {
         Some(reloaded)
     }
 
+    /// An operator names a shard's primary.
+    fn name_primary(&self, order: &PrimaryOrder) -> Result<Outcome, Refusal> {
+        let databases = self.databases();
+        let named = |database: &&Database| {
+            let name = database.served.map.database();
+            order.database.as_deref().is_none_or(|wanted| wanted == name)
+        };
+        let mut found = databases.iter().filter(named);
+        let (Some(database), None) = (found.next(), found.next()) else {
+            return Err(match order.database.as_deref() {
+                None if databases.len() > 1 => Refusal {
+                    state: SqlState::new("42601"),
+                    message: "several databases are served".to_owned(),
+                    hint: Some("say which: SET PRIMARY shard 'host:port' IN db".to_owned()),
+                },
+                name => Refusal::no_database(name),
+            });
+        };
+        let map = &database.served.map;
+        let node = map.shards().iter().find(|shard| shard.name == order.shard).and_then(|shard| {
+            map.nodes()
+                .iter()
+                .find(|node| node.shard == shard.id && node.endpoint.to_string() == order.node)
+        });
+        let absent = Refusal {
+            state: SqlState::new("42704"),
+            message: format!("shard {:?} has no node {:?}", order.shard, order.node),
+            hint: Some("SHOW NODES lists them".to_owned()),
+        };
+        let (Some(node), Some(monitor)) = (node, &database.monitor) else { return Err(absent) };
+        match monitor.name_primary(node.id) {
+            Ok(()) => {
+                tracing::warn!(shard = %order.shard, node = %order.node, "an operator names the primary");
+                Ok(Outcome::Named)
+            }
+            Err(NotNamed::NoSuchNode) => Err(absent),
+            Err(NotNamed::OtherAuthority) => Err(Refusal {
+                state: SqlState::new("55000"),
+                message: "the console does not decide which node is a primary".to_owned(),
+                hint: Some("set nodes.authority to \"console\"".to_owned()),
+            }),
+        }
+    }
+
     // === the end ===
 
     pub(super) async fn drain(&self) {
@@ -474,6 +523,7 @@ impl Source for Shared {
                 Action::Reload => Ok(Outcome::Reloaded(self.0.reload().await)),
                 Action::Move(order) => self.0.submit_move(order).await,
                 Action::Wish(id, wish) => self.0.wish_of_move(id, wish).await,
+                Action::NamePrimary(order) => self.0.name_primary(&order),
                 Action::Operate(operation, database) => self.operate(operation, database).await,
                 Action::WaitClose(database) => {
                     let served = |one: &Database| {

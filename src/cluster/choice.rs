@@ -25,6 +25,14 @@ pub enum Wanted {
     },
     /// A replica that answers.
     Any,
+    /// While the shard has no primary: a replica that misses at most `lag` at
+    /// `now` of what the last one had written.
+    WithoutPrimary {
+        /// Most that may be missing.
+        lag: Millis,
+        /// The present.
+        now: Moment,
+    },
 }
 
 impl Wanted {
@@ -35,6 +43,7 @@ impl Wanted {
             Self::Marks(_) => ReadReason::Proven,
             Self::Within { .. } => ReadReason::WithinBound,
             Self::Any => ReadReason::AnyReplica,
+            Self::WithoutPrimary { .. } => ReadReason::PrimaryDown,
         }
     }
 }
@@ -85,6 +94,8 @@ pub enum ReadReason {
     WithinBound,
     /// A replica answers; no more was asked.
     AnyReplica,
+    /// There is no primary, and a replica misses no more than is allowed then.
+    PrimaryDown,
 }
 
 /// How many replicas were passed over, by cause.
@@ -113,13 +124,14 @@ impl ReadReason {
             Self::Proven => "proven",
             Self::WithinBound => "within_bound",
             Self::AnyReplica => "any",
+            Self::PrimaryDown => "primary_down",
         }
     }
 }
 
 impl ReadReason {
     /// How many there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 
     /// Its place in a list of counters.
     pub const fn index(&self) -> usize {
@@ -133,6 +145,7 @@ impl ReadReason {
             Self::WithinBound => 6,
             Self::AnyReplica => 7,
             Self::TriedAgain => 8,
+            Self::PrimaryDown => 9,
         }
     }
 
@@ -148,6 +161,7 @@ impl ReadReason {
             Self::WithinBound,
             Self::AnyReplica,
             Self::TriedAgain,
+            Self::PrimaryDown,
         ]
         .iter()
         .map(Self::label)
@@ -166,6 +180,7 @@ impl fmt::Display for ReadReason {
             Self::Proven => f.write_str("replica: proven"),
             Self::WithinBound => f.write_str("replica: within the bound"),
             Self::AnyReplica => f.write_str("replica: any will do"),
+            Self::PrimaryDown => f.write_str("replica: the shard has no primary"),
         }
     }
 }
@@ -199,17 +214,14 @@ impl Cluster {
             Wanted::Marks(Demand::Proof(need)) => Asked::Proof(need),
             Wanted::Within { lag, now } => Asked::Within { lag, now },
             Wanted::Any => Asked::Nothing,
+            Wanted::WithoutPrimary { lag, now } => Asked::Kept { lag, now },
         };
         let mut passed = Passed::default();
         let mut any = false;
-        let (mut weight, mut near_weight): (u64, u64) = (0, 0);
         for state in self.replicas_of(shard) {
             any = true;
             match fitness(state, asked) {
-                Fitness::Fit if state.member.near => {
-                    near_weight += u64::from(state.member.weight);
-                }
-                Fitness::Fit => weight += u64::from(state.member.weight),
+                Fitness::Fit | Fitness::Spare => {}
                 Fitness::Unknown => passed.unknown = passed.unknown.saturating_add(1),
                 Fitness::Down => passed.down = passed.down.saturating_add(1),
                 Fitness::NotAReplica => {
@@ -221,22 +233,34 @@ impl Cluster {
         if !any {
             return primary(ReadReason::NoReplica);
         }
-        // Those of the router's own zone first.
-        let near = near_weight > 0;
-        let Some(mut mark) = tie.checked_rem(if near { near_weight } else { weight }) else {
-            return primary(ReadReason::NoneFit(passed));
+        // What is not well serves if nothing else can: the last is never banned.
+        let node = [Fitness::Fit, Fitness::Spare]
+            .into_iter()
+            .find_map(|fitness| self.share_out(shard, asked, fitness, tie));
+        match node {
+            Some(node) => Choice { node: Some(node), reason: asked.met() },
+            None => primary(ReadReason::NoneFit(passed)),
+        }
+    }
+
+    /// One of the replicas that are so fit, by weight; those of the router's
+    /// own zone first.
+    fn share_out(&self, shard: ShardId, asked: Asked, fit: Fitness, tie: u64) -> Option<NodeId> {
+        let candidates = || self.replicas_of(shard).filter(|state| fitness(state, asked) == fit);
+        let weight = |near: bool| -> u64 {
+            let those = candidates().filter(|state| state.member.near == near);
+            those.map(|state| u64::from(state.member.weight)).sum()
         };
-        for state in self.replicas_of(shard) {
-            if state.member.near != near || fitness(state, asked) != Fitness::Fit {
-                continue;
-            }
+        let near = weight(true) > 0;
+        let mut mark = tie.checked_rem(weight(near))?;
+        for state in candidates().filter(|state| state.member.near == near) {
             let share = u64::from(state.member.weight);
             if mark < share {
-                return Choice { node: Some(state.member.node), reason: asked.met() };
+                return Some(state.member.node);
             }
             mark -= share;
         }
-        primary(ReadReason::NoneFit(passed))
+        None
     }
 
     /// True if `node` may serve a read that wants this.
@@ -246,8 +270,9 @@ impl Cluster {
             Wanted::Marks(Demand::Proof(need)) => Asked::Proof(need),
             Wanted::Within { lag, now } => Asked::Within { lag, now },
             Wanted::Any => Asked::Nothing,
+            Wanted::WithoutPrimary { lag, now } => Asked::Kept { lag, now },
         };
-        self.node(node).is_some_and(|state| fitness(state, asked) == Fitness::Fit)
+        self.node(node).is_some_and(|state| fitness(state, asked).is_enough())
     }
 
     /// True if the replica `node` of `shard` still lives the life in which it
@@ -256,7 +281,7 @@ impl Cluster {
         self.node(node).is_some_and(|state| {
             state.life == life
                 && state.member.shard == shard
-                && fitness(state, Asked::Nothing) == Fitness::Fit
+                && fitness(state, Asked::Nothing).is_enough()
         })
     }
 
@@ -285,6 +310,7 @@ impl Cluster {
 enum Asked {
     Proof(SampleNumber),
     Within { lag: Millis, now: Moment },
+    Kept { lag: Millis, now: Moment },
     Nothing,
 }
 
@@ -294,6 +320,7 @@ impl Asked {
             Self::Proof(_) => ReadReason::Proven,
             Self::Within { .. } => ReadReason::WithinBound,
             Self::Nothing => ReadReason::AnyReplica,
+            Self::Kept { .. } => ReadReason::PrimaryDown,
         }
     }
 }
@@ -301,6 +328,8 @@ impl Asked {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fitness {
     Fit,
+    /// It would do, and is not well: others come first.
+    Spare,
     Unknown,
     Down,
     NotAReplica,
@@ -309,11 +338,15 @@ enum Fitness {
 
 fn fitness(state: &NodeState, asked: Asked) -> Fitness {
     match (state.health, state.role_seen) {
-        (Health::Unknown, _) | (Health::Up, None) => return Fitness::Unknown,
         (Health::Down, _) => return Fitness::Down,
+        (Health::Unknown, _) | (Health::Healthy | Health::Lagging | Health::Suspect, None) => {
+            return Fitness::Unknown;
+        }
         // Its data has forked from the primary's.
-        (Health::Up, Some(Role::Primary)) => return Fitness::NotAReplica,
-        (Health::Up, Some(Role::Replica)) => {}
+        (Health::Healthy | Health::Lagging | Health::Suspect, Some(Role::Primary)) => {
+            return Fitness::NotAReplica;
+        }
+        (Health::Healthy | Health::Lagging | Health::Suspect, Some(Role::Replica)) => {}
     }
     let enough = match asked {
         Asked::Nothing => true,
@@ -324,8 +357,29 @@ fn fitness(state: &NodeState, asked: Asked) -> Fitness {
             proof.is_some_and(|proof| proof.number >= need)
         }
         Asked::Within { lag, now } => state.lag_ms(now).is_some_and(|missed| missed <= lag),
+        Asked::Kept { lag, now } => state.kept.is_some_and(|proof| now.since(proof.begun) <= lag),
     };
-    if enough { Fitness::Fit } else { Fitness::TooFar }
+    let well = match (state.health, asked) {
+        (Health::Healthy, _)
+        | (Health::Lagging, Asked::Proof(_) | Asked::Within { .. } | Asked::Kept { .. }) => true,
+        // Who asks for nothing shall not get the worst.
+        (Health::Lagging, Asked::Nothing) => false,
+        (Health::Suspect | Health::Unknown | Health::Down, _) => false,
+    };
+    match (enough, well) {
+        (true, true) => Fitness::Fit,
+        (true, false) => Fitness::Spare,
+        (false, _) => Fitness::TooFar,
+    }
+}
+
+impl Fitness {
+    const fn is_enough(self) -> bool {
+        match self {
+            Self::Fit | Self::Spare => true,
+            Self::Unknown | Self::Down | Self::NotAReplica | Self::TooFar => false,
+        }
+    }
 }
 
 const fn primary(reason: ReadReason) -> Choice {
@@ -347,7 +401,7 @@ mod tests {
 
     fn replica(node: u16, lag_ms: Option<u64>) -> NodeState {
         NodeState {
-            health: Health::Up,
+            health: Health::Healthy,
             role_seen: Some(Role::Replica),
             replay: Some(Replay {
                 lsn: Lsn::new(90),
@@ -489,6 +543,37 @@ mod tests {
                 .count()
         };
         assert_eq!((count(1), count(2), count(3)), (300, 100, 0));
+    }
+
+    #[test]
+    fn a_suspect_replica_serves_only_what_no_other_can() {
+        let mut suspect = replica(1, Some(0));
+        suspect.health = Health::Suspect;
+        let both = cluster(vec![suspect, replica(2, Some(50))]);
+        for tie in 0..10 {
+            assert_eq!(node(&both, bounded(60), tie), Some(NodeId::new(2)));
+            assert_eq!(node(&both, Wanted::Any, tie), Some(NodeId::new(2)));
+            // The other one is too far behind.
+            assert_eq!(node(&both, bounded(10), tie), Some(NodeId::new(1)));
+        }
+        let last = cluster(vec![suspect]);
+        assert_eq!(node(&last, Wanted::Any, 5), Some(NodeId::new(1)), "the last is not banned");
+        assert!(last.is_fit(NodeId::new(1), bounded(10)));
+        let mut down = suspect;
+        down.health = Health::Down;
+        assert_eq!(node(&cluster(vec![down]), Wanted::Any, 5), None);
+    }
+
+    #[test]
+    fn a_lagging_replica_serves_level_any_last_and_what_it_has_proven() {
+        let mut lagging = replica(1, Some(500));
+        lagging.health = Health::Lagging;
+        let both = cluster(vec![lagging, replica(2, None)]);
+        for tie in 0..10 {
+            assert_eq!(node(&both, Wanted::Any, tie), Some(NodeId::new(2)));
+        }
+        assert_eq!(node(&both, proof(500), 0), Some(NodeId::new(1)));
+        assert_eq!(node(&cluster(vec![lagging]), Wanted::Any, 3), Some(NodeId::new(1)));
     }
 
     #[test]

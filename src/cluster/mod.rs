@@ -20,24 +20,73 @@ use std::fmt;
 
 use crate::types::{Lsn, Millis, Moment, NodeId, Role, ShardId};
 
-/// Whether a node answers the monitor.
+/// How a node fares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Health {
     /// Not asked yet, or too few answers to say.
     Unknown,
     /// Answers.
-    Up,
+    Healthy,
+    /// Answers, and is far behind its primary.
+    Lagging,
+    /// A sample or several clients' connections have failed lately: it serves
+    /// what no other node can.
+    Suspect,
     /// Failed several times in a row.
     Down,
 }
 
 impl Health {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Unknown, Self::Healthy, Self::Lagging, Self::Suspect, Self::Down];
+
     /// The word that the console and the metrics use.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
-            Self::Up => "up",
+            Self::Healthy => "healthy",
+            Self::Lagging => "lagging",
+            Self::Suspect => "suspect",
             Self::Down => "down",
+        }
+    }
+
+    /// True if nothing speaks against sending it work.
+    pub const fn is_well(self) -> bool {
+        match self {
+            Self::Healthy | Self::Lagging => true,
+            Self::Unknown | Self::Suspect | Self::Down => false,
+        }
+    }
+
+    /// True if it may serve.
+    pub const fn may_serve(self) -> bool {
+        match self {
+            Self::Healthy | Self::Lagging | Self::Suspect => true,
+            Self::Unknown | Self::Down => false,
+        }
+    }
+}
+
+/// A node's circuit breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Breaker {
+    /// Work goes there.
+    Closed,
+    /// Work goes elsewhere, if it can.
+    Open,
+    /// The same, while the monitor probes whether it may be closed.
+    HalfOpen,
+}
+
+impl Breaker {
+    /// The word that the console uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half open",
         }
     }
 }
@@ -126,6 +175,21 @@ pub enum Writer {
     /// Nowhere: several nodes say that they are the primary, and nobody who
     /// may has named one.
     Several,
+    /// Nowhere: who says that it is the primary is not, by those who know.
+    Unconfirmed,
+    /// Nowhere yet: the last one is a replica now, and no other node has become
+    /// the primary.
+    Absent,
+}
+
+impl Writer {
+    /// The node, if there is one.
+    pub const fn node(self) -> Option<NodeId> {
+        match self {
+            Self::Node(node) => Some(node),
+            Self::Several | Self::Unconfirmed | Self::Absent => None,
+        }
+    }
 }
 
 /// What the monitor knows of one node.
@@ -133,12 +197,17 @@ pub enum Writer {
 pub struct NodeState {
     /// The node as declared.
     pub member: Member,
-    /// Whether it answers.
+    /// How it fares.
     pub health: Health,
+    /// Its circuit breaker.
+    pub breaker: Breaker,
     /// The role that it showed itself; `None` before its first answer.
     pub role_seen: Option<Role>,
     /// A replica's progress; `None` for a primary and before the first answer.
     pub replay: Option<Replay>,
+    /// The newest sample that a replica had proven before its primary fell
+    /// silent; it stands until another life of a primary begins.
+    pub kept: Option<Proof>,
     /// A primary's newest insert position; `None` for a replica.
     pub insert_lsn: Option<Lsn>,
     /// When the newest successful sample was begun.
@@ -156,8 +225,10 @@ impl NodeState {
         Self {
             member,
             health: Health::Unknown,
+            breaker: Breaker::Closed,
             role_seen: None,
             replay: None,
+            kept: None,
             insert_lsn: None,
             sampled_at: None,
             incarnation: None,
@@ -276,10 +347,17 @@ impl Cluster {
 
     /// The node that gets the writes of `shard`.
     pub fn primary_of(&self, shard: ShardId) -> Option<NodeId> {
-        match self.writer_of(shard)? {
-            Writer::Node(node) => Some(node),
-            Writer::Several => None,
-        }
+        self.writer_of(shard)?.node()
+    }
+
+    /// True if `shard` has no primary that answers, as far as is known.
+    pub fn lacks_primary(&self, shard: ShardId) -> bool {
+        let Some(entry) = self.entry(shard) else { return false };
+        entry.lineage.is_none()
+            && entry.writer.is_some_and(|writer| match writer {
+                Writer::Node(node) => self.health(node) == Health::Down,
+                Writer::Several | Writer::Unconfirmed | Writer::Absent => true,
+            })
     }
 
     /// The present life of the shard's primary, if it is watched.

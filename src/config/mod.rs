@@ -20,9 +20,9 @@ pub use self::config::{
 };
 pub use self::manual::{page, schema};
 pub use self::moves::MoveSettings;
-pub use self::setting::{Bytes, Setting};
+pub use self::setting::{Bytes, Setting, UrlTemplate};
 pub use self::settings::{
-    Authority, Limits, Log, LogFormat, LogLevel, Pool, PoolMode, Reads, Secrets, Settings,
+    Authority, Limits, Log, LogFormat, LogLevel, Nodes, Pool, PoolMode, Reads, Secrets, Settings,
     Timeouts, Writers,
 };
 pub use crate::document::Problem;

@@ -49,6 +49,23 @@ impl Bytes {
     }
 }
 
+/// A URL of plain HTTP, in which `{host}` and `{port}` stand for a node's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UrlTemplate(String);
+
+impl UrlTemplate {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// The URL for the node that listens there.
+    pub fn of(&self, host: &str, port: u16) -> String {
+        // An IPv6 address has colons of its own.
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        self.0.replace("{host}", &host).replace("{port}", &port.to_string())
+    }
+}
+
 /// A kind of value that a setting may have.
 pub(crate) trait Value: Sized {
     /// What values look like, in words.
@@ -190,6 +207,24 @@ impl Value for String {
 
     fn schema() -> serde_json::Value {
         serde_json::json!({ "type": "string" })
+    }
+}
+
+impl Value for UrlTemplate {
+    const FORM: &'static str = "a URL like \"http://{host}:8008/primary\"";
+
+    fn read(found: &DeValue<'_>) -> Option<Self> {
+        let text = found.as_str()?;
+        let fits = text.starts_with("http://") && text.bytes().all(|byte| byte.is_ascii_graphic());
+        fits.then(|| Self::new(text))
+    }
+
+    fn written(&self) -> String {
+        self.0.written()
+    }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "type": "string", "pattern": "^http://[!-~]+$" })
     }
 }
 

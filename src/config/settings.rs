@@ -7,7 +7,7 @@ use crate::types::{Consistency, Millis};
 
 use super::moves::MoveSettings;
 use super::reader::Reader;
-use super::setting::{Bytes, Setting, section, words};
+use super::setting::{Bytes, Setting, UrlTemplate, section, words};
 
 /// Everything that tunes the router, apart from who may log in and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Where reads go.
     pub reads: Reads,
+    /// How nodes are watched.
+    pub nodes: Nodes,
     /// Reads of several shards that one server puts together.
     pub merge: Merge,
     /// Programs that print passwords.
@@ -38,6 +40,7 @@ impl Settings {
             Limits::TABLE,
             Timeouts::TABLE,
             Reads::TABLE,
+            Nodes::TABLE,
             Merge::TABLE,
             Secrets::TABLE,
             MoveSettings::TABLE,
@@ -53,6 +56,7 @@ impl Settings {
             self.limits.written(),
             self.timeouts.written(),
             self.reads.written(),
+            self.nodes.written(),
             self.merge.written(),
             self.secrets.written(),
             self.moves.written(),
@@ -67,6 +71,7 @@ impl Settings {
             limits: Limits::read_from(reader),
             timeouts: Timeouts::read_from(reader),
             reads: Reads::read_from(reader),
+            nodes: Nodes::read_from(reader),
             merge: Merge::read_from(reader),
             secrets: Secrets::read_from(reader),
             moves: MoveSettings::read_from(reader),
@@ -107,6 +112,10 @@ words! {
         Nobody = "nobody",
         /// The shard map.
         Map = "map",
+        /// Each node's Patroni.
+        Patroni = "patroni",
+        /// An operator, by SET PRIMARY on the console.
+        Console = "console",
     }
 }
 
@@ -236,10 +245,22 @@ section! {
         writers: Writers = Writers::Here;
         /// How long a read waits for a replica that has replayed enough before it goes to the primary; 0 does not wait.
         replica_wait: Millis = Millis::ZERO, Millis::ZERO => Millis::new(10_000);
-        /// Which of two nodes that both say that they are a shard's primary gets the writes: with `nobody` none of them does until one is gone; with `map` it is the one that the shard map declares.
-        authority: Authority = Authority::Nobody;
+        /// While a shard has no primary, its reads are served by a replica that misses at most so much, whatever their level but `primary`; 0 lets them wait for a primary.
+        read_only_when_primary_down: Millis = Millis::ZERO, Millis::ZERO => Millis::new(604_800_000);
         /// The zone this router stands in; replicas of the same zone are preferred.
         zone: Option<String> = None;
+    }
+}
+
+section! {
+    /// How nodes are watched.
+    Nodes in "nodes." {
+        /// Which of two nodes that both say that they are a shard's primary gets the writes: with `nobody` none of them does until one is gone; with `map` it is the one that the shard map declares; with `patroni` the one whose Patroni says that it leads, and a primary alone gets none if its Patroni denies it; with `console` the one that an operator has named by `SET PRIMARY`.
+        authority: Authority = Authority::Nobody;
+        /// Where a node's Patroni is asked; `{host}` and `{port}` are those of the node in the map. It must answer as Patroni's `/primary` does: 200 from the leader, 503 from any other. Plain HTTP.
+        patroni_url: UrlTemplate = UrlTemplate::new("http://{host}:8008/primary");
+        /// A replica that is further behind is `lagging`, until it is half as far: reads at level `any` then prefer others.
+        lagging_after: Millis = Millis::new(10_000), Millis::new(10) => Millis::new(86_400_000);
     }
 }
 

@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::monitor::{Board, Headline, Rhythm, Target};
+use super::monitor::{Board, Rhythm, Target};
 use super::sampler::{SampleError, Sampler};
-use crate::cluster::{Incarnation, SampleNumber, Writer};
-use crate::health::{Answer, Geometry};
+use crate::cluster::{Incarnation, SampleNumber};
+use crate::health::{Answer, Geometry, Probe};
 use crate::net::clock;
 use crate::types::{NodeId, Role};
 
@@ -40,6 +40,8 @@ pub(super) async fn follow(target: Target, rhythm: Rhythm, board: Arc<Board>) {
             }
             Err(error) => {
                 board.watch().failed(ticket);
+                // The monitor sees it by itself.
+                board.marks.strikes.take(node);
                 if failures == 0 {
                     note(&target, &board, &error);
                 }
@@ -102,7 +104,7 @@ impl<'v> Visit<'v> {
             if after != before || after.role == Some(Role::Replica) {
                 self.board.publish();
             }
-            self.report(before, after);
+            self.board.tell(self.target, before, after);
             if self.leads() {
                 self.board.sampled.send_replace(self.last.0);
                 self.wait_as_primary().await;
@@ -123,6 +125,8 @@ impl<'v> Visit<'v> {
     /// One sample, and what follows from the node's role.
     async fn ask(&mut self) -> Result<(), SampleError> {
         let limit = clock::duration(self.rhythm.deadline);
+        self.hear_of_strikes();
+        self.probe().await;
         let number = self.board.marks.begin_sample();
         let ticket = self.board.watch().begin(self.node(), number, clock::now());
         self.last = (number, Instant::now());
@@ -144,6 +148,29 @@ impl<'v> Visit<'v> {
             }
             Answer::Replica { .. } => self.look_for_marker(limit).await,
         }
+    }
+
+    /// What clients' connections have met at this node since the last sample.
+    fn hear_of_strikes(&self) {
+        let count = self.board.marks.strikes.take(self.node());
+        if count > 0 {
+            let mut watch = self.board.watch();
+            (0..count).for_each(|_| watch.struck(self.node(), clock::now()));
+        }
+    }
+
+    /// Knocks at a suspect node as a client would: this connection stands, and
+    /// says nothing of new ones.
+    async fn probe(&self) {
+        if !self.board.watch().wants_probe(self.node(), clock::now()) {
+            return;
+        }
+        let limit = clock::duration(self.rhythm.deadline.min(self.rhythm.connect));
+        let outcome = match Sampler::knock(self.target, limit).await {
+            Ok(()) => Probe::Answered,
+            Err(_) => Probe::Failed,
+        };
+        self.board.watch().probed(self.node(), clock::now(), outcome);
     }
 
     /// Writes the lineage's marker, if it has none yet.
@@ -299,36 +326,6 @@ impl<'v> Visit<'v> {
             tokio::time::sleep(REPLAY_TIME).await;
         }
         self.sampled.mark_unchanged();
-    }
-
-    // === the log ===
-
-    fn report(&self, before: Headline, after: Headline) {
-        let name = &self.target.name;
-        if after.health != before.health {
-            tracing::info!(node = %name, health = after.health.as_str(), "node");
-        }
-        if after.writer != before.writer {
-            match after.writer {
-                Some(Writer::Several) => tracing::error!(
-                    node = %name,
-                    "several nodes of the shard are primaries: writes stop until all but one \
-                     are gone, or reads.authority says that the map names the right one"
-                ),
-                Some(Writer::Node(writer)) if writer == self.node() => {
-                    tracing::warn!(node = %name, "is the shard's primary now: writes go there");
-                }
-                Some(Writer::Node(_)) | None => {
-                    tracing::warn!(node = %name, "another node is the shard's primary now");
-                }
-            }
-        }
-        if after.lineage != before.lineage && after.lineage.is_some() {
-            tracing::info!(
-                node = %name,
-                "a new life of the shard's primary: replicas prove themselves anew"
-            );
-        }
     }
 }
 

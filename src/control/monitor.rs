@@ -11,9 +11,11 @@ use tokio::task::JoinSet;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::follow::follow;
+use super::patroni::vouch;
 use crate::cluster::{Cluster, LineageId, Member, SampleNumber, Writer};
+use crate::config::UrlTemplate;
 use crate::engine::Marks;
-use crate::health::{Authority, Thresholds, Watch};
+use crate::health::{Authority, NotNamed, Thresholds, Watch};
 use crate::net::clock;
 use crate::types::{Consistency, Millis, NodeId, Role, Secret, ShardId};
 
@@ -101,16 +103,18 @@ impl Rhythm {
 pub type Publish = Arc<dyn Fn(Arc<Cluster>) + Send + Sync>;
 
 /// The monitor's tasks; dropping it ends them and their connections.
-#[derive(Debug)]
 pub struct Monitor {
     _tasks: JoinSet<()>,
+    board: Arc<Board>,
 }
 
 impl Monitor {
-    /// Starts watching `targets` on the current runtime.
+    /// Starts watching `targets` on the current runtime; `patroni` says where
+    /// a node's is asked, should that be the authority.
     pub fn start(
         targets: Vec<Target>,
         rhythm: Rhythm,
+        patroni: &UrlTemplate,
         marks: Arc<Marks>,
         publish: Publish,
     ) -> Self {
@@ -128,9 +132,24 @@ impl Monitor {
         let board = Arc::new(Board { watch: Mutex::new(watch), marks, sampled, publish });
         let mut tasks = JoinSet::new();
         for target in targets {
+            if rhythm.authority == Authority::Patroni {
+                let url = patroni.of(&target.host, target.port);
+                tasks.spawn(vouch(target.clone(), url, rhythm, Arc::clone(&board)));
+            }
             tasks.spawn(follow(target, rhythm, Arc::clone(&board)));
         }
-        Self { _tasks: tasks }
+        Self { _tasks: tasks, board }
+    }
+
+    /// An operator names `node` as its shard's primary, should several nodes
+    /// say that they are.
+    ///
+    /// # Errors
+    /// Another authority than the console decides, or there is no such node.
+    pub fn name_primary(&self, node: NodeId) -> Result<(), NotNamed> {
+        self.board.watch().name(node)?;
+        self.board.publish();
+        Ok(())
     }
 }
 
@@ -162,6 +181,43 @@ impl Board {
     pub(super) fn publish(&self) {
         let cluster = self.watch().cluster();
         (self.publish)(Arc::new(cluster));
+    }
+
+    /// Writes into the log what has changed of a node, and of its shard.
+    pub(super) fn tell(&self, target: &Target, before: Headline, after: Headline) {
+        let (name, node) = (&target.name, target.member.node);
+        if after.health != before.health {
+            tracing::info!(node = %name, health = after.health.as_str(), "node");
+        }
+        if after.writer != before.writer {
+            match after.writer {
+                Some(Writer::Several) => tracing::error!(
+                    node = %name,
+                    "several nodes of the shard are primaries: writes stop until all but one \
+                     are gone, or nodes.authority names the right one"
+                ),
+                Some(Writer::Unconfirmed) => tracing::error!(
+                    node = %name,
+                    "the shard's primary is not the leader by its Patroni: writes stop"
+                ),
+                Some(Writer::Absent) => tracing::warn!(
+                    node = %name,
+                    "the shard's primary is a replica now: writes wait for another one"
+                ),
+                Some(Writer::Node(writer)) if writer == node => {
+                    tracing::warn!(node = %name, "is the shard's primary now: writes go there");
+                }
+                Some(Writer::Node(_)) | None => {
+                    tracing::warn!(node = %name, "another node is the shard's primary now");
+                }
+            }
+        }
+        if after.lineage != before.lineage && after.lineage.is_some() {
+            tracing::info!(
+                node = %name,
+                "a new life of the shard's primary: replicas prove themselves anew"
+            );
+        }
     }
 
     pub(super) fn headline(&self, node: NodeId, shard: ShardId) -> Headline {

@@ -38,6 +38,19 @@ impl Sampler {
         tokio::time::timeout(limit, attempt).await.map_err(|_| SampleError::Late(limit))?
     }
 
+    /// Connects to `target`, asks for nothing and leaves, within `limit`.
+    pub(super) async fn knock(target: &Target, limit: Duration) -> Result<(), SampleError> {
+        let attempt = async {
+            let (client, driver) = open(target, "keyway monitor").await?;
+            let asked = client.simple_query("SELECT 1").await;
+            drop(client);
+            // Gone when the server has heard of it: nothing is left in its budget.
+            let _ = driver.await;
+            asked.map(|_| ()).map_err(SampleError::from)
+        };
+        tokio::time::timeout(limit, attempt).await.map_err(|_| SampleError::Late(limit))?
+    }
+
     /// Asks the node for its role and position, within `limit`.
     ///
     /// Not cancel-safe: after an error or a dropped future the connection is

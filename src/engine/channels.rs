@@ -428,7 +428,7 @@ fn home(database: &Database) -> Option<NodeId> {
     let declared = database.with_map(|map, _| map.shard(home).map(|shard| shard.primary));
     match database.with_cluster(|cluster| cluster.writer_of(home)) {
         Some(Writer::Node(node)) => Some(node),
-        Some(Writer::Several) => None,
+        Some(Writer::Several | Writer::Unconfirmed | Writer::Absent) => None,
         None => declared,
     }
 }

@@ -86,6 +86,20 @@ impl ConnectError {
         }
     }
 
+    /// True if it speaks against the node: not against the login or the
+    /// configuration, and not against a server that has no room for one more.
+    pub(super) fn is_of_the_node(&self) -> bool {
+        match self {
+            Self::Server { state, .. } => {
+                state.as_ref().is_some_and(|state| state.as_str().starts_with("57P"))
+            }
+            Self::Io(_) | Self::Timeout | Self::Protocol(_) => true,
+            Self::Login(_) | Self::TlsDeclined | Self::Tls(_) | Self::Gone | Self::Stranger => {
+                false
+            }
+        }
+    }
+
     /// True if the server does not take the password.
     pub(super) fn is_wrong_password(&self) -> bool {
         match self {

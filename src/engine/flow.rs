@@ -346,7 +346,8 @@ impl Driver {
         let writer = self.database.with_cluster(|cluster| cluster.writer_of(conn.shard));
         conn.writes = match writer {
             Some(Writer::Node(writer)) if writer != node => Writes::Impossible,
-            Some(Writer::Node(_) | Writer::Several) | None => Writes::Possible,
+            Some(Writer::Node(_) | Writer::Several | Writer::Unconfirmed | Writer::Absent)
+            | None => Writes::Possible,
         };
         // Whoever held it before was the one to be woken.
         conn.watched = false;
@@ -404,9 +405,17 @@ impl Driver {
     }
 
     pub(super) fn on_backend_lost(&mut self, shard: ShardId) {
+        if let Some(conn) = self.held.iter().find(|conn| conn.shard == shard) {
+            // What traffic sees the monitor shall see at once.
+            self.database.marks.strikes.note(conn.pool.node());
+            self.database.marks.ask_for_sample();
+        }
+        self.cut_off(shard);
+    }
+
+    /// Gives the backend of `shard` up in the middle of whatever it does.
+    pub(super) fn cut_off(&mut self, shard: ShardId) {
         let Some(mut conn) = self.held.take(shard) else { return };
-        // What traffic sees the monitor shall see at once.
-        self.database.marks.ask_for_sample();
         self.entry.running.borrow_mut().remove(&conn);
         self.session.leave(shard);
         let told = self.closing;

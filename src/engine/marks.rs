@@ -14,6 +14,8 @@ use tokio::sync::Notify;
 use crate::cluster::{Demand, Footprint, Incarnation, Mark, SampleNumber, SlotMark, Word};
 use crate::types::ShardId;
 
+use super::strikes::Strikes;
+
 /// Marks of one database.
 #[derive(Debug)]
 pub struct Marks {
@@ -30,6 +32,8 @@ pub struct Marks {
     asleep: AtomicBool,
     wake: Notify,
     orphans: Mutex<Vec<Orphan>>,
+    /// Failures of clients' connections.
+    pub strikes: Strikes,
 }
 
 /// A write whose connection was lost before its acknowledgement: it may commit
@@ -58,6 +62,7 @@ impl Marks {
             asleep: AtomicBool::new(false),
             wake: Notify::new(),
             orphans: Mutex::new(Vec::new()),
+            strikes: Strikes::default(),
         })
     }
 

@@ -473,6 +473,9 @@ impl Thread {
                     user = %pool.0.user, error = %error, "backend can't be reached"
                 );
                 // What traffic sees the monitor shall see at once.
+                if error.is_of_the_node() {
+                    database.marks.strikes.note(pool.node());
+                }
                 database.marks.ask_for_sample();
                 let jitter = self.random();
                 let mut hopeless = error.is_final();

@@ -53,7 +53,7 @@ impl Thread {
         let home = map.home();
         let node = match database.with_cluster(|cluster| cluster.writer_of(home)) {
             Some(Writer::Node(node)) => Some(node),
-            Some(Writer::Several) => None,
+            Some(Writer::Several | Writer::Unconfirmed | Writer::Absent) => None,
             None => map.shard(home).map(|shard| shard.primary),
         };
         let entry = node.and_then(|node| map.node(node));

@@ -14,7 +14,7 @@ use crate::cluster::{Choice, Demand, Mark, Passed, ReadReason, SampleNumber, Wan
 use crate::config::Writers;
 use crate::net::clock;
 use crate::session::{Barrier, Refused, Want, Writes};
-use crate::types::{Access, Consistency, Millis, Moment, NodeId, ShardId, SqlState};
+use crate::types::{Access, Consistency, Millis, Moment, NodeId, Role, ShardId, SqlState};
 
 use super::conn::Conn;
 use super::driver::{Driver, Moved};
@@ -68,6 +68,8 @@ enum WaitsFor {
     Write,
     /// A replica that has proven enough.
     Replica,
+    /// A primary: there is none.
+    Primary,
 }
 
 /// The read that runs on a replica.
@@ -263,8 +265,29 @@ impl Driver {
             {
                 return Choice::same_replica(node);
             }
-            cluster.choose(want.shard, wanted, tie)
+            let choice = cluster.choose(want.shard, wanted, tie);
+            let allowed = self.thread.settings.reads.read_only_when_primary_down;
+            if choice.node().is_some()
+                || allowed == Millis::ZERO
+                || !cluster.lacks_primary(want.shard)
+            {
+                return choice;
+            }
+            let wanted = Wanted::WithoutPrimary { lag: allowed, now: clock::now() };
+            let instead = cluster.choose(want.shard, wanted, tie);
+            if instead.node().is_some() { instead } else { choice }
         })
+    }
+
+    /// True if the replica `node` may serve this although it has not proven
+    /// enough: there is no primary.
+    fn is_fit_without_primary(&self, want: Want, node: NodeId) -> bool {
+        let allowed = self.thread.settings.reads.read_only_when_primary_down;
+        let wanted = Wanted::WithoutPrimary { lag: allowed, now: clock::now() };
+        allowed > Millis::ZERO
+            && self.database.with_cluster(|cluster| {
+                cluster.lacks_primary(want.shard) && cluster.is_fit(node, wanted)
+            })
     }
 
     /// A connection to the replica `node`, or to the primary if there is none
@@ -289,8 +312,7 @@ impl Driver {
             Ok(conn) => {
                 self.thread.release(conn);
                 self.database.marks.ask_for_sample();
-                self.thread.stats.note_read(NEW_CONNECTION);
-                self.bring_primary(want)
+                self.on_too_new(want, reason)
             }
             // A full pool is waited for: its connections are old enough. A new
             // connection is of use only after the next sample.
@@ -301,10 +323,20 @@ impl Driver {
             }
             Err(waiting) => {
                 waiting.leave(&self.thread);
-                self.thread.stats.note_read(NEW_CONNECTION);
-                self.bring_primary(want)
+                self.on_too_new(want, reason)
             }
         }
+    }
+
+    /// No connection to the replica is old enough: the primary serves, or, if
+    /// there is none, the replica after its next sample.
+    fn on_too_new(&mut self, want: Want, reason: ReadReason) -> bool {
+        if reason == ReadReason::PrimaryDown {
+            self.park(want, self.thread.settings.pool.checkout_timeout, WaitsFor::Replica);
+            return false;
+        }
+        self.thread.stats.note_read(NEW_CONNECTION);
+        self.bring_primary(want)
     }
 
     /// Whether a connection to a replica leads to the server whose samples
@@ -346,17 +378,34 @@ impl Driver {
             Some(Writer::Node(node)) => Some(node),
             Some(Writer::Several) => {
                 let name = self.database.shard_name(want.shard);
-                self.session.refuse_checkout(
-                    Refused::new(
-                        CANNOT_CONNECT_NOW,
-                        format!("several nodes of shard {name} are primaries"),
-                    )
-                    .hint(
-                        "an operator has to stop all but the right one, or to declare that one in the \
-                         shard map and set reads.authority; SHOW NODES lists them",
-                    ),
+                let refused = Refused::new(
+                    CANNOT_CONNECT_NOW,
+                    format!("several nodes of shard {name} are primaries"),
+                )
+                .hint(
+                    "an operator has to stop all but the right one, or nodes.authority has to \
+                     name it; SHOW NODES lists them",
                 );
+                self.session.refuse_checkout(refused);
                 return true;
+            }
+            Some(Writer::Unconfirmed) => {
+                let name = self.database.shard_name(want.shard);
+                let refused = Refused::new(
+                    CANNOT_CONNECT_NOW,
+                    format!("no node of shard {name} is confirmed as its primary"),
+                )
+                .hint(
+                    "its Patroni says that the node which claims to be the primary is not; \
+                     SHOW NODES lists them",
+                );
+                self.session.refuse_checkout(refused);
+                return true;
+            }
+            Some(Writer::Absent) => {
+                let wait = self.thread.settings.pool.checkout_timeout;
+                self.park(want, wait, WaitsFor::Primary);
+                return false;
             }
             None => self.database.with_map(|map, _| map.shard(want.shard).map(|s| s.primary)),
         };
@@ -413,12 +462,13 @@ impl Driver {
         let same = self.reads.last.filter(|_| level == Consistency::Session);
         let fits = read
             && self.may_serve(&conn, wanted)
-            && self.database.with_cluster(|cluster| {
-                cluster.is_fit(node, wanted)
-                    || same.is_some_and(|(last, life)| {
-                        last == node && cluster.lives_on(want.shard, node, life)
-                    })
-            });
+            && (self.is_fit_without_primary(want, node)
+                || self.database.with_cluster(|cluster| {
+                    cluster.is_fit(node, wanted)
+                        || same.is_some_and(|(last, life)| {
+                            last == node && cluster.lives_on(want.shard, node, life)
+                        })
+                }));
         if fits {
             self.thread.stats.note_read(wanted.met());
             self.start_read(want, wanted, node);
@@ -445,9 +495,47 @@ impl Driver {
         Some(self.bring_primary(want))
     }
 
-    /// A shard's writes go to another node: who waits for the old one waits
-    /// for the new one now. Nothing of its unit was sent, so nobody notices.
+    /// A shard's writes go to another node: what runs on the old one is cut
+    /// off, and who waits for it waits for the new one now. Nothing of a unit
+    /// that waits was sent, so nobody notices.
     pub(super) fn on_new_writer(&mut self) {
+        self.leave_old_primaries();
+        self.wait_for_new_primary();
+    }
+
+    /// What was begun on a node that is not the primary any more must not be
+    /// committed there. Its outcome may be unknown; the marks know it, too.
+    fn leave_old_primaries(&mut self) {
+        let mut left: Vec<ShardId> = Vec::new();
+        for conn in self.held.iter().filter(|conn| conn.writes == Writes::Possible) {
+            let node = conn.pool.node();
+            let is_old =
+                self.database.with_cluster(|cluster| match cluster.writer_of(conn.shard) {
+                    Some(Writer::Node(writer)) => {
+                        let seen = cluster.node(writer).and_then(|state| state.role_seen);
+                        writer != node && seen == Some(Role::Primary)
+                    }
+                    Some(Writer::Several | Writer::Unconfirmed) => true,
+                    Some(Writer::Absent) | None => false,
+                });
+            if is_old {
+                left.push(conn.shard);
+            }
+        }
+        for shard in left {
+            self.cut_off(shard);
+        }
+        let is_old = |conn: &Conn| {
+            let writer = self.database.with_cluster(|cluster| cluster.primary_of(conn.shard));
+            conn.writes == Writes::Possible && writer != Some(conn.pool.node())
+        };
+        // What it keeps there for later is lost.
+        if self.held.aside.iter().any(|conn| is_old(conn)) {
+            self.say_goodbye("57P01", "terminating connection: its shard has another primary now");
+        }
+    }
+
+    fn wait_for_new_primary(&mut self) {
         let (Some(want), Some(waits_at)) = (self.reads.want, self.reads.waits_at) else { return };
         let writer = self.database.with_cluster(|cluster| cluster.writer_of(want.shard));
         let to_writer = want.access == Access::Write || self.level(want) == Consistency::Primary;
@@ -569,6 +657,9 @@ impl Driver {
                     let choice = self.choose(want, level, self.wanted(want, level));
                     !matches!(choice.reason(), ReadReason::NoneFit(_))
                 }
+                WaitsFor::Primary => self
+                    .database
+                    .with_cluster(|cluster| cluster.writer_of(want.shard) != Some(Writer::Absent)),
             };
         if !ready {
             return Moved::Nothing;
@@ -577,11 +668,26 @@ impl Driver {
         if late && parked.for_what == WaitsFor::Write {
             self.reads.unsettled.clear();
         }
-        let has_backend = if late && parked.for_what == WaitsFor::Replica {
-            self.thread.stats.note_read(ReadReason::NoneFit(Passed::default()));
-            self.bring_primary(want)
-        } else {
-            self.bring_backend(want)
+        let has_backend = match parked.for_what {
+            WaitsFor::Replica if late => {
+                self.thread.stats.note_read(ReadReason::NoneFit(Passed::default()));
+                self.bring_primary(want)
+            }
+            WaitsFor::Primary if late => {
+                let name = self.database.shard_name(want.shard);
+                let wait = self.thread.settings.pool.checkout_timeout;
+                let refused = Refused::new(
+                    CANNOT_CONNECT_NOW,
+                    format!("shard {name} has had no primary for {wait}"),
+                )
+                .hint(
+                    "its nodes are replicas: promote one, then run it again; SHOW NODES lists them",
+                );
+                self.session.refuse_checkout(refused);
+                true
+            }
+            WaitsFor::Primary => self.bring_primary(want),
+            WaitsFor::Write | WaitsFor::Replica => self.bring_backend(want),
         };
         if has_backend {
             self.feed_kept(cx);

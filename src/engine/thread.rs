@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::auth::Borrowed;
 use crate::backend::{Event, SettingsInterner};
 use crate::catalog::Catalog;
-use crate::cluster::{Cluster, Health, Member, NodeState, ReadReason};
+use crate::cluster::{Cluster, Member, NodeState, ReadReason};
 use crate::config::{BackendLogin as LoginAs, PoolMode, Settings};
 use crate::gather::Memory;
 use crate::net::clock;
@@ -479,7 +479,7 @@ impl Database {
     pub(super) fn publish_cluster(&self, cluster: Arc<Cluster>) -> News {
         let before = self.cluster.replace(Arc::clone(&cluster));
         let up = |state: &&NodeState| {
-            state.health == Health::Up && before.health(state.member.node) != Health::Up
+            state.health.is_well() && !before.health(state.member.node).is_well()
         };
         let moved =
             cluster.shards().any(|shard| cluster.writer_of(shard) != before.writer_of(shard));

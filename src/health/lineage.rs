@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use super::Geometry;
 use crate::cluster::{LineageId, Proof};
-use crate::types::{Lsn, NodeId};
+use crate::types::{Lsn, Moment, NodeId};
 
 use super::watch::Identity;
 
@@ -26,6 +26,8 @@ pub struct Lineage {
     identity: Identity,
     timeline: u32,
     marked: bool,
+    /// When its first sample began.
+    begun: Option<Moment>,
     /// By number; positions never fall.
     samples: VecDeque<(Proof, Lsn)>,
     /// Where the newest sample's WAL is on disk, if it was asked for.
@@ -61,6 +63,7 @@ impl Lineage {
             identity: life.identity,
             timeline: life.timeline,
             marked: false,
+            begun: None,
             samples: VecDeque::new(),
             flushed: None,
         }
@@ -88,6 +91,11 @@ impl Lineage {
         let ours = self.identity.system;
         let theirs = identity.and_then(|identity| identity.system);
         ours.is_none() || theirs.is_none() || ours == theirs
+    }
+
+    /// When its first sample began.
+    pub const fn begun(&self) -> Option<Moment> {
+        self.begun
     }
 
     /// True once the primary has its marker on disk.
@@ -118,6 +126,7 @@ impl Lineage {
         if self.samples.len() >= SAMPLES_MAX {
             self.thin();
         }
+        self.begun = self.begun.or(Some(proof.begun));
         self.samples.push_back((proof, insert));
         self.flushed = Some(flushed);
         Ok(())
@@ -177,7 +186,6 @@ const SAMPLES_MAX: usize = 512;
 mod tests {
     use super::*;
     use crate::cluster::SampleNumber;
-    use crate::types::Moment;
 
     fn lineage() -> Lineage {
         Lineage::new(

@@ -12,18 +12,22 @@
 //! - proofs belong to one life of the primary (a *lineage*: system, timeline,
 //!   start time, monitor connection) and one incarnation of the replica, and
 //!   are given only to replicas that have shown the lineage's marker;
+//! - a node that fails or breaks clients' connections is passed over while
+//!   others can serve, and comes back after probes, not after a time;
 //! - a node that shows itself as a primary gets the writes; two of them get
 //!   none, unless an authority names one.
 
+mod authority;
+mod condition;
 mod geometry;
 mod lineage;
-mod verdict;
 mod watch;
 
+pub use authority::{Authority, Voucher};
+pub use condition::{Condition, Over, Thresholds};
 pub use geometry::Geometry;
 pub use lineage::{Life, Lineage, Standing, WentBack};
-pub use verdict::{Thresholds, Verdict};
-pub use watch::{Answer, Authority, Identity, Ticket, Watch};
+pub use watch::{Answer, Identity, NotNamed, Probe, Question, Ticket, Watch};
 
 #[cfg(test)]
 mod simulation;

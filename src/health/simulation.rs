@@ -6,8 +6,8 @@
 mod marks;
 mod servers;
 
-use super::{Answer, Authority, Identity, Thresholds, Ticket, Watch};
-use crate::cluster::{Health, Member, SampleNumber, Wanted, Writer};
+use super::{Answer, Authority, Identity, NotNamed, Probe, Thresholds, Ticket, Voucher, Watch};
+use crate::cluster::{Breaker, Health, Member, SampleNumber, Wanted, Writer};
 use crate::types::{Lsn, Millis, Moment, NodeId, Role, ShardId};
 
 const SHARD: ShardId = ShardId::new(1);
@@ -217,12 +217,131 @@ fn of_two_primaries_the_map_may_name_the_right_one() {
     assert!(watch.is_leader(node(0)));
 }
 
+#[test]
+fn of_two_primaries_an_operator_may_name_the_right_one() {
+    let mut watch = two_primaries(Authority::Console);
+    assert_eq!(watch.writer(SHARD), Some(Writer::Several));
+    assert_eq!(watch.name(node(7)), Err(NotNamed::NoSuchNode));
+    assert_eq!(watch.name(node(1)), Ok(()));
+    assert_eq!(watch.writer(SHARD), Some(Writer::Node(node(1))));
+    assert_eq!(watch.name(node(0)), Ok(()), "the last word counts");
+    assert_eq!(watch.writer(SHARD), Some(Writer::Node(node(0))));
+    let mut other = two_primaries(Authority::Map);
+    assert_eq!(other.name(node(1)), Err(NotNamed::OtherAuthority));
+}
+
+#[test]
+fn of_two_primaries_the_one_leads_whose_patroni_says_so() {
+    let mut watch = two_primaries(Authority::Patroni);
+    let [old, new] = [0, 1].map(|index| watch.question(node(index)).unwrap());
+    assert_eq!(watch.writer(SHARD), Some(Writer::Several), "both Patronis are silent");
+    watch.vouched(new, Voucher::Confirmed);
+    assert_eq!(watch.writer(SHARD), Some(Writer::Node(node(1))));
+    watch.vouched(old, Voucher::Confirmed);
+    assert_eq!(watch.writer(SHARD), Some(Writer::Several), "both can't be right");
+    watch.vouched(old, Voucher::Denied);
+    assert_eq!(watch.writer(SHARD), Some(Writer::Node(node(1))));
+    watch.disconnected(node(1));
+    assert_eq!(watch.writer(SHARD), Some(Writer::Unconfirmed), "the old one is none, alone too");
+    assert!(watch.cluster().lacks_primary(SHARD));
+}
+
+#[test]
+fn what_a_patroni_said_of_another_life_counts_no_more() {
+    let mut watch = two_primaries(Authority::Patroni);
+    let question = watch.question(node(0)).unwrap();
+    watch.disconnected(node(0));
+    watch.disconnected(node(1));
+    primary(&mut watch, 1_200, 6_300, identity(9, 5, 2));
+    watch.vouched(question, Voucher::Denied);
+    assert_eq!(watch.writer(SHARD), Some(Writer::Node(node(0))));
+    replica(&mut watch, 1_300, 6_300, identity(9, 6, 2));
+    assert_eq!(watch.question(node(1)), None, "who serves as a replica is not asked");
+}
+
+#[test]
+fn a_primary_that_serves_as_a_replica_gets_no_writes_before_another_is_there() {
+    let mut watch = watch(1);
+    primary(&mut watch, 1_000, 6_000, LIFE);
+    replica(&mut watch, 1_001, 6_000, COPY);
+    watch.disconnected(node(0));
+    let ticket = begin(&watch, 0, 1_100);
+    let (identity, replay) = (identity(9, 3, 2), Some(Lsn::new(6_000)));
+    watch.answered(ticket, Answer::Replica { identity, replay });
+    assert_eq!(watch.writer(SHARD), Some(Writer::Absent));
+    assert!(watch.is_headless(SHARD));
+    let (insert, flushed) = (Lsn::new(6_100), Lsn::new(6_100));
+    let ticket = begin(&watch, 1, 1_200);
+    watch.answered(ticket, Answer::Primary { identity: COPY, timeline: 2, insert, flushed });
+    assert_eq!(watch.writer(SHARD), Some(Writer::Node(node(1))));
+    let cluster = watch.cluster();
+    assert_eq!(cluster.choose(SHARD, Wanted::Any, 0).node(), Some(node(0)), "it serves reads");
+}
+
+#[test]
+fn clients_that_lose_their_connections_make_a_node_suspect_until_probes_are_answered() {
+    let mut watch = watch(1);
+    primary(&mut watch, 1_000, 6_000, LIFE);
+    replica(&mut watch, 1_001, 6_000, COPY);
+    (0..3).for_each(|_| watch.struck(node(1), Moment::from_ms(1_010)));
+    let breaker = |watch: &Watch| watch.cluster().node(node(1)).unwrap().breaker;
+    assert_eq!((watch.health(node(1)), breaker(&watch)), (Health::Suspect, Breaker::Open));
+    assert_eq!(watch.cluster().choose(SHARD, Wanted::Any, 0).node(), Some(node(1)), "the last one");
+    replica(&mut watch, 2_500, 6_000, COPY);
+    assert_eq!(watch.health(node(1)), Health::Suspect, "its old connection says nothing");
+    for outcome in [Probe::Answered, Probe::Answered] {
+        assert!(watch.wants_probe(node(1), Moment::from_ms(2_600)));
+        watch.probed(node(1), Moment::from_ms(2_600), outcome);
+    }
+    assert_eq!((watch.health(node(1)), breaker(&watch)), (Health::Healthy, Breaker::Closed));
+    assert!(lag(&watch, 2_700).is_some(), "what it has proven it has still");
+}
+
+#[test]
+fn a_replica_that_proves_nothing_is_lagging_after_a_while() {
+    let mut watch = watch(1);
+    for round in 0..100 {
+        primary(&mut watch, 1_000 + round * 250, 6_000 + round, LIFE);
+        let ticket = begin(&watch, 1, 1_001 + round * 250);
+        let replay = Some(Lsn::new(5_000));
+        // It never shows the marker: it follows somebody else.
+        watch.answered(ticket, Answer::Replica { identity: COPY, replay });
+        let lagging = watch.health(node(1)) == Health::Lagging;
+        assert_eq!(lagging, round > 40, "{round}");
+    }
+    assert!(watch.is_leader(node(0)) && watch.health(node(0)) == Health::Healthy);
+}
+
+#[test]
+fn without_a_primary_a_replica_keeps_what_it_had_proven_until_another_life_begins() {
+    let mut watch = watch(1);
+    primary(&mut watch, 1_000, 6_000, LIFE);
+    replica(&mut watch, 1_001, 6_000, COPY);
+    watch.disconnected(node(0));
+    replica(&mut watch, 1_100, 6_000, COPY);
+    assert!(!watch.cluster().lacks_primary(SHARD), "the monitor's connection alone says nothing");
+    for ms in [1_100, 1_200, 1_300] {
+        let ticket = begin(&watch, 0, ms);
+        watch.failed(ticket);
+    }
+    let allowed =
+        |lag, ms| Wanted::WithoutPrimary { lag: Millis::new(lag), now: Moment::from_ms(ms) };
+    let cluster = watch.cluster();
+    assert!(cluster.lacks_primary(SHARD));
+    assert_eq!(cluster.choose(SHARD, allowed(1_000, 2_000), 0).node(), Some(node(1)));
+    assert_eq!(cluster.choose(SHARD, allowed(999, 2_000), 0).node(), None);
+    primary(&mut watch, 2_100, 5_000, identity(9, 5, 2));
+    assert_eq!(watch.cluster().choose(SHARD, allowed(9_999, 2_200), 0).node(), None);
+}
+
 /// The world as it is, beside what the monitor thinks of it.
 struct World {
     rng: u64,
     now: u64,
     /// Insert position at each millisecond of the present lineage's life.
     history: Vec<(u64, u64)>,
+    /// The same of the lives before.
+    before: Vec<(u64, u64)>,
     insert: u64,
     primary: Identity,
     replay: [u64; 2],
@@ -235,6 +354,7 @@ impl World {
             rng: seed | 1,
             now: 1_000,
             history: vec![(1_000, 100_000)],
+            before: Vec::new(),
             insert: 100_000,
             primary: LIFE,
             replay: [100_000; 2],
@@ -286,7 +406,8 @@ impl World {
         self.insert = flushed + self.dice(3) * 10;
         self.primary.started_us += 1;
         self.primary.connection += 1;
-        self.history = vec![(self.now, self.insert)];
+        let ended = std::mem::replace(&mut self.history, vec![(self.now, self.insert)]);
+        self.before.extend(ended);
         watch.disconnected(node(0));
     }
 
@@ -320,6 +441,12 @@ impl World {
                 continue;
             }
             let state = cluster.node(node(u16::try_from(copy).unwrap() + 1)).unwrap();
+            if let Some(kept) = state.kept.filter(|_| cluster.lineage_of(SHARD).is_none()) {
+                let lives = self.before.iter().chain(&self.history);
+                let written = lives.rev().find(|(ms, _)| *ms <= kept.begun.ms());
+                let written = written.map_or(0, |(_, at)| *at);
+                assert!(self.replay[copy] >= written, "seed {seed}, {} ms: kept", self.now);
+            }
             let Some(lag) = state.lag_ms(Moment::from_ms(self.now)) else { continue };
             let then = self.now - lag.count();
             let written =

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Geometry, Life, Lineage, Thresholds, Verdict};
+use super::authority::{Claim, settle};
+use super::{Authority, Condition, Geometry, Life, Lineage, Over, Thresholds, Voucher};
 use crate::cluster::{
     Cluster, Health, Incarnation, LineageId, Member, NodeState, Proof, Replay, SampleNumber, Writer,
 };
@@ -49,14 +50,11 @@ pub enum Answer {
     },
 }
 
-/// Who says which of two primaries is the right one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Authority {
-    /// Nobody: writes stop.
-    #[default]
-    Nobody,
-    /// The shard map.
-    Map,
+/// A question to the Patroni of a node that shows itself as a primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    node: NodeId,
+    life: u32,
 }
 
 /// Everything that the monitor remembers.
@@ -73,8 +71,11 @@ pub struct Watch {
 #[derive(Clone, Debug)]
 struct Watched {
     state: NodeState,
-    verdict: Verdict,
+    condition: Condition,
     identity: Option<Identity>,
+    /// When the present identity was first seen.
+    since: Moment,
+    voucher: Voucher,
     geometry: Geometry,
     /// The lineage whose marker this incarnation has shown.
     shown: Option<LineageId>,
@@ -84,6 +85,8 @@ struct Watched {
 #[derive(Clone, Debug)]
 struct Watching {
     declared: Option<NodeId>,
+    /// Who an operator named last.
+    named: Option<NodeId>,
     writer: Option<Writer>,
     lineage: Option<Lineage>,
 }
@@ -102,6 +105,7 @@ impl Watch {
         for member in members {
             let shard = watch.shards.entry(member.shard).or_insert(Watching {
                 declared: None,
+                named: None,
                 writer: None,
                 lineage: None,
             });
@@ -113,8 +117,10 @@ impl Watch {
                 member.node,
                 Watched {
                     state: NodeState::unknown(member),
-                    verdict: Verdict::UNKNOWN,
+                    condition: Condition::UNKNOWN,
                     identity: None,
+                    since: Moment::START,
+                    voucher: Voucher::Silent,
                     geometry: Geometry::default(),
                     shown: None,
                 },
@@ -139,14 +145,16 @@ impl Watch {
     /// Takes a node's answer.
     pub fn answered(&mut self, ticket: Ticket, answer: Answer) {
         let Some(watched) = self.nodes.get_mut(&ticket.node) else { return };
-        watched.verdict = watched.verdict.after_success(self.thresholds);
-        watched.state.health = watched.verdict.health();
-        watched.state.sampled_at = Some(ticket.proof.begun);
+        let now = ticket.proof.begun;
+        watched.state.sampled_at = Some(now);
         let shard = watched.state.member.shard;
         match answer {
             Answer::Primary { identity, timeline, insert, flushed } => {
-                watched.identify(identity);
-                watched.state.role_seen = Some(Role::Primary);
+                let over = watched.identify(identity, now);
+                watched.condition.answered(now, over, &self.thresholds);
+                watched.condition.leads();
+                watched.publish_condition();
+                watched.show_role(Role::Primary);
                 // A promoted replica has forked: what it replayed proves nothing.
                 watched.drop_proof();
                 let insert = watched.geometry.normalise(insert);
@@ -157,11 +165,14 @@ impl Watch {
                 self.advance(shard, life, ticket.proof, (insert, flushed));
             }
             Answer::Replica { identity, replay } => {
-                watched.identify(identity);
-                watched.state.role_seen = Some(Role::Replica);
+                let over = watched.identify(identity, now);
+                watched.condition.answered(now, over, &self.thresholds);
+                watched.publish_condition();
+                watched.show_role(Role::Replica);
                 watched.state.insert_lsn = None;
                 self.settle_writer(shard);
                 self.prove(ticket.node, replay);
+                self.judge_lag(ticket.node, now);
             }
         }
     }
@@ -169,12 +180,79 @@ impl Watch {
     /// Takes note that `ticket` got no answer in time, or an error.
     pub fn failed(&mut self, ticket: Ticket) {
         let Some(watched) = self.nodes.get_mut(&ticket.node) else { return };
-        watched.verdict = watched.verdict.after_failure(self.thresholds);
-        watched.state.health = watched.verdict.health();
+        watched.condition.failed(ticket.proof.begun, &self.thresholds);
+        watched.publish_condition();
         if watched.state.health == Health::Down {
             watched.drop_proof();
             watched.state.insert_lsn = None;
         }
+    }
+
+    // === the breaker ===
+
+    /// A client's connection to `node` could not be made, or broke.
+    pub fn struck(&mut self, node: NodeId, now: Moment) {
+        let Some(watched) = self.nodes.get_mut(&node) else { return };
+        watched.condition.struck(now, &self.thresholds);
+        watched.publish_condition();
+    }
+
+    /// True if the monitor should knock at `node` with a connection of its own
+    /// now.
+    pub fn wants_probe(&self, node: NodeId, now: Moment) -> bool {
+        self.nodes.get(&node).is_some_and(|watched| watched.condition.wants_probe(now))
+    }
+
+    /// What came of that.
+    pub fn probed(&mut self, node: NodeId, now: Moment, outcome: Probe) {
+        let Some(watched) = self.nodes.get_mut(&node) else { return };
+        match outcome {
+            Probe::Answered => {
+                watched.condition.answered(now, Over::FreshConnection, &self.thresholds);
+            }
+            Probe::Failed => watched.condition.failed(now, &self.thresholds),
+        }
+        watched.publish_condition();
+    }
+
+    // === the authority ===
+
+    /// What to ask the Patroni of `node`: whether it leads, as it says.
+    pub fn question(&self, node: NodeId) -> Option<Question> {
+        let watched = self.nodes.get(&node)?;
+        let claims = watched.state.role_seen == Some(Role::Primary);
+        (claims && self.authority == Authority::Patroni)
+            .then_some(Question { node, life: watched.state.life })
+    }
+
+    /// The Patroni has answered, or has not.
+    pub fn vouched(&mut self, question: Question, voucher: Voucher) {
+        let Some(watched) = self.nodes.get_mut(&question.node) else { return };
+        let same =
+            watched.state.life == question.life && watched.state.role_seen == Some(Role::Primary);
+        if same && watched.voucher != voucher {
+            watched.voucher = voucher;
+            let shard = watched.state.member.shard;
+            self.settle_writer(shard);
+        }
+    }
+
+    /// An operator names `node` as the primary of its shard, should several
+    /// nodes say that they are.
+    ///
+    /// # Errors
+    /// Another authority than the console decides, or there is no such node.
+    pub fn name(&mut self, node: NodeId) -> Result<(), NotNamed> {
+        if self.authority != Authority::Console {
+            return Err(NotNamed::OtherAuthority);
+        }
+        let shard = self.nodes.get(&node).map(|watched| watched.state.member.shard);
+        let watching = shard.and_then(|shard| self.shards.get_mut(&shard));
+        watching.ok_or(NotNamed::NoSuchNode)?.named = Some(node);
+        if let Some(shard) = shard {
+            self.settle_writer(shard);
+        }
+        Ok(())
     }
 
     /// Takes note that the monitor's connection to `node` is gone: a primary
@@ -186,7 +264,9 @@ impl Watch {
         watched.state.incarnation = None;
         watched.state.role_seen = None;
         watched.state.life = watched.state.life.wrapping_add(1);
+        watched.state.kept = None;
         watched.shown = None;
+        watched.voucher = Voucher::Silent;
         watched.drop_proof();
         let shard = watched.state.member.shard;
         if self.lineage(shard).is_some_and(|lineage| lineage.leader() == node) {
@@ -243,7 +323,7 @@ impl Watch {
 
     /// The present verdict on `node`; `Unknown` if it is not watched.
     pub fn health(&self, node: NodeId) -> Health {
-        self.nodes.get(&node).map_or(Health::Unknown, |watched| watched.verdict.health())
+        self.nodes.get(&node).map_or(Health::Unknown, |watched| watched.condition.health())
     }
 
     /// The role that `node` showed last over the present connection.
@@ -303,35 +383,37 @@ impl Watch {
 
     /// Where writes go, now that a node has shown a role or has fallen silent.
     /// Silence changes nothing: the last known writer stays it until another
-    /// node shows itself as the primary.
+    /// node shows itself as the primary, or it shows itself as a replica.
     fn settle_writer(&mut self, shard: ShardId) {
-        let mut primaries = self.nodes.values().filter(|watched| {
-            watched.state.member.shard == shard
-                && watched.state.role_seen == Some(Role::Primary)
-                && watched.state.health != Health::Down
-        });
-        let first = primaries.next().map(|watched| watched.state.member.node);
-        let second = primaries.next().map(|watched| watched.state.member.node);
+        let here = |watched: &&Watched| watched.state.member.shard == shard;
+        let claims: Vec<Claim> = self
+            .nodes
+            .values()
+            .filter(here)
+            .filter(|watched| {
+                watched.state.role_seen == Some(Role::Primary)
+                    && watched.state.health != Health::Down
+            })
+            .map(|w| Claim { node: w.state.member.node, voucher: w.voucher })
+            .collect();
         let Some(watching) = self.shards.get_mut(&shard) else { return };
-        let writer = match (first, second) {
-            (None, _) => match watching.writer {
-                Some(Writer::Several) => watching.declared.map(Writer::Node),
-                other => other,
-            },
-            (Some(only), None) => Some(Writer::Node(only)),
-            (Some(_), Some(_)) => {
-                let named = match self.authority {
-                    Authority::Nobody => None,
-                    Authority::Map => watching.declared,
-                };
-                let is_one = named.filter(|node| {
-                    self.nodes.get(node).is_some_and(|watched| {
-                        watched.state.role_seen == Some(Role::Primary)
-                            && watched.state.member.shard == shard
-                    })
-                });
-                Some(is_one.map_or(Writer::Several, Writer::Node))
-            }
+        let named = match self.authority {
+            Authority::Nobody | Authority::Patroni => None,
+            Authority::Map => watching.declared,
+            Authority::Console => watching.named,
+        };
+        let serves_as_replica = |node: &NodeId| {
+            self.nodes.get(node).is_some_and(|w| w.state.role_seen == Some(Role::Replica))
+        };
+        let writer = settle(&claims, named).or(match watching.writer {
+            Some(Writer::Several | Writer::Unconfirmed) => watching.declared.map(Writer::Node),
+            other => other,
+        });
+        // Where there is no other node, what is asked can only be meant for it.
+        let alone = self.nodes.values().filter(here).nth(1).is_none();
+        let writer = match writer {
+            Some(Writer::Node(node)) if !alone && serves_as_replica(&node) => Some(Writer::Absent),
+            other => other,
         };
         watching.writer = writer;
         let leads = watching
@@ -354,6 +436,10 @@ impl Watch {
             return;
         }
         self.end_life(shard);
+        // What was proven of the life before may be gone in this one.
+        for watched in self.nodes.values_mut().filter(|w| w.state.member.shard == shard) {
+            watched.state.kept = None;
+        }
         self.names = self.names.wrapping_add(1);
         let mut lineage = Lineage::new(LineageId::new(self.names), life);
         // Without samples the position can't have fallen.
@@ -388,25 +474,75 @@ impl Watch {
         });
         let standing = kin.map(|lineage| lineage.standing(replay, watched.geometry));
         let before = watched.state.replay.and_then(|replay| replay.proven);
+        let proven = later(standing.and_then(|standing| standing.proof), before);
         watched.state.replay = Some(Replay {
             lsn: replay,
             lag_bytes: standing.map_or(0, |standing| standing.lag_bytes),
-            proven: later(standing.and_then(|standing| standing.proof), before),
+            proven,
         });
+        watched.state.kept = proven.or(watched.state.kept);
+    }
+
+    /// How far the replica is behind: what has proven nothing is so since
+    /// there was something to prove.
+    fn judge_lag(&mut self, node: NodeId, now: Moment) {
+        let Some(watched) = self.nodes.get_mut(&node) else { return };
+        let lineage = self.shards.get(&watched.state.member.shard).and_then(|s| s.lineage.as_ref());
+        let Some(begun) = lineage.and_then(Lineage::begun) else { return };
+        let proven = watched.state.replay.and_then(|replay| replay.proven);
+        let since = proven.map_or(begun.max(watched.since), |proof| proof.begun);
+        watched.condition.trails(now.since(since), &self.thresholds);
+        watched.publish_condition();
     }
 }
 
+/// What came of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// The node let the monitor in and answered.
+    Answered,
+    /// It did not.
+    Failed,
+}
+
+/// Why a node can't be named as a primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotNamed {
+    /// The console is not the authority.
+    OtherAuthority,
+    /// The node is not watched.
+    NoSuchNode,
+}
+
 impl Watched {
+    fn publish_condition(&mut self) {
+        self.state.health = self.condition.health();
+        self.state.breaker = self.condition.breaker();
+    }
+
+    /// What a Patroni said of it in another role counts no more.
+    fn show_role(&mut self, role: Role) {
+        if self.state.role_seen != Some(role) {
+            self.voucher = Voucher::Silent;
+        }
+        self.state.role_seen = Some(role);
+    }
+
     /// The server that answers; another one than before has proven nothing.
-    fn identify(&mut self, identity: Identity) {
+    fn identify(&mut self, identity: Identity, now: Moment) -> Over {
         let incarnation = Incarnation { system: identity.system, started_us: identity.started_us };
         self.state.incarnation = Some(incarnation);
         if self.identity != Some(identity) {
             self.identity = Some(identity);
+            self.since = now;
             self.state.life = self.state.life.wrapping_add(1);
+            self.state.kept = None;
             self.shown = None;
+            self.voucher = Voucher::Silent;
             self.drop_proof();
+            return Over::FreshConnection;
         }
+        Over::StandingConnection
     }
 
     fn drop_proof(&mut self) {
