@@ -48,6 +48,7 @@ impl Channels {
             Effect::Unlisten(None) => self.heard.clear(),
             Effect::Own(_)
             | Effect::Path(_)
+            | Effect::Role(_)
             | Effect::Set(..)
             | Effect::Restore(_)
             | Effect::RestoreAll

@@ -35,6 +35,9 @@ pub(super) enum Effect {
     /// Names are looked up in other schemas up to the transaction's end, by the
     /// startup's path if `None`.
     Path(Option<Box<str>>),
+    /// The current role is another up to the transaction's end, the session's
+    /// own if `None`.
+    Role(Option<Box<str>>),
     /// SAVEPOINT.
     Savepoint(Box<str>),
     /// RELEASE.
@@ -63,8 +66,14 @@ impl Effect {
     /// Whether names may be looked up in other schemas from then on.
     pub(super) fn moves_path(&self) -> bool {
         match self {
-            Self::Set(name, _) | Self::Restore(name) | Self::Reset(name) => **name == *SEARCH_PATH,
-            Self::Path(_) | Self::RestoreAll | Self::Discarded | Self::DiscardedTo(_) => true,
+            Self::Set(name, _) | Self::Restore(name) | Self::Reset(name) => {
+                **name == *SEARCH_PATH || is_role(name)
+            }
+            Self::Path(_)
+            | Self::Role(_)
+            | Self::RestoreAll
+            | Self::Discarded
+            | Self::DiscardedTo(_) => true,
             Self::Own(_)
             | Self::Savepoint(_)
             | Self::Release(_)
@@ -168,7 +177,7 @@ fn add_demand(
         SessionEffect::Set { name, value, local, span } => {
             check_setting(name, value.as_deref(), situation)?;
             hold_temp_path(name, value.as_deref(), situation, out)?;
-            out.effects.extend((**name == *SEARCH_PATH).then(|| Effect::Path(value.clone())));
+            out.effects.extend(of_names(name, value.clone()));
             if !local && value.is_none() {
                 out.effects.push(Effect::Restore(name.clone()));
             } else if !local {
@@ -333,6 +342,10 @@ fn add_set_config(
         && matches!(&**local, "true" | "t" | "on" | "1" | "yes" | "y")
     {
         let path = match (name, value) {
+            (Argument::Text(name), Argument::Text(role)) if is_role(&name.to_lowercase()) => {
+                out.effects.push(Effect::Role(Some(role)));
+                return Ok(());
+            }
             (Argument::Text(name), _) if name.to_lowercase() != SEARCH_PATH => return Ok(()),
             (Argument::Text(_), Argument::Text(path)) => Some(path),
             (Argument::Text(_), Argument::Null) => None,
@@ -360,6 +373,20 @@ fn add_set_config(
         Argument::Opaque | Argument::Param(_) => return untracked(situation, out),
     }
     Ok(())
+}
+
+/// What a setting means for looking names up.
+fn of_names(name: &str, value: Option<Box<str>>) -> Option<Effect> {
+    match name {
+        SEARCH_PATH => Some(Effect::Path(value)),
+        name if is_role(name) => Some(Effect::Role(value)),
+        _ => None,
+    }
+}
+
+/// True for the settings that say who `"$user"` is in a search path.
+pub(super) fn is_role(name: &str) -> bool {
+    matches!(name, "role" | "session_authorization")
 }
 
 fn untracked(situation: Situation, out: &mut Demands) -> Result<(), Refused> {
@@ -481,6 +508,7 @@ impl Log {
                 }
                 Effect::Own(_)
                 | Effect::Path(_)
+                | Effect::Role(_)
                 | Effect::Savepoint(_)
                 | Effect::Release(_)
                 | Effect::RollbackTo(_)

@@ -10,9 +10,8 @@ use super::effects::{Effect, is_readable};
 use super::refusal::{CONNECTION_FAILURE, NOT_SUPPORTED, OUTCOME_UNKNOWN, Refused};
 use super::restore::{Discard, Hidden};
 use super::statements::StatementRegistry;
-use super::{After, Holds, PathOf, Phase, Session, Tx};
+use super::{After, Holds, Phase, Session, Tx};
 use crate::backend::Setting;
-use crate::route::SearchPath;
 use crate::types::{ShardId, SqlState};
 
 /// What the session may use while it hears a backend's events.
@@ -216,6 +215,7 @@ impl Session {
                 | Effect::Release(_)
                 | Effect::RollbackTo(_)
                 | Effect::Path(_)
+                | Effect::Role(_)
                 | Effect::Own(_) => self.log.push(effect),
             }
         }
@@ -421,55 +421,7 @@ impl Session {
             encoding: differs("client_encoding"),
             strings: differs("standard_conforming_strings"),
         };
-        self.path_of = match settings.find("search_path") {
-            None => PathOf::Catalog(0),
-            Some(_) => PathOf::Client,
-        };
-        self.search_path = match settings.find("search_path") {
-            None => SearchPath::parse(DEFAULT_SEARCH_PATH, &self.user).unwrap_or_default(),
-            // A path that can't be read finds no table at all.
-            Some(value) => {
-                SearchPath::parse(&shown(value), &self.user).unwrap_or_else(|| SearchPath::new([]))
-            }
-        };
-    }
-
-    /// The path that the running transaction has set, or the settings'.
-    pub(super) fn refresh_path(&mut self) {
-        let startup = || self.startup.find("search_path").map(shown);
-        let mut found: Option<Option<String>> = None;
-        let lazy = match &self.tx {
-            Tx::Lazy(lazy) => Some(lazy.effects()),
-            Tx::Backend => None,
-        };
-        for effect in lazy.into_iter().flatten().chain(self.log.effects()) {
-            match effect {
-                Effect::Path(Some(path)) => found = Some(Some(path.to_string())),
-                Effect::Set(_, Setting::Flat(path)) if effect.moves_path() => {
-                    found = Some(Some(path.to_string()));
-                }
-                // Its path stands beside it.
-                Effect::Set(_, Setting::Statement(_)) => {}
-                _ if effect.moves_path() => found = Some(startup()),
-                _ => {}
-            }
-        }
-        match found {
-            None if self.path_moved => {
-                self.path_moved = false;
-                let settings = Rc::clone(&self.settings);
-                self.note_settings(&settings);
-            }
-            None => {}
-            Some(path) => {
-                self.path_moved = true;
-                self.path_of = if path.is_some() { PathOf::Client } else { PathOf::Catalog(0) };
-                let path = path.as_deref().unwrap_or(DEFAULT_SEARCH_PATH);
-                // A path that can't be read finds no table at all.
-                self.search_path =
-                    SearchPath::parse(path, &self.user).unwrap_or_else(|| SearchPath::new([]));
-            }
-        }
+        self.note_path(settings);
     }
 
     // === a backend that is gone ===
@@ -592,7 +544,7 @@ impl Session {
 const LOSSES_MAX: u8 = 8;
 
 /// A setting's value as text, names in double quotes.
-fn shown(value: &Setting) -> String {
+pub(super) fn shown(value: &Setting) -> String {
     match value {
         Setting::Flat(text) => text.to_string(),
         Setting::Statement(text) => {
@@ -622,8 +574,6 @@ const FIXED_PARAMETERS: &[&str] = &[
     "in_hot_standby",
     "session_authorization",
 ];
-/// Postgres's own default.
-pub(super) const DEFAULT_SEARCH_PATH: &str = "\"$user\", public";
 
 /// Whether the lost unit may have written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,15 +13,14 @@ use crate::protocol::backend::TxStatus;
 use crate::protocol::encode;
 use crate::protocol::frame::{HEADER_LEN, Header, decode_header};
 use crate::protocol::tag::frontend as tag;
-use crate::route::{RouteError, SearchPath, Template, World};
+use crate::route::{RouteError, Template, World};
 use crate::shardmap::Map;
 use crate::sql::statement::{Facts, Kind};
 
 use super::effects::Situation;
-use super::events::DEFAULT_SEARCH_PATH;
 use super::refusal::{LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused};
 use super::turns::{Turn, refuse_unread};
-use super::{Env, Fed, Holds, PathOf, Phase, Session, Step, Stream, Tx};
+use super::{Env, Fed, Holds, Phase, Session, Step, Stream, Tx};
 
 /// One call of [`Session::feed`].
 pub(super) struct Feed<'f, 'e> {
@@ -412,23 +411,6 @@ impl Feed<'_, '_> {
             return Err(hidden());
         }
         Ok(Some(template))
-    }
-
-    /// Without a search path of the client's own, sessions have the one that the
-    /// server gives to their role.
-    fn note_default_path(&mut self, map: &Map) {
-        let serial = self.env.catalog_serial;
-        match self.s.path_of {
-            PathOf::Catalog(known) if known != serial => {}
-            PathOf::Catalog(_) | PathOf::Client => return,
-        }
-        self.s.path_of = PathOf::Catalog(serial);
-        let login = map.shard(map.home()).and_then(|shard| shard.credentials.user.as_deref());
-        let role = login.unwrap_or(&self.s.user);
-        let path = self.env.catalog.search_path(role).unwrap_or(DEFAULT_SEARCH_PATH);
-        // A path that can't be read finds no table at all.
-        let path = SearchPath::parse(path, role).unwrap_or_else(|| SearchPath::new([]));
-        self.s.search_path = path;
     }
 
     /// True if a name that the session does not know may be one that the
