@@ -24,6 +24,7 @@ mod splice;
 mod stars;
 mod stays;
 mod template;
+mod tenants;
 mod volatility;
 
 pub use self::declared::Declared;

@@ -24,6 +24,7 @@ mod merging;
 mod moving;
 mod names;
 mod own;
+mod path;
 mod place;
 mod prepare;
 mod refusal;
@@ -342,6 +343,10 @@ pub struct Session {
     search_path: SearchPath,
     /// Who says so.
     path_of: PathOf,
+    /// A path of the client's own that names `"$user"`.
+    user_path: Option<Box<str>>,
+    /// The role that SET ROLE has made the current one.
+    role: Option<Box<str>>,
     /// It is the running transaction's, not the settings'.
     path_moved: bool,
     user: Box<str>,
@@ -426,6 +431,8 @@ impl Session {
             moving: None,
             search_path: SearchPath::default(),
             path_of: PathOf::Catalog(0),
+            user_path: None,
+            role: None,
             path_moved: false,
             user: user.into(),
             hidden: Hidden::default(),

@@ -109,13 +109,6 @@ fn unknown_keys_are_refused_with_the_nearest_name() {
 }
 
 #[test]
-fn keyspaces_of_later_versions_are_refused_in_so_many_words() {
-    let (text, _) = two_shards();
-    let found = problems(&text.replace("slots = 4096", "schema_per_tenant = true"));
-    assert!(found[0].contains("not supported yet"), "{found:?}");
-}
-
-#[test]
 fn bounds_and_lists_cut_keys_into_slots() {
     let path = "tests/golden/route/maps/ranges.toml";
     let map = Map::parse(&fs::read_to_string(path).unwrap(), path).unwrap();
@@ -147,6 +140,46 @@ fn bounds_and_lists_that_mean_nothing_are_refused() {
         ("hash = \"range\"\nslots = 2\nbounds = [\"1\"]", "slots has no effect"),
     ] {
         let found = problems(&text.replace("slots = 4096", wrong));
+        assert!(found.iter().any(|one| one.contains(reason)), "{wrong}: {found:?}");
+    }
+}
+
+#[test]
+fn a_schemas_name_is_its_key() {
+    let path = "tests/golden/route/maps/schemas.toml";
+    let text = fs::read_to_string(path).unwrap();
+    let map = Map::parse(&text, path).unwrap();
+    assert_eq!(Map::parse(&map.to_toml(), "printed").as_ref(), Ok(&map), "{}", map.to_toml());
+    let of = |schema: &str| map.tenant_shard(schema).map(|shard| shard.number());
+    assert_eq!((of("tenant_a"), of("tenant_b"), of("public")), (Some(1), Some(2), None));
+    let slot = map.keyspaces()[0].owner(&Key::Text("acme"));
+    assert_eq!(of("acme"), Some(slot.number()));
+    let pinned = text.replace("tenant_a = \"s1\"", "tenant_a = \"s2\"");
+    let wanted = Map::parse(&pinned, "m").unwrap();
+    let moved =
+        |change: &Change| matches!(change, Change::Tenant { tenant, .. } if tenant == "tenant_a");
+    assert!(map.diff(&wanted).iter().any(moved), "{:?}", map.diff(&wanted));
+    let other = Map::parse(&text.replace("\"acme\"", "\"apex\""), "m").unwrap();
+    assert!(map.diff(&other)[0].to_string().contains("or schemas"));
+}
+
+#[test]
+fn schemas_that_can_not_be_tenants_are_refused() {
+    let text = fs::read_to_string("tests/golden/route/maps/schemas.toml").unwrap();
+    for (right, wrong, reason) in [
+        ("\"acme\"]", "\"tenant_a\"]", "listed already"),
+        ("\"acme\"]", "\"*\"]", "a beginning before the *"),
+        ("\"acme\"]", "\"pub*\"]", "takes in the schema public"),
+        ("[\"tenant_*\", \"acme\"]", "[]", "schemas is empty"),
+        ("type = \"text\"", "type = \"uuid\"", "the type of a keyspace of schemas is text"),
+        ("keyspace = \"people\"", "keyspace = \"schools\"", "have no key column"),
+        (
+            "[reference]",
+            "[[single]]\nshard = \"s1\"\nschemas = [\"acme\"]\n[reference]",
+            "by a pin",
+        ),
+    ] {
+        let found = problems(&text.replacen(right, wrong, 1));
         assert!(found.iter().any(|one| one.contains(reason)), "{wrong}: {found:?}");
     }
 }

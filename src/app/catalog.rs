@@ -106,8 +106,9 @@ fn login_of(
 /// tables that should be the same on all shards and aren't.
 pub(super) fn warnings(map: &Map, catalog: &Catalog) -> Vec<String> {
     let mut out = key_faults(map, catalog);
-    let on_all = |schema: &str, name: &str| {
+    let on_all = |schema: &str, name: Option<&str>| {
         use crate::shardmap::Table;
+        let Some(name) = name else { return map.schema_shard(schema).is_none() };
         match map.table(Some(schema), name) {
             Some(Table::Sharded { .. } | Table::Reference) => true,
             Some(Table::Single(_)) | None => false,

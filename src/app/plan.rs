@@ -19,8 +19,8 @@ use crate::control::mover::Access;
 use crate::control::mover::checks::{Sizes, Weight};
 use crate::control::mover::node::Node;
 use crate::control::mover::submit::{self, Planned, Wanted};
-use crate::mover::{Journal, Phase, Side, Subject, Wish};
-use crate::shardmap::{Change, Map};
+use crate::mover::{BeginError, Journal, Phase, Side, Subject, Wish};
+use crate::shardmap::{Change, Keyspace, Map};
 use crate::store::moves::{self, Stored};
 use crate::types::Role;
 
@@ -136,6 +136,12 @@ impl Whole {
                 (keyspace, Subject::Slots { first: first.number(), last: last.number() }, to)
             }
         };
+        let of_schemas =
+            |map: &Map| map.keyspace_named(keyspace).is_some_and(Keyspace::is_of_schemas);
+        if of_schemas(&self.in_force) {
+            self.others.push(format!("{change}, but {}", BeginError::Schemas(keyspace.clone())));
+            return Ok(());
+        }
         let Some(target) = self.in_force.shard_named(to) else {
             self.others.push(format!(
                 "{change}, but the map in force has no shard {to}: add the shard without slots \

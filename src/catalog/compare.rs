@@ -7,12 +7,13 @@ use super::shard::{Schema, ShardCatalog};
 
 /// The first differences between two shards' schemas, at most `max`, with the
 /// shards by these names. Of relations only those count that `counts` accepts,
-/// by schema and name.
+/// by schema and name; schemas that `counts` accepts without a name are to be
+/// everywhere, with their functions and types.
 pub fn differences(
     (left, one): (&str, &ShardCatalog),
     (right, other): (&str, &ShardCatalog),
     max: usize,
-    counts: &dyn Fn(&str, &str) -> bool,
+    counts: &dyn Fn(&str, Option<&str>) -> bool,
 ) -> Vec<String> {
     let mut found = Found { left, right, max, counts, list: Vec::new() };
     let names: BTreeSet<&str> =
@@ -20,7 +21,10 @@ pub fn differences(
     for name in names {
         match (one.schema(name), other.schema(name)) {
             (Some(a), Some(b)) => found.schema(name, a, b),
-            (a, b) => found.only(&format!("schema {name}"), a.is_some(), b.is_some()),
+            (a, b) if counts(name, None) => {
+                found.only(&format!("schema {name}"), a.is_some(), b.is_some());
+            }
+            _ => {}
         }
     }
     if one.search_paths() != other.search_paths() {
@@ -33,7 +37,7 @@ struct Found<'n> {
     left: &'n str,
     right: &'n str,
     max: usize,
-    counts: &'n dyn Fn(&str, &str) -> bool,
+    counts: &'n dyn Fn(&str, Option<&str>) -> bool,
     list: Vec<String>,
 }
 
@@ -52,12 +56,13 @@ impl Found<'_> {
     }
 
     fn schema(&mut self, name: &str, one: &Schema, other: &Schema) {
-        if one.open != other.open {
+        let whole = (self.counts)(name, None);
+        if whole && one.open != other.open {
             self.push(format!("schema {name}: the rights of all roles differ"));
         }
         let relations: BTreeSet<_> = one.relations.keys().chain(other.relations.keys()).collect();
         for relation in relations {
-            if !(self.counts)(name, relation) {
+            if !(self.counts)(name, Some(relation)) {
                 continue;
             }
             let full = format!("{name}.{relation}");
@@ -67,6 +72,9 @@ impl Found<'_> {
                 (None, Some(b)) => self.only(&format!("{} {full}", b.kind.word()), false, true),
                 (None, None) => {}
             }
+        }
+        if !whole {
+            return;
         }
         let functions: BTreeSet<_> = one.functions.keys().chain(other.functions.keys()).collect();
         for function in functions {

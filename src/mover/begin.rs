@@ -23,6 +23,8 @@ pub enum BeginError {
     Itself(String),
     /// No table of the map belongs to the keyspace.
     NoTables(String),
+    /// Its tenants are schemas, which are not moved row by row.
+    Schemas(String),
 }
 
 impl std::fmt::Display for BeginError {
@@ -37,6 +39,12 @@ impl std::fmt::Display for BeginError {
             }
             Self::Itself(name) => write!(f, "the rows are on {name} already"),
             Self::NoTables(name) => write!(f, "no table of the map belongs to keyspace {name}"),
+            Self::Schemas(name) => write!(
+                f,
+                "a tenant of keyspace {name} is a schema, which can't be moved row by row: copy it \
+                 with pg_dump --schema while nobody writes to it, then let the map say where it is \
+                 with data = \"already-moved\""
+            ),
         }
     }
 }
@@ -59,6 +67,9 @@ impl Journal {
             .keyspace_named(keyspace)
             .ok_or_else(|| BeginError::Keyspace(keyspace.to_owned()))?;
         let to = map.shard(target).ok_or_else(|| BeginError::Shard(target.number().to_string()))?;
+        if found.is_of_schemas() {
+            return Err(BeginError::Schemas(keyspace.to_owned()));
+        }
         let (subject, source, pinned) = place(found, subject)?;
         if source == target {
             return Err(BeginError::Itself(to.name.clone()));
@@ -184,6 +195,20 @@ mod tests {
 
     fn begin(subject: Subject, target: u16) -> Result<Journal, BeginError> {
         Journal::begin(&map(), "k", subject, ShardId::new(target))
+    }
+
+    #[test]
+    fn a_tenant_that_is_a_schema_is_not_moved_by_rows() {
+        let text = "epoch = 7\ndatabase = \"app\"\nhome = \"a\"\n\
+            [[shard]]\nnumber = 1\nname = \"a\"\nprimary = { host = \"h1\" }\n\
+            [[shard]]\nnumber = 2\nname = \"b\"\nprimary = { host = \"h2\" }\n\
+            [[keyspace]]\nname = \"k\"\ntype = \"text\"\nslots = 2\n\
+            ranges = { a = [\"0\"], b = [\"1\"] }\nschemas = [\"t_*\"]\n";
+        let map = Map::parse(text, "map").unwrap();
+        let subject = Subject::Slots { first: 0, last: 0 };
+        let refused = Journal::begin(&map, "k", subject, ShardId::new(2)).unwrap_err();
+        assert_eq!(refused, BeginError::Schemas("k".to_owned()));
+        assert!(refused.to_string().contains("pg_dump --schema"));
     }
 
     #[test]

@@ -26,6 +26,7 @@ use super::splice;
 use super::template::{
     Hint, KeyPlace, KeySource, Keyed, OwnText, Plan, ReadLevels, Reason, Spread, Targets, Template,
 };
+use super::tenants;
 use super::volatility;
 
 /// What a plan was made against, besides the text.
@@ -177,10 +178,14 @@ fn moves_path(effect: &SessionEffect) -> bool {
 fn reads_names(goal: &Goal) -> bool {
     match goal {
         Goal::Keyed(_) => true,
-        Goal::Fixed(_, reason) => {
-            [Reason::SingleShard, Reason::Reference, Reason::Schema, Reason::Maintenance]
-                .contains(reason)
-        }
+        Goal::Fixed(_, reason) => [
+            Reason::SingleShard,
+            Reason::Reference,
+            Reason::Schema,
+            Reason::Maintenance,
+            Reason::Tenant,
+        ]
+        .contains(reason),
         Goal::Refused(_) => false,
     }
 }
@@ -474,10 +479,19 @@ fn sharded_goal(
             "PREPARE or EXECUTE among other statements",
             "send it by itself",
         ))),
-        Kind::Ddl => ddl(t),
-        Kind::Maintenance => Ok(Goal::Fixed(Targets::AllInTurn, Reason::Maintenance)),
-        Kind::Call => Ok(only_declared("CALL")),
-        Kind::Do => Ok(only_declared("DO")),
+        Kind::Ddl => match (tenants::concerned(t, world)?, ddl(t)?) {
+            (Some(shard), _) => Ok(Goal::Fixed(Targets::Shard(shard), Reason::Schema)),
+            (None, everywhere) => Ok(everywhere),
+        },
+        Kind::Maintenance => Ok(match tenants::concerned(t, world)? {
+            Some(shard) => Goal::Fixed(Targets::Shard(shard), Reason::SingleShard),
+            None => Goal::Fixed(Targets::AllInTurn, Reason::Maintenance),
+        }),
+        Kind::Call | Kind::Do => Ok(match tenants::without_table(t, world)? {
+            Some(shard) => Goal::Fixed(Targets::Shard(shard), Reason::Tenant),
+            None if one.facts.kind == Kind::Do => only_declared("DO"),
+            None => only_declared("CALL"),
+        }),
         Kind::Explain | Kind::ExplainRoute | Kind::Declare => {
             refuse("this form of the statement", "")
         }
@@ -526,6 +540,12 @@ fn query(
         || !placed.intervals.is_empty();
     let one = asides.note(&placed, one);
     let mut goal = settle(placed, &one)?;
+    if let Goal::Fixed(Targets::Home | Targets::HomeOutside, Reason::NoTable | Reason::Catalog) =
+        goal
+        && let Some(shard) = tenants::without_table(t, world)?
+    {
+        goal = Goal::Fixed(Targets::Shard(shard), Reason::Tenant);
+    }
     if let Goal::Keyed(Keyed { open, spread: Spread::ManyShards, across, .. }) = &mut goal
         && may_spread
     {

@@ -114,6 +114,16 @@ impl Declared {
         if any { touched } else { map.touched_on(shard) }
     }
 
+    /// The shard of the declared tenant that is a schema.
+    fn tenants_shard(&self, map: &Map) -> Result<Option<ShardId>, RouteError> {
+        for keyspace in map.keyspaces().iter().filter(|keyspace| keyspace.is_of_schemas()) {
+            if let Some(key) = self.key_of(keyspace, map)? {
+                return owner(keyspace, key).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
     /// The one shard that all of it names, if it names one.
     fn only_shard(&self, map: &Map) -> Result<Option<ShardId>, RouteError> {
         let mut found = self.shard().map(|name| shard_named(map, name)).transpose()?;
@@ -146,6 +156,8 @@ pub(crate) fn without_key(
         (Reason::Reference, Targets::AnyShard | Targets::Home) => {
             declared.only_shard(map).unwrap_or_default()
         }
+        // The catalogs of a tenant that is a schema are where that is.
+        (Reason::Catalog, Targets::Home | Targets::HomeOutside) => declared.tenants_shard(map)?,
         _ => None,
     };
     Ok(open.map(|shard| Route {

@@ -56,8 +56,9 @@ pub(super) fn schema_of(
         return Ok(None);
     }
     let path: Vec<&str> = world.search_path.schemas().collect();
-    let mut found: Option<usize> = None;
-    for (_, shard) in catalog.shards() {
+    let mut found: Option<usize> = tenants_schema(&path, name, world, catalog);
+    let of_tenant = found.is_some();
+    for (_, shard) in catalog.shards().filter(|_| !of_tenant) {
         let first = path.iter().position(|schema| shard.relation(schema, name).is_some());
         if found.is_some() && first.is_some() && found != first {
             return Err(ambiguous("a table name that shards find in different schemas"));
@@ -65,6 +66,10 @@ pub(super) fn schema_of(
         found = found.or(first);
     }
     let Some(at) = found else { return Ok(None) };
+    let left_over = |schema: &&&str| world.map.tenant_shard(schema).is_some();
+    if !of_tenant && path.get(at).filter(left_over).is_some() {
+        return Err(ambiguous("a table of a tenant that is on another shard than the tenant"));
+    }
     let Some(schema) = path.get(at) else { return Ok(None) };
     let listed = |schema: &&str| world.map.lists(schema, name);
     if path.iter().take(at).any(listed) {
@@ -79,6 +84,21 @@ pub(super) fn schema_of(
         return Err(ambiguous("a table name that roles may find in different schemas"));
     }
     Ok(Some((*schema).into()))
+}
+
+/// The first schema of the path that has `name`, if that is a tenant's: the
+/// owner has it there, and nobody in a schema before. The statement runs on the
+/// owner's shard, and what others have in later schemas doesn't matter.
+fn tenants_schema(
+    path: &[&str],
+    name: &str,
+    world: &World<'_>,
+    catalog: &Catalog,
+) -> Option<usize> {
+    let has = |schema: &str| catalog.relation(schema, name).next().is_some();
+    let at = path.iter().position(|schema| has(schema))?;
+    let owner = world.map.tenant_shard(path.get(at)?)?;
+    catalog.shard(owner)?.relation(path.get(at)?, name).map(|_| at)
 }
 
 fn ambiguous(construct: &str) -> RouteError {
@@ -124,7 +144,14 @@ pub(super) fn placed<'a>(
             if copies.any(|copy| copy.view.as_ref() != Some(view)) {
                 return Err(differs("view", schema, name));
             }
-            placed_view(first, view, name, world, catalog, depth)
+            let above = placed_view(first, view, name, world, catalog, depth)?;
+            Ok(match (above, world.map.schema_shard(schema)) {
+                // No other shard has it, wherever its tables are.
+                (Named::System | Named::Listed(Table::Reference), Some(shard)) => {
+                    Named::Listed(Table::Single(shard))
+                }
+                (above, _) => above,
+            })
         }
         None => Err(unknown()),
     }

@@ -368,6 +368,8 @@ pub enum Reason {
     NoTable,
     /// Only system catalogs.
     Catalog,
+    /// It names a tenant's schema, or the search path holds one.
+    Tenant,
     /// Changes a schema.
     Schema,
     /// Maintains tables on every shard.
@@ -397,6 +399,7 @@ impl fmt::Display for Reason {
             Self::Reference => "it reads only tables that are on every shard",
             Self::NoTable => "it names no table",
             Self::Catalog => "it reads only system catalogs",
+            Self::Tenant => "it names a tenant's schema, or the search path holds one",
             Self::Schema => "it changes the schema",
             Self::Maintenance => "it maintains tables on every shard",
             Self::Session => "it concerns the session itself",

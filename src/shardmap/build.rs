@@ -15,6 +15,7 @@ use super::keyspace::{Cut, Keys, Keyspace, KeyspaceId, Pins, Rank, spread};
 use super::map::{DEFAULT_SCHEMA, Levels, Map, NODES_MAX, Placement, SHARDS_MAX};
 use super::name::{identifier, table_name};
 use super::node::{Credentials, Endpoint, Node, SecretRef, Shard, Tls, TlsMode};
+use super::schemas::{Pattern, Schemas};
 use super::slots;
 
 /// What has been read so far, and what is wrong with it.
@@ -421,9 +422,46 @@ impl<'a> Builder<'a> {
                 .map_err(|mut problems| self.problems.append(&mut problems))
                 .ok()
         });
+        let schemas = self.tenant_schemas(key_type, entry);
         let (key_type, hash, owners) = (key_type?, hash?, owners?);
         let spread = spread(&name);
-        Some(Keyspace { id, name, key_type, hash, owners, pins: pins?, cut: cut?, spread })
+        let (pins, cut) = (pins?, cut?);
+        Some(Keyspace { id, name, key_type, hash, owners, pins, cut, spread, schemas: schemas? })
+    }
+
+    /// The schemas that are a tenant each.
+    fn tenant_schemas(
+        &mut self,
+        key_type: Option<KeyType>,
+        entry: &KeyspaceEntry,
+    ) -> Option<Schemas> {
+        let Some(found) = &entry.schemas else { return Some(Schemas::default()) };
+        let before = self.problems.len();
+        if found.get_ref().is_empty() {
+            self.refuse(found.span().start, "schemas is empty: name one, or leave it out");
+        }
+        if key_type.is_some_and(|key_type| key_type != KeyType::Text) {
+            let reason = "a schema's name is the key: the type of a keyspace of schemas is text";
+            self.refuse(entry.key_type.span().start, reason);
+        }
+        let mut patterns: Vec<Pattern> = Vec::new();
+        for text in found.get_ref() {
+            let (at, shown) = (text.span().start, text.get_ref());
+            match Pattern::parse(text.get_ref()) {
+                Err(reason) => self.refuse(at, reason),
+                Ok(pattern) => {
+                    let known = self.keyspaces.iter().flat_map(|known| known.schemas.iter());
+                    if known.chain(&patterns).any(|other| other.meets(&pattern)) {
+                        self.refuse(
+                            at,
+                            format!("{shown:?} takes in schemas that are listed already"),
+                        );
+                    }
+                    patterns.push(pattern);
+                }
+            }
+        }
+        (self.problems.len() == before).then(|| Schemas::new(patterns))
     }
 
     /// How keys become slots without a hash.
@@ -632,7 +670,15 @@ impl<'a> Builder<'a> {
         column: &Spanned<String>,
     ) -> Option<Placement> {
         let wanted = keyspace.get_ref();
-        let found = self.keyspaces.iter().find(|known| known.name == *wanted).map(Keyspace::id);
+        let found = self.keyspaces.iter().find(|known| known.name == *wanted);
+        if found.is_some_and(Keyspace::is_of_schemas) {
+            let reason = format!(
+                "keyspace {wanted} is of schemas: its tables are those in its schemas, and have no key column"
+            );
+            self.refuse(keyspace.span().start, reason);
+            return None;
+        }
+        let found = found.map(Keyspace::id);
         if found.is_none() && !self.broken.contains(wanted) {
             let names = self.keyspaces.iter().map(|keyspace| keyspace.name.as_str());
             let reason = no_such("keyspace", wanted, names);
@@ -667,6 +713,14 @@ impl<'a> Builder<'a> {
             Err(reason) => self.refuse(at, reason),
             Ok(schema) => {
                 let Some(shard) = shard else { return };
+                let tenant = self.keyspaces.iter().find(|known| known.schemas.holds(&schema));
+                if let Some(keyspace) = tenant {
+                    let (schema, keyspace) = (name.get_ref(), &keyspace.name);
+                    let reason = format!(
+                        "the schema {schema} is a tenant of keyspace {keyspace}: place it by a pin"
+                    );
+                    return self.refuse(at, reason);
+                }
                 if self.schemas.insert(schema, shard).is_some() {
                     self.refuse(at, format!("the schema {} is declared twice", name.get_ref()));
                 }

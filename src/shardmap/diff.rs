@@ -157,9 +157,9 @@ impl Map {
 
     fn diff_keyspace(&self, map: &Self, old: &Keyspace, new: &Keyspace, changes: &mut Vec<Change>) {
         let kind = |one: &Keyspace| (one.key_type, one.hash, one.slots());
-        if kind(old) != kind(new) || old.cut != new.cut {
+        if kind(old) != kind(new) || old.cut != new.cut || old.schemas != new.schemas {
             let text = format!(
-                "keyspace {} changes its type, hash, number of slots, bounds or values",
+                "keyspace {} changes its type, hash, number of slots, bounds, values or schemas",
                 old.name
             );
             changes.push(Change::Other(text));

@@ -152,6 +152,10 @@ pub(crate) struct KeyspaceEntry {
     #[serde(rename = "type")]
     #[schemars(with = "KeyType")]
     pub(crate) key_type: Spanned<String>,
+    /// Schemas that are a tenant each, by their names, or by how their names
+    /// begin, as `tenant_*`: the key is the schema's name, and the type text.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1))]
+    pub(crate) schemas: Option<Spanned<Vec<Spanned<String>>>>,
     /// How keys become slots; postgres if absent. Never changes.
     #[schemars(with = "Option<Hash>")]
     pub(crate) hash: Option<Spanned<String>>,

@@ -12,6 +12,7 @@ use crate::types::{ShardId, SlotId};
 use super::decimal::Decimal;
 use super::hash::Hash;
 use super::key::{Key, KeyType};
+use super::schemas::Schemas;
 
 /// A keyspace's position in its map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +42,8 @@ pub struct Keyspace {
     pub(crate) pins: Pins,
     pub(crate) cut: Cut,
     pub(crate) spread: u32,
+    /// The schemas that are its tenants, if they have one each.
+    pub(crate) schemas: Schemas,
 }
 
 /// A number made of a keyspace's name.
@@ -181,6 +184,11 @@ impl Keyspace {
         self.key_type
     }
 
+    /// Whether each of its tenants is a schema, whose name is the key.
+    pub const fn is_of_schemas(&self) -> bool {
+        !self.schemas.is_empty()
+    }
+
     /// How keys become slots.
     pub const fn hash(&self) -> Hash {
         self.hash
@@ -215,6 +223,7 @@ impl Keyspace {
             && self.hash == other.hash
             && self.slots() == other.slots()
             && self.cut == other.cut
+            && self.schemas == other.schemas
     }
 
     /// Whether keys between two keys lie on few shards.

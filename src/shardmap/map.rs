@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::types::{Consistency, Epoch, NodeId, Role, ShardId};
 
+use super::key::Key;
 use super::keyspace::{Keyspace, KeyspaceId};
 use super::moving::MovingKeys;
 use super::node::{Credentials, Endpoint, Node, Shard, Tls};
@@ -185,7 +186,24 @@ impl Map {
         if let Some(placement) = self.tables.get(schema).and_then(|tables| tables.get(name)) {
             return Some(placement.table());
         }
-        self.schemas.get(schema).map(|shard| Table::Single(*shard))
+        self.schema_shard(schema).map(Table::Single)
+    }
+
+    /// The shard on which the schema is as a whole: a tenant's, or one that the
+    /// map places by name.
+    pub fn schema_shard(&self, schema: &str) -> Option<ShardId> {
+        self.schemas.get(schema).copied().or_else(|| self.tenant_shard(schema))
+    }
+
+    /// The shard that owns the schema, if that is a tenant of a keyspace.
+    pub fn tenant_shard(&self, schema: &str) -> Option<ShardId> {
+        let keyspace = self.keyspaces.iter().find(|keyspace| keyspace.schemas.holds(schema))?;
+        Some(keyspace.owner(&Key::Text(schema)))
+    }
+
+    /// Whether a keyspace's tenants are schemas.
+    pub fn has_tenant_schemas(&self) -> bool {
+        self.keyspaces.iter().any(Keyspace::is_of_schemas)
     }
 
     /// Every table of the map: schema, name, place; by schema and name.

@@ -20,6 +20,7 @@ mod name;
 mod node;
 mod parse;
 mod print;
+mod schemas;
 mod slots;
 
 pub use self::decimal::Decimal;

@@ -121,9 +121,6 @@ fn reworded(message: &str) -> String {
 }
 
 fn unknown(name: &str, known: &[&str]) -> String {
-    if LATER.contains(&name) {
-        return format!("{name} is not supported yet: this version places rows by a key column");
-    }
     match nearest(name, known.iter().copied()) {
         Some(meant) => format!("unknown key {name}: did you mean {meant}?"),
         None => format!("unknown key {name}: known here are {}", known.join(", ")),
@@ -154,8 +151,6 @@ const SECTIONS: &[&str] = &[
     "single",
     "reads",
 ];
-/// Parts of the design that this version does not have.
-const LATER: &[&str] = &["schema_per_tenant", "tenant_schemas"];
 /// Most bytes of a map file.
 pub const FILE_BYTES_MAX: usize = 16 << 20;
 /// Most problems that are reported at once.

@@ -90,6 +90,11 @@ impl Map {
     fn write_keyspace(&self, out: &mut String, keyspace: &Keyspace) {
         let _ = writeln!(out, "\n[[keyspace]]\nname = {}", quoted(keyspace.name()));
         let _ = writeln!(out, "type = \"{}\"", keyspace.key_type());
+        if keyspace.is_of_schemas() {
+            let patterns: Vec<String> =
+                keyspace.schemas.iter().map(|pattern| quoted(&pattern.to_string())).collect();
+            let _ = writeln!(out, "schemas = [{}]", patterns.join(", "));
+        }
         let _ = writeln!(out, "hash = \"{}\"", keyspace.hash().name());
         let list = |keys: &[Key<'_>]| {
             let keys: Vec<String> = keys.iter().map(|key| quoted(&key.to_string())).collect();
