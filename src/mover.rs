@@ -9,10 +9,11 @@
 //! Never are both sides open for writes: the source is fenced, durably, before
 //! the map names the target, and the target opens only when every router has
 //! the map and everything that the source has committed has arrived.
-//! docs/moves.md has the rules; the simulation shows which of them lose rows
+//! [`fleet`] says when no router has an older map. docs/moves.md has the rules; the simulation shows which of them lose rows
 //! when they are left out.
 
 mod begin;
+pub mod fleet;
 mod journal;
 mod machine;
 #[cfg(test)]

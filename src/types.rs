@@ -179,6 +179,12 @@ impl Millis {
     pub const fn count(self) -> u64 {
         self.0
     }
+
+    /// Both lengths together; saturates.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
 }
 
 impl fmt::Display for Millis {
