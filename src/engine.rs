@@ -24,6 +24,7 @@ mod driver;
 mod flow;
 mod handle;
 mod hold;
+mod lease;
 mod listen;
 mod login;
 mod logins;
@@ -48,6 +49,7 @@ mod thread;
 
 pub use crew::THREADS_MAX;
 pub use handle::{Handle, NotObeyed, start};
+pub use lease::{Lease, Precision};
 pub use logins::{Access, BackendLogin, DatabaseOptions, EngineOptions, User, Users};
 pub use lookups::{Found, LookupFailed, LookupOptions, LookupRequest, Validity};
 pub use marks::{Marks, Orphan};

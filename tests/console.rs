@@ -11,7 +11,7 @@ use std::fs;
 use std::sync::Arc;
 
 use keyway::admin::http::Readiness;
-use keyway::admin::source::{Intake, MoveView, Waiting};
+use keyway::admin::source::{Intake, MoveView, RouterView, Waiting};
 use keyway::admin::task::answer;
 use keyway::admin::{
     Action, CatalogView, DatabaseView, Inputs, Outcome, Refusal, Reloaded, SettingRow, Source,
@@ -24,10 +24,11 @@ use keyway::engine::snapshot::{
     ClientSnapshot, ClientState, DatabaseSnapshot, EngineSnapshot, Latency, PoolSnapshot,
     ServerSnapshot, ServerState, Totals,
 };
+use keyway::mover::fleet::RouterRow;
 use keyway::mover::{Journal, Phase, Subject, Subscriptions, Wish};
 use keyway::shardmap::{Endpoint, Map};
 use keyway::store::moves::Stored;
-use keyway::types::{Lsn, Moment, NodeId, Role, SqlState};
+use keyway::types::{Epoch, Lsn, Millis, Moment, NodeId, Role, SqlState};
 
 const MAP: &str = r#"
 epoch = 7
@@ -145,6 +146,24 @@ fn moves() -> Vec<MoveView> {
     vec![MoveView { database: "app".to_owned(), stored }]
 }
 
+fn routers() -> Vec<RouterView> {
+    let router = |name: &str, epoch, own, lapsed| RouterView {
+        database: "app".to_owned(),
+        row: RouterRow {
+            id: name.to_owned(),
+            name: name.to_owned(),
+            epoch: Epoch::new(epoch),
+            lease: Millis::new(3_000),
+            beat: 7,
+            settled: Vec::new(),
+            quiet_s: 1,
+        },
+        own,
+        lapsed,
+    };
+    vec![router("r1:6432 pid 10", 3, true, false), router("r2:6432 pid 11", 2, false, true)]
+}
+
 fn inputs() -> Inputs {
     let app = Arc::new(Map::parse(MAP, "map").unwrap());
     let plain = Map::unsharded("plain", Endpoint::new("db9", 5432), Vec::new());
@@ -172,6 +191,7 @@ fn inputs() -> Inputs {
         ],
         settings: SettingRow::of(&settings),
         moves: moves(),
+        routers: routers(),
         now: Moment::from_ms(10_000),
         intake: Intake::Open,
     }

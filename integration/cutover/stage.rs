@@ -9,8 +9,8 @@ use std::time::Duration;
 use keyway::config::{ClientAuth, Settings};
 use keyway::engine::snapshot::Totals;
 use keyway::engine::{
-    Access, BackendLogin, DatabaseOptions, Drained, EngineOptions, Handle, Marks, User, Users,
-    start,
+    Access, BackendLogin, DatabaseOptions, Drained, EngineOptions, Handle, Lease, Marks, User,
+    Users, start,
 };
 use keyway::shardmap::{Map, MoveId, Moves, Moving, Phase, Portion};
 use keyway::types::{Epoch, Millis, Secret, ShardId};
@@ -83,6 +83,7 @@ impl Stage {
             name: view.database.clone(),
             map: Arc::clone(&map),
             logins: logins.clone(),
+            lease: Arc::new(Lease::unneeded()),
             marks: Marks::new(),
         };
         let user = User { trust: true, ..User::default() };

@@ -5,7 +5,7 @@
 
 use super::command::{ACTIONS, TOPICS, Topic};
 use super::databases;
-use super::source::{Inputs, MoveView, Outcome};
+use super::source::{Inputs, MoveView, Outcome, RouterView};
 use crate::engine::Operation;
 use crate::engine::console::{ColumnKind, ConsoleColumn, ConsoleReply};
 use crate::engine::snapshot::ServerState;
@@ -90,6 +90,7 @@ pub fn show(topic: Topic, inputs: &Inputs) -> ConsoleReply {
         Topic::Map => databases::maps(inputs),
         Topic::Catalog => databases::catalogs(inputs),
         Topic::Moves => moves(inputs),
+        Topic::Epochs => epochs(inputs),
         Topic::Stats => stats(inputs),
         Topic::Lists => lists(inputs),
         Topic::State => databases::state(inputs),
@@ -328,6 +329,33 @@ fn moves(inputs: &Inputs) -> Grid {
             u64::try_from(stored.age_s).unwrap_or(0).into(),
             stored.progress.as_str().into(),
             journal.stopped.clone().into(),
+        ]);
+    }
+    grid
+}
+
+fn epochs(inputs: &Inputs) -> Grid {
+    let mut grid = Grid::new(&[
+        "database",
+        "router",
+        "#epoch",
+        "#in_force",
+        "lease",
+        "#lease_ms",
+        "#seen_s",
+        "this",
+    ]);
+    for RouterView { database, row, own, lapsed } in &inputs.routers {
+        let served = inputs.databases.iter().find(|view| view.name() == database);
+        grid.row([
+            database.as_str().into(),
+            row.name.as_str().into(),
+            row.epoch.number().into(),
+            served.map(|view| view.map.epoch().number()).into(),
+            if *lapsed { "lapsed" } else { "held" }.into(),
+            row.lease.count().into(),
+            u64::try_from(row.quiet_s).unwrap_or(0).into(),
+            if *own { "yes" } else { "no" }.into(),
         ]);
     }
     grid

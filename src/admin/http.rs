@@ -146,6 +146,7 @@ mod tests {
                 databases: Vec::new(),
                 settings: Vec::new(),
                 moves: Vec::new(),
+                routers: Vec::new(),
                 now: Moment::START,
                 intake: Intake::Open,
             };

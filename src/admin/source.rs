@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::engine::Operation;
 use crate::engine::console::ConsoleReply;
 use crate::engine::snapshot::EngineSnapshot;
+use crate::mover::fleet::RouterRow;
 use crate::mover::{Subject, Wish};
 use crate::shardmap::{Map, Node};
 use crate::store::moves::Stored;
@@ -28,6 +29,8 @@ pub struct Inputs {
     pub settings: Vec<SettingRow>,
     /// The moves, by their databases.
     pub moves: Vec<MoveView>,
+    /// The routers, by their databases.
+    pub routers: Vec<RouterView>,
     /// The instant.
     pub now: Moment,
     /// Whether new clients are taken.
@@ -41,6 +44,19 @@ pub struct MoveView {
     pub database: String,
     /// The move.
     pub stored: Stored,
+}
+
+/// A router, as its lease's row was when it was last looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouterView {
+    /// The database.
+    pub database: String,
+    /// Its row.
+    pub row: RouterRow,
+    /// It is the one that is asked.
+    pub own: bool,
+    /// Its lease has lapsed.
+    pub lapsed: bool,
 }
 
 /// Whether new clients are taken.

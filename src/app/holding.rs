@@ -2,14 +2,16 @@
 //! hold the tenant's writers, to take the new map, to say when nothing old runs
 //! any more.
 //!
-//! It does not know why a move does that, nor how the engine holds anybody; and
-//! it knows of this router only.
+//! It does not know why a move does that, nor how the engine holds anybody.
+//! Clients of other routers are not held: their routers show when they are
+//! through with a map ([`super::fleet`]).
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::fleet::{Wanted, token_of};
 use super::plane::Plane;
 use crate::control::mover::{Routers, Waiting};
 use crate::engine::{Blocker, Drained};
@@ -33,7 +35,7 @@ impl Plane {
     /// Takes in what has `changed` with the moves of a database, and a map that
     /// one of them has made. Once this returns, whatever begins goes by both.
     pub(super) async fn tell(
-        &self,
+        self: &Arc<Self>,
         index: usize,
         newest: Option<Arc<Map>>,
         changed: impl FnOnce(&mut Told),
@@ -60,7 +62,7 @@ impl Plane {
     }
 }
 
-/// This router, as a move sees it.
+/// This router and the others of its database, as a move sees them.
 pub(super) struct OwnEngine {
     pub(super) plane: Arc<Plane>,
     pub(super) index: usize,
@@ -73,7 +75,16 @@ impl OwnEngine {
         drained.await.map_err(|error| error.to_string())
     }
 
+    async fn all_have(&self, map: Arc<Map>) -> Result<(), String> {
+        let epoch = map.epoch();
+        self.plane.tell(self.index, Some(map), |_| ()).await?;
+        self.plane.await_routers(self.index, &Wanted::Epoch(epoch), ROUTERS_WAIT).await
+    }
+
     async fn hold_and_drain(&self, journal: &Journal, limit: Duration) -> Result<(), String> {
+        let map = self.plane.map_of(self.index).ok_or("no such database")?;
+        let ready = Wanted::Ready(map.epoch());
+        self.plane.await_routers(self.index, &ready, limit).await?;
         self.plane.tell(self.index, None, |told| told.hold(journal)).await?;
         match self.drained(journal.id, limit).await? {
             Drained::Clear => Ok(()),
@@ -81,7 +92,9 @@ impl OwnEngine {
         }
     }
 
-    async fn settled(
+    /// Nothing of this router's runs any more that began before `map` and the
+    /// phase of `journal` were told.
+    pub(super) async fn settled(
         &self,
         journal: &Journal,
         map: Arc<Map>,
@@ -113,7 +126,11 @@ impl Routers for OwnEngine {
         map: Arc<Map>,
         limit: Duration,
     ) -> Waiting<'a, Result<(), String>> {
-        Box::pin(self.settled(journal, map, limit))
+        Box::pin(async move {
+            let others = Wanted::Settled(token_of(journal), map.epoch());
+            self.settled(journal, map, limit).await?;
+            self.plane.await_routers(self.index, &others, limit).await
+        })
     }
 
     fn hold<'a>(
@@ -140,11 +157,15 @@ impl Routers for OwnEngine {
     }
 
     fn switch(&self, map: Arc<Map>) -> Waiting<'_, Result<(), String>> {
-        Box::pin(self.plane.tell(self.index, Some(map), |_| ()))
+        Box::pin(self.all_have(map))
+    }
+
+    fn runner(&self) -> Option<String> {
+        self.plane.runner_name()
     }
 
     fn old_maps_gone(&self, map: Arc<Map>) -> Waiting<'_, Result<(), String>> {
-        Box::pin(self.plane.tell(self.index, Some(map), |_| ()))
+        Box::pin(self.all_have(map))
     }
 }
 
@@ -170,5 +191,7 @@ fn names<'a>(blockers: impl ExactSizeIterator<Item = &'a Blocker>, limit: Durati
 
 /// How long to wait between two looks at what is old.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long a move waits for the other routers before it says who they are.
+const ROUTERS_WAIT: Duration = Duration::from_secs(1);
 /// Clients that are named.
 const NAMED_MAX: usize = 5;

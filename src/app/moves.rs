@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::fleet::token_of;
 use super::holding::{OwnEngine, Telling};
 use super::plane::Plane;
 use crate::admin::source::{MoveOrder, MoveView};
@@ -51,14 +52,15 @@ impl Plane {
     /// Starts following the moves of every database that has shards.
     pub(super) fn start_movers(self: &Arc<Self>) {
         for (index, (map, _)) in self.maps().into_iter().enumerate() {
-            if map.is_sharded() {
+            // One that is unsharded now may get shards by a reload.
+            if map.is_sharded() || self.has_file(index) {
                 tokio::spawn(follow(Arc::clone(self), index));
             }
         }
     }
 
     /// How moves reach the primaries of a database.
-    fn mover_access(&self, map: &Map) -> Access {
+    pub(super) fn mover_access(&self, map: &Map) -> Access {
         let own = self.mover_login();
         let mut primaries = HashMap::new();
         for mut target in self.targets(map) {
@@ -160,7 +162,7 @@ impl Plane {
     }
 }
 
-fn home_of(access: &Access) -> Result<Node, Refusal> {
+pub(super) fn home_of(access: &Access) -> Result<Node, Refusal> {
     let target = access.primaries.get(&access.home).cloned();
     target.map(Node::new).ok_or_else(|| refused("nobody is known who could log in at home"))
 }
@@ -173,21 +175,40 @@ fn refused(why: &str) -> Refusal {
 async fn follow(plane: Arc<Plane>, index: usize) {
     let mut running: HashMap<u32, JoinHandle<()>> = HashMap::new();
     let mut home: Option<Node> = None;
+    let member = plane.member(index);
     loop {
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        // Cancel-safe: a word that was not heard stays one.
+        let _ = tokio::time::timeout(LOOK_INTERVAL, member.told.notified()).await;
         let Some(map) = plane.map_of(index) else { return };
+        if !map.is_sharded() {
+            continue;
+        }
         let node = match home.take() {
             Some(node) => Some(node),
-            None => home_of(&plane.mover_access(&map)).ok(),
+            None => plane
+                .mover_access(&map)
+                .primaries
+                .remove(&map.home())
+                .map(|target| Node::listening(target, Arc::clone(&member.told))),
         };
         let Some(mut node) = node else { continue };
         match look(&mut node, &map).await {
             Ok((newest, all)) => {
                 home = Some(node);
                 let journals = all.iter().map(|stored| stored.journal.clone());
-                let told = plane.tell(index, newest.map(Arc::new), |told| told.look(journals));
-                if let Err(error) = told.await {
-                    tracing::error!(%error, "the engine does not know of the moves");
+                if let Some(newest) = &newest
+                    && let Err(error) = plane.reconcile(index, newest).await
+                {
+                    tracing::warn!(%error, "the map on the home shard is another one");
+                }
+                let newest = newest.map(Arc::new);
+                let told = plane.tell(index, newest.clone(), |told| told.look(journals));
+                match (told.await, newest) {
+                    (Err(error), _) => {
+                        tracing::error!(%error, "the engine does not know of the moves");
+                    }
+                    (Ok(()), Some(newest)) => settle_for_others(&plane, index, &all, &newest),
+                    (Ok(()), None) => {}
                 }
                 start(&plane, index, &all, &mut running);
                 plane.moves.put(map.database(), all);
@@ -196,6 +217,20 @@ async fn follow(plane: Arc<Plane>, index: usize) {
             Err(error) if error.is_missing() => home = Some(node),
             Err(error) => tracing::debug!(%error, "the store of moves can't be read"),
         }
+    }
+}
+
+/// Says to the runners of other routers when nothing runs here any more that is
+/// older than their moves' phases.
+fn settle_for_others(plane: &Arc<Plane>, index: usize, all: &[Stored], newest: &Arc<Map>) {
+    let journals: Vec<_> = all.iter().map(|stored| stored.journal.clone()).collect();
+    for journal in plane.member(index).follow(&journals) {
+        let own = OwnEngine { plane: Arc::clone(plane), index };
+        let newest = Arc::clone(newest);
+        tokio::spawn(async move {
+            let settled = own.settled(&journal, newest, SETTLE_WAIT).await;
+            own.plane.member(own.index).note_settled(&token_of(&journal), settled.is_ok());
+        });
     }
 }
 
@@ -250,7 +285,12 @@ async fn run_one(plane: Arc<Plane>, index: usize, id: u32) {
     match ended {
         Ok(true) => tracing::info!(id, "move has ended"),
         // Another router runs it; it is asked again later.
-        Ok(false) => tokio::time::sleep(TAKEN_PAUSE).await,
+        Ok(false) => {
+            if let Err(error) = plane.evict_runner(index, id).await {
+                tracing::debug!(id, %error, "the move's runner is not known");
+            }
+            tokio::time::sleep(TAKEN_PAUSE).await;
+        }
         Err(error) => {
             tracing::warn!(id, %error, "move stands still");
             tokio::time::sleep(TAKEN_PAUSE).await;
@@ -274,5 +314,7 @@ fn limits(settings: &MoveSettings) -> Limits {
 
 /// How often the store is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long what is older than a move's phase is waited for at once.
+const SETTLE_WAIT: Duration = Duration::from_secs(10);
 /// How long a move that another router runs is left alone.
 const TAKEN_PAUSE: Duration = Duration::from_secs(3);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::access::{logins, lookup_login};
 use super::catalogs::{Catalogs, SchemaChanges};
+use super::fleet::{Fleets, first_lease};
 use super::moves::Movers;
 use super::secrets::Environment;
 use crate::admin::{
@@ -20,11 +21,11 @@ use crate::control::lookup::Directions;
 use crate::control::maps::MapFile;
 use crate::control::monitor::{Monitor, Rhythm, Target};
 use crate::engine::snapshot::EngineSnapshot;
-use crate::engine::{Access, Handle, Marks, Operation, User, Users};
+use crate::engine::{Access, Handle, Lease, Marks, Operation, User, Users};
 use crate::health::{Authority, NotNamed};
 use crate::net::clock;
 use crate::shardmap::Map;
-use crate::types::SqlState;
+use crate::types::{Millis, SqlState};
 
 /// A database as it is served.
 pub(super) struct Served {
@@ -32,9 +33,22 @@ pub(super) struct Served {
     pub(super) file: Option<MapFile>,
     pub(super) kept_back: Option<String>,
     pub(super) marks: Arc<Marks>,
+    pub(super) lease: Arc<Lease>,
 }
 
 impl Served {
+    /// `map`, of `file` if it has one, to be served with a lease of that length
+    /// if it needs one.
+    pub(super) fn new(
+        map: Map,
+        file: Option<MapFile>,
+        kept_back: Option<String>,
+        lease: Millis,
+    ) -> Self {
+        let lease = first_lease(&map, lease);
+        Self { map: Arc::new(map), file, kept_back, marks: Marks::new(), lease }
+    }
+
     /// The folder that paths in its map are relative to.
     pub(super) fn folder(&self) -> &Path {
         let file = self.file.as_ref().map(MapFile::path);
@@ -52,10 +66,10 @@ pub(super) struct Configured {
     pub(super) owner: Option<(String, User)>,
 }
 
-struct Database {
-    served: Served,
-    cluster: Arc<Cluster>,
-    monitor: Option<Monitor>,
+pub(super) struct Database {
+    pub(super) served: Served,
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) monitor: Option<Monitor>,
     catalogs: Catalogs,
 }
 
@@ -77,9 +91,12 @@ pub(super) struct Plane {
     pub(super) stamp: Mutex<u64>,
     databases: Mutex<Vec<Database>>,
     pub(super) moves: Movers,
+    pub(super) fleets: Fleets,
     draining: std::sync::atomic::AtomicBool,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
+    /// One new map at a time.
+    pub(super) replacing: tokio::sync::Mutex<()>,
 }
 
 impl Plane {
@@ -99,6 +116,7 @@ impl Plane {
             })
             .collect();
         let Configured { file, folder, config, owner } = configured;
+        let fleets = Fleets::new(handle.local_addrs().first().map(std::net::SocketAddr::port));
         Self {
             latest: Mutex::new(config.clone()),
             config,
@@ -113,12 +131,14 @@ impl Plane {
             stamp: Mutex::default(),
             databases: Mutex::new(databases),
             moves: Movers::default(),
+            fleets,
             draining: std::sync::atomic::AtomicBool::new(false),
             reloading: tokio::sync::Mutex::new(()),
+            replacing: tokio::sync::Mutex::new(()),
         }
     }
 
-    fn databases(&self) -> MutexGuard<'_, Vec<Database>> {
+    pub(super) fn databases(&self) -> MutexGuard<'_, Vec<Database>> {
         // Each step leaves the list whole, so a panic elsewhere did not harm it.
         self.databases.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,31 +165,14 @@ impl Plane {
         self.databases().get(index).map(|database| Arc::clone(&database.served.map))
     }
 
-    /// Serves `map`, which a move has made, from now on; it has the nodes of the
-    /// map before.
-    pub(super) async fn take_over(&self, index: usize, map: Arc<Map>) -> Result<(), String> {
-        let logins = {
-            let databases = self.databases();
-            let database = databases.get(index).ok_or("no such database")?;
-            if database.served.map.epoch() >= map.epoch() {
-                return Ok(());
-            }
-            if let Some(file) = &database.served.file {
-                file.take_over(&map).map_err(|error| error.to_string())?;
-            }
-            logins(&map, &self.environment, database.served.folder())?
-        };
-        self.handle
-            .publish_map(map.database(), Arc::clone(&map), logins)
-            .await
-            .map_err(|error| error.to_string())?;
-        tracing::info!(database = map.database(), epoch = map.epoch().number(), "a move's map");
-        if let Some(database) = self.databases().get_mut(index)
-            && database.served.map.epoch() < map.epoch()
-        {
-            database.served.map = map;
-        }
-        Ok(())
+    /// Whether the database with this index has a map file.
+    pub(super) fn has_file(&self, index: usize) -> bool {
+        self.databases().get(index).is_some_and(|database| database.served.file.is_some())
+    }
+
+    /// The lease of the database with this index.
+    pub(super) fn lease_of(&self, index: usize) -> Option<Arc<Lease>> {
+        self.databases().get(index).map(|database| Arc::clone(&database.served.lease))
     }
 
     pub(super) const fn environment(&self) -> &Environment {
@@ -207,7 +210,7 @@ impl Plane {
         }
     }
 
-    fn start_monitor(self: &Arc<Self>, index: usize, map: &Map) {
+    pub(super) fn start_monitor(self: &Arc<Self>, index: usize, map: &Map) {
         let plane = Arc::downgrade(self);
         let name = map.database().to_owned();
         let level = map.consistency().unwrap_or(self.config.settings.reads.consistency);
@@ -343,78 +346,6 @@ impl Plane {
         out
     }
 
-    async fn reload_one(self: &Arc<Self>, index: usize) -> Option<Reloaded> {
-        let (before, settled, folder) = {
-            let mut databases = self.databases();
-            let database = databases.get_mut(index)?;
-            let before = Arc::clone(&database.served.map);
-            let name = before.database().to_owned();
-            let Some(file) = &mut database.served.file else {
-                let result = "unchanged: it has no map file".to_owned();
-                return Some(Reloaded { what: name, epoch: Some(before.epoch()), result });
-            };
-            let environment = &self.environment;
-            let folder = file.path().parent().unwrap_or(Path::new("")).to_owned();
-            let settled = file.reload(&before, |desired| {
-                if desired.database() != name {
-                    return Err("a reload can't rename the database".to_owned());
-                }
-                logins(desired, environment, &folder).map(|_| ())
-            });
-            (before, settled, folder)
-        };
-        let mut reloaded = Reloaded {
-            what: before.database().to_owned(),
-            epoch: Some(before.epoch()),
-            result: "unchanged".to_owned(),
-        };
-        match settled {
-            Err(error) => {
-                tracing::error!(%error, "reload refused; the map in force serves on");
-                reloaded.result = format!("refused: {error}");
-            }
-            Ok(settled) => {
-                let kept_back = settled.kept_back.clone();
-                if let Some(reason) = &kept_back {
-                    tracing::warn!(%reason, "the map in force serves on");
-                    reloaded.result = format!("kept the map in force: {reason}");
-                }
-                let map = Arc::new(settled.map);
-                if *map != *before {
-                    reloaded.epoch = Some(map.epoch());
-                    reloaded.result = format!("epoch {} is in force", map.epoch().number());
-                    let logins = logins(&map, &self.environment, &folder).unwrap_or_default();
-                    let published =
-                        self.handle.publish_map(map.database(), Arc::clone(&map), logins);
-                    if let Err(error) = published.await {
-                        tracing::error!(%error, "the new map is not served");
-                        reloaded.epoch = Some(before.epoch());
-                        reloaded.result = format!("refused: {error}");
-                        return Some(reloaded);
-                    }
-                    // The same nodes are watched on: what is known of them holds.
-                    let watched = map.watches_like(&before);
-                    if let Some(database) = self.databases().get_mut(index) {
-                        database.served.map = Arc::clone(&map);
-                        if !watched {
-                            database.cluster = Arc::new(Cluster::unknown(members(&map)));
-                            database.monitor = None;
-                        }
-                    }
-                    if !watched {
-                        self.start_monitor(index, &map);
-                    }
-                    self.start_catalogs(index, &map);
-                    self.renew_directions();
-                }
-                if let Some(database) = self.databases().get_mut(index) {
-                    database.served.kept_back = kept_back;
-                }
-            }
-        }
-        Some(reloaded)
-    }
-
     /// An operator names a shard's primary.
     fn name_primary(&self, order: &PrimaryOrder) -> Result<Outcome, Refusal> {
         let databases = self.databases();
@@ -485,6 +416,7 @@ impl Plane {
 
     pub(super) async fn stop(&self) {
         self.handle.stop().await;
+        self.leave_fleets().await;
         let handle = self.handle.clone();
         drop(tokio::task::spawn_blocking(move || handle.join()).await);
     }
@@ -505,12 +437,15 @@ impl Source for Shared {
                     catalog: database.catalogs.view(),
                 })
                 .collect();
+            let names: Vec<String> =
+                plane.maps().iter().map(|(map, _)| map.database().to_owned()).collect();
             let draining = plane.draining.load(std::sync::atomic::Ordering::Relaxed);
             Inputs {
                 engine,
                 databases,
                 settings: SettingRow::of(&plane.config),
                 moves: plane.moves.views(),
+                routers: plane.fleets.views(&names),
                 now: clock::now(),
                 intake: if draining { Intake::Draining } else { Intake::Open },
             }
@@ -585,7 +520,7 @@ impl Shared {
     }
 }
 
-fn members(map: &Map) -> impl Iterator<Item = Member> {
+pub(super) fn members(map: &Map) -> impl Iterator<Item = Member> {
     map.nodes().iter().map(|node| member(node, None)).collect::<Vec<_>>().into_iter()
 }
 

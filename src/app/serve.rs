@@ -25,9 +25,7 @@ use crate::config::{ClientTlsMode, Config, Settings};
 use crate::control::files::FileWatch;
 use crate::control::lookup;
 use crate::control::maps::MapFile;
-use crate::engine::{
-    self, DatabaseOptions, EngineOptions, LookupOptions, LookupRequest, Marks, User,
-};
+use crate::engine::{self, DatabaseOptions, EngineOptions, LookupOptions, LookupRequest, User};
 use crate::net::clock;
 use crate::shardmap::{Credentials, Endpoint, Map, SecretRef};
 use crate::types::{Millis, Network, Secret};
@@ -142,6 +140,7 @@ fn database_options(
             logins: logins(&database.map, environment, database.folder())
                 .map_err(Failure::refused)?,
             marks: Arc::clone(&database.marks),
+            lease: Arc::clone(&database.lease),
         })
     };
     served.iter().map(of_one).collect()
@@ -200,6 +199,7 @@ async fn control(
 ) -> Result<Exit, Failure> {
     plane.start_monitors();
     plane.start_movers();
+    plane.start_leases();
     plane.renew_directions();
     plane.note_files();
     let directory = Arc::downgrade(plane);
@@ -320,12 +320,8 @@ fn databases(args: &ServeArgs, config: &Config) -> Result<Vec<Served>, Failure> 
         if let Some(reason) = &settled.kept_back {
             tracing::warn!(file = %path.display(), %reason, "the map in force serves on");
         }
-        served.push(Served {
-            map: Arc::new(settled.map),
-            file: Some(file),
-            kept_back: settled.kept_back,
-            marks: Marks::new(),
-        });
+        let lease = config.settings.moves.lease;
+        served.push(Served::new(settled.map, Some(file), settled.kept_back, lease));
     }
     Ok(served)
 }
@@ -367,7 +363,7 @@ fn one_database(
         // The server trusts the router; the router asks no more of its clients.
         None => User { trust: true, admin: true, ..User::default() },
     };
-    let served = Served { map: Arc::new(map), file: None, kept_back: None, marks: Marks::new() };
+    let served = Served::new(map, None, None, Millis::ZERO);
     Ok((vec![served], (user, owner)))
 }
 

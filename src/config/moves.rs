@@ -13,8 +13,8 @@ section! {
         password_env: Option<String> = None;
         /// File that holds its password.
         password_file: Option<String> = None;
-        /// Moves of one database that run at the same time; more wait.
-        parallel_max: u32 = 1, 1 => 16;
+        /// Moves of one database that this router runs at the same time; more wait, or run by another router. With 0 it runs none.
+        parallel_max: u32 = 1, 0 => 16;
         /// How long a table's writers may wait for one trigger of a fence, before it is tried again later.
         lock_max: Millis = Millis::new(100), Millis::new(1) => Millis::new(10_000);
         /// How long a cutover waits for the open transactions of what moves, before it is undone and tried again later.
@@ -23,6 +23,10 @@ section! {
         apply_max: Millis = Millis::new(5_000), Millis::new(10) => Millis::new(60_000);
         /// Longest that a statement waits while a move hands the rows of its keys over; then it fails with 40001. A move that takes longer lets go before.
         hold_max: Millis = Millis::new(5_000), Millis::new(10) => Millis::new(600_000);
+        /// A router of a database with shards holds a lease on the home shard and sends nothing to the shards once it has lapsed, so that a move knows when nobody has an older map. This is its length while rows move; without any, `0s`, a router takes no lease, and moves don't wait for it. Less than `moves.hold_max`, so that a router that is gone keeps no client of another waiting for longer.
+        lease: Millis = Millis::new(3_000), Millis::ZERO => Millis::new(600_000);
+        /// The lease's length while nothing moves: for so long the shards are served without the home shard, and so long a move waits for a router that ended without a word.
+        lease_idle: Millis = Millis::new(300_000), Millis::new(1_000) => Millis::new(86_400_000);
         /// Rows that are deleted at once where a move has ended.
         purge_rows: u32 = 5_000, 1 => 1_000_000;
         /// Values by which the sequences of the moved tables are ahead on the new owner.

@@ -50,8 +50,8 @@ impl MapFile {
         Ok((file, settled))
     }
 
-    /// Reads the file again and settles what to serve instead of `in_force`.
-    /// `check` may refuse a map that would be taken over.
+    /// Reads the file again and says what to serve instead of `in_force`, which
+    /// is to be taken over before it is served. `check` may refuse it.
     ///
     /// # Errors
     /// As [`MapFile::open`], or `check` refused; `in_force` serves on.
@@ -65,17 +65,19 @@ impl MapFile {
         let desired = parse(&text, &self.path)?;
         check(&desired)
             .map_err(|reason| MapFileError::Refused { path: self.path.clone(), reason })?;
-        self.settle(Some(in_force), desired)
+        self.judge(Some(in_force), desired)
     }
 
-    /// Writes down a map that came from elsewhere: a move has made it.
+    /// Writes down a map that is to be served.
     ///
     /// # Errors
     /// It can't be written.
     pub fn take_over(&self, map: &Map) -> Result<(), MapFileError> {
         match self.store.keep(map) {
-            // It was taken over before.
-            Err(StoreError::NotNewer { newest, wanted }) if newest == wanted => Ok(()),
+            // It was taken over before, or one that came to nothing was.
+            Err(StoreError::NotNewer { newest, wanted }) if newest == wanted => {
+                self.store.replace(map).map_err(MapFileError::Store)
+            }
             other => other.map_err(MapFileError::Store),
         }
     }
@@ -92,11 +94,16 @@ impl MapFile {
     }
 
     fn settle(&self, in_force: Option<&Map>, desired: Map) -> Result<Settled, MapFileError> {
+        let settled = self.judge(in_force, desired)?;
+        if in_force != Some(&settled.map) {
+            self.store.keep(&settled.map).map_err(MapFileError::Store)?;
+        }
+        Ok(settled)
+    }
+
+    fn judge(&self, in_force: Option<&Map>, desired: Map) -> Result<Settled, MapFileError> {
         match (adopt(in_force, desired), in_force) {
-            (Adoption::Serve(map), _) => {
-                self.store.keep(&map).map_err(MapFileError::Store)?;
-                Ok(Settled { map, kept_back: None })
-            }
+            (Adoption::Serve(map), _) => Ok(Settled { map, kept_back: None }),
             (Adoption::Same, Some(map)) => Ok(Settled { map: map.clone(), kept_back: None }),
             (Adoption::Keep { reason }, Some(map)) => {
                 Ok(Settled { map: map.clone(), kept_back: Some(reason) })
@@ -186,6 +193,7 @@ impl std::error::Error for MapFileError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{ShardId, SlotId};
 
     const ONE: &str = "epoch = 1\ndatabase = \"app\"\nhome = \"a\"\n\
         [[shard]]\nnumber = 1\nname = \"a\"\nuser = \"u\"\npassword_env = \"P\"\n\
@@ -234,6 +242,8 @@ mod tests {
         let second = file.reload(&first.map, |_| Ok(())).unwrap();
         assert_eq!((second.map.epoch().number(), &second.kept_back), (2, &None));
         assert!(!file.is_changed());
+        file.take_over(&second.map).unwrap();
+        file.take_over(&second.map).unwrap();
         let (_, restarted) = world.open().unwrap();
         assert_eq!(restarted, second);
     }
@@ -271,6 +281,21 @@ mod tests {
         assert!(error.to_string().ends_with("map.toml: no password"), "{error}");
         world.write(ONE);
         assert_eq!(world.open().unwrap().1, first);
+    }
+
+    #[test]
+    fn a_map_that_came_to_nothing_gives_way_to_the_one_of_its_epoch() {
+        let world = World::new();
+        let (mut file, first) = world.open().unwrap();
+        world.write(&ONE.replace("h2", "h3"));
+        let lost = file.reload(&first.map, |_| Ok(())).unwrap().map;
+        file.take_over(&lost).unwrap();
+        let won = first.map.with_slots_on("k", (SlotId::new(0), SlotId::new(0)), ShardId::new(2));
+        let won = won.unwrap();
+        assert_eq!(won.epoch(), lost.epoch());
+        file.take_over(&won).unwrap();
+        world.write(ONE);
+        assert_eq!(world.open().unwrap().1.map, won);
     }
 
     #[test]

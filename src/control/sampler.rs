@@ -3,9 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{
+    AsyncMessage, Client, Config, Connection, NoTls, SimpleQueryMessage, SimpleQueryRow,
+};
 
 use super::monitor::Target;
 use super::tls::Rustls;
@@ -175,6 +178,15 @@ pub(super) async fn open(
     target: &Target,
     application: &str,
 ) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+    open_hearing(target, application, || {}).await
+}
+
+/// The same; `hear` is called for each notification.
+pub(super) async fn open_hearing(
+    target: &Target,
+    application: &str,
+    hear: impl Fn() + Send + 'static,
+) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
     let mut config = Config::new();
     config
         .host(&target.host)
@@ -189,12 +201,25 @@ pub(super) async fn open(
         Some(tls) => {
             config.ssl_mode(if target.tls_required { SslMode::Require } else { SslMode::Prefer });
             let (client, connection) = config.connect(Rustls::new(tls)).await?;
-            Ok((client, tokio::spawn(async move { drop(connection.await) })))
+            Ok((client, tokio::spawn(drive(connection, hear))))
         }
         None => {
             config.ssl_mode(SslMode::Disable);
             let (client, connection) = config.connect(NoTls).await?;
-            Ok((client, tokio::spawn(async move { drop(connection.await) })))
+            Ok((client, tokio::spawn(drive(connection, hear))))
+        }
+    }
+}
+
+/// Drives a connection to its end; `hear` is called for each notification.
+async fn drive<S, T>(mut connection: Connection<S, T>, hear: impl Fn())
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+        if let AsyncMessage::Notification(_) = message {
+            hear();
         }
     }
 }

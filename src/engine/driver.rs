@@ -43,6 +43,9 @@ pub(super) struct Driver {
     pub(super) waiting: Option<Waiting>,
     /// The unit waits for the end of a pause.
     pub(super) held_up: Option<HeldUp>,
+    /// What it says to the backend that it holds waits, since then, for the
+    /// router's lease.
+    pub(super) stalled: Option<Moment>,
     /// The unit waits, since then, until its channels are listened to.
     pub(super) listening: Option<Moment>,
     /// Encryption still holds back some of what the client is sent.
@@ -105,6 +108,7 @@ impl Driver {
             held: Participants::default(),
             waiting: None,
             held_up: None,
+            stalled: None,
             listening: None,
             unflushed: false,
             pool: None,
@@ -189,6 +193,7 @@ impl Driver {
         self.session.is_awaiting()
             || self.is_waiting()
             || (self.database.gate.is_suspended() && self.session.is_between_units())
+            || self.is_stalled()
             || (self.timed_out && self.entry.cancels.get() > 0)
     }
 
@@ -399,6 +404,7 @@ impl Driver {
             || self.held_up.is_some()
             || self.hold.is_on()
             || self.listening.is_some()
+            || self.stalled.is_some()
     }
 
     /// Feeds what waits after a signal; writes happen in the next round.
@@ -438,15 +444,13 @@ impl Driver {
             );
             return;
         }
-        if self.held_up.is_some() {
-            let limit = timeouts.paused;
-            self.give_up_waiting(
-                Refused::new(
-                    CANNOT_CONNECT_NOW,
-                    format!("the database has been paused for {limit}"),
-                )
-                .hint("run it again once an operator has resumed the database"),
-            );
+        if let Some(held_up) = &self.held_up {
+            let refused = held_up.refusal(&self.thread.settings);
+            self.give_up_waiting(refused);
+            return;
+        }
+        if self.stalled.is_some() {
+            self.give_up_stall();
             return;
         }
         match self.entry.state.get() {
@@ -492,6 +496,9 @@ impl Driver {
     /// its begin, a statement from its own, idleness from the client's last
     /// words.
     fn note_state(&mut self) {
+        if !self.inbuf.is_empty() {
+            self.note_stall();
+        }
         let state = self.state_now();
         let same = state == self.entry.state.get() && self.unit_noted == self.units;
         let stirred = std::mem::take(&mut self.stirred);
@@ -502,9 +509,9 @@ impl Driver {
                 (paused.unwrap_or(self.thread.settings.pool.checkout_timeout), since)
             }
             (State::Waiting, None) if let Some(held_up) = &self.held_up => {
-                (timeouts.paused, held_up.since)
+                (held_up.limit(&self.thread.settings), held_up.since)
             }
-            (State::Waiting, None) if let Some(since) = self.hold.since() => {
+            (State::Waiting, None) if let Some(since) = self.stalled.or(self.hold.since()) => {
                 (self.thread.settings.moves.hold_max, since)
             }
             (State::Waiting, Some(waiting)) => {
@@ -582,7 +589,6 @@ pub(super) const READ_COST_BYTES: usize = 512;
 const GOODBYE: &[u8] = b"X\0\0\0\x04";
 const CANCELED: SqlState = SqlState::new("57014");
 const TOO_MANY: SqlState = SqlState::new("53300");
-const CANNOT_CONNECT_NOW: SqlState = SqlState::new("57P03");
 /// Time between cancel requests for a statement that goes on.
 pub(super) const CANCEL_AGAIN: Millis = Millis::new(1_000);
 /// How long a client has to hear why it is closed.

@@ -14,6 +14,7 @@ use crate::net::tls::ServerTls;
 use crate::shardmap::Map;
 use crate::types::{Consistency, Network, Secret, ShardId};
 
+use super::lease::Lease;
 use super::lookups::LookupOptions;
 use super::marks::Marks;
 use super::predecessors::Predecessors;
@@ -70,6 +71,8 @@ pub struct DatabaseOptions {
     pub logins: HashMap<ShardId, BackendLogin>,
     /// The marks of its writes, which its monitor knows too.
     pub marks: Arc<Marks>,
+    /// Until when its clients' statements may be sent.
+    pub lease: Arc<Lease>,
 }
 
 /// How the router logs in at a shard's nodes.

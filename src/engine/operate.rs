@@ -9,12 +9,14 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::config::Settings;
 use crate::net::clock;
-use crate::session::Want;
-use crate::types::Moment;
+use crate::session::{Refused, Want};
+use crate::types::{Millis, Moment, SqlState};
 
 use super::client::Signals;
 use super::driver::Driver;
+use super::lease::{map_has_changed, no_lease};
 use super::thread::{Database, Thread};
 
 /// What an operator does.
@@ -42,6 +44,8 @@ pub(super) struct Gate {
     paused: Cell<bool>,
     suspended: Cell<bool>,
     disabled: Cell<bool>,
+    /// The lease had lapsed at the last tick.
+    lapsed: Cell<bool>,
 }
 
 /// A unit that waits for the end of a pause.
@@ -49,9 +53,49 @@ pub(super) struct Gate {
 pub(super) struct HeldUp {
     want: Want,
     pub(super) since: Moment,
+    why: Shut,
+}
+
+/// Why a unit waits for its first backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shut {
+    /// An operator has paused the database.
+    Paused,
+    /// The router has no lease.
+    NoLease,
+}
+
+impl HeldUp {
+    /// How long it may wait.
+    pub(super) const fn limit(&self, settings: &Settings) -> Millis {
+        match self.why {
+            Shut::Paused => settings.timeouts.paused,
+            Shut::NoLease => settings.moves.hold_max,
+        }
+    }
+
+    /// What the client hears once it has waited for that.
+    pub(super) fn refusal(&self, settings: &Settings) -> Refused {
+        let limit = self.limit(settings);
+        match self.why {
+            Shut::Paused => Refused::new(
+                CANNOT_CONNECT_NOW,
+                format!("the database has been paused for {limit}"),
+            )
+            .hint("run it again once an operator has resumed the database"),
+            Shut::NoLease => no_lease(limit),
+        }
+    }
 }
 
 impl Gate {
+    /// Open, but for the lease.
+    pub(super) fn new(lapsed: bool) -> Self {
+        let gate = Self::default();
+        gate.lapsed.set(lapsed);
+        gate
+    }
+
     /// True while no unit gets a backend that has none.
     pub(super) fn is_paused(&self) -> bool {
         self.paused.get()
@@ -60,6 +104,11 @@ impl Gate {
     /// True while no unit is begun.
     pub(super) fn is_suspended(&self) -> bool {
         self.suspended.get()
+    }
+
+    /// Whether the lease has lapsed; returns what was noted last.
+    pub(super) fn note_lapse(&self, lapsed: bool) -> bool {
+        self.lapsed.replace(lapsed)
     }
 
     /// True while nobody may log in.
@@ -112,7 +161,7 @@ impl Thread {
         }
     }
 
-    fn signal_clients(&self, database: &Database, change: impl Fn(&mut Signals)) {
+    pub(super) fn signal_clients(&self, database: &Database, change: impl Fn(&mut Signals)) {
         for client in self.clients.borrow().values() {
             if client.database == database.index {
                 client.signal(&change);
@@ -126,29 +175,45 @@ impl Driver {
     /// already may finish, and so may have another.
     #[inline]
     pub(super) fn is_held_up(&mut self, want: Want) -> bool {
-        if !self.database.gate.is_paused() || self.held.current.is_some() {
+        let Some(why) = self.shut() else { return false };
+        if self.held.current.is_some() {
             return false;
         }
-        self.held_up = Some(HeldUp { want, since: clock::now() });
+        self.held_up = Some(HeldUp { want, since: clock::now(), why });
         true
+    }
+
+    #[inline]
+    fn shut(&self) -> Option<Shut> {
+        if self.database.is_lapsed(self.thread.now()) {
+            return Some(Shut::NoLease);
+        }
+        self.database.gate.is_paused().then_some(Shut::Paused)
     }
 
     /// The gate has been opened or closed.
     pub(super) fn on_gate(&mut self) {
-        if self.database.gate.is_paused() {
-            self.wait_at_gate();
+        if let Some(why) = self.shut() {
+            self.wait_at_gate(why);
             return;
         }
+        self.stalled = None;
         if let Some(held_up) = self.held_up.take()
-            && !self.bring_backend(held_up.want)
+            && !self.looks_again()
         {
-            return;
+            let same = self.reads.is_of_revision(self.database.revision());
+            if held_up.why == Shut::NoLease && !same {
+                // What it is part of goes by an older map.
+                self.session.refuse_checkout(map_has_changed());
+            } else if !self.bring_backend(held_up.want) {
+                return;
+            }
         }
         self.refed_by_signal();
     }
 
     /// Who waits for a first backend waits at the gate instead.
-    fn wait_at_gate(&mut self) {
+    fn wait_at_gate(&mut self, why: Shut) {
         if self.held.current.is_some() {
             return;
         }
@@ -158,6 +223,8 @@ impl Driver {
         } else if !self.unpark() {
             return;
         }
-        self.held_up = Some(HeldUp { want, since: clock::now() });
+        self.held_up = Some(HeldUp { want, since: clock::now(), why });
     }
 }
+
+const CANNOT_CONNECT_NOW: SqlState = SqlState::new("57P03");

@@ -439,11 +439,8 @@ impl Driver {
     /// else the search begins anew. True as for `bring_backend`.
     pub(super) fn attach_waited(&mut self, conn: Box<Conn>) -> bool {
         self.reads.waits_at = None;
-        if !self.reads.is_of_revision(self.database.revision()) && self.session.is_placed_only() {
-            // Its keys may belong elsewhere by now.
+        if self.looks_again() {
             self.thread.release(conn);
-            self.session.unplace();
-            self.leave_moves();
             return true;
         }
         let Some(want) = self.reads.want else {
@@ -480,6 +477,17 @@ impl Driver {
             self.thread.stats.note_read(ReadReason::NoneFit(Passed::default()));
         }
         self.bring_primary(want)
+    }
+
+    /// The unit at the head of the input has waited; true if it looks for its
+    /// place anew, because its keys may belong elsewhere by now.
+    pub(super) fn looks_again(&mut self) -> bool {
+        if self.reads.is_of_revision(self.database.revision()) || !self.session.is_placed_only() {
+            return false;
+        }
+        self.session.unplace();
+        self.leave_moves();
+        true
     }
 
     /// The replica that a read waited for can't be had: the primary serves.
@@ -665,6 +673,10 @@ impl Driver {
             return Moved::Nothing;
         }
         self.unpark();
+        if self.looks_again() {
+            self.feed_kept(cx);
+            return Moved::Something;
+        }
         if late && parked.for_what == WaitsFor::Write {
             self.reads.unsettled.clear();
         }

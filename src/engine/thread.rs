@@ -24,6 +24,7 @@ use super::channels::Listeners;
 use super::client::ClientEntry;
 use super::conn::Conn;
 use super::crew::{self, Crew, LedgerKey};
+use super::lease::Lease;
 use super::logins::{Access, BackendLogin, EngineOptions, Users};
 use super::lookups::Lookups;
 use super::marks::Marks;
@@ -81,6 +82,7 @@ pub(super) struct Database {
     catalog: RefCell<Rc<Catalog>>,
     catalog_serial: Cell<u64>,
     pub(super) marks: Arc<Marks>,
+    pub(super) lease: Arc<Lease>,
     pub(super) planner: RefCell<Planner>,
     params: RefCell<Option<Rc<ServerParams>>>,
     logins: RefCell<HashMap<ShardId, BackendLogin>>,
@@ -201,10 +203,11 @@ impl Thread {
                     catalog: RefCell::default(),
                     catalog_serial: Cell::new(1),
                     marks: Arc::clone(&database.marks),
+                    lease: Arc::clone(&database.lease),
                     planner: RefCell::new(Planner::new(number(0), planner_limits(&settings))),
                     params: RefCell::new(None),
                     logins: RefCell::new(database.logins.clone()),
-                    gate: Gate::default(),
+                    gate: Gate::new(database.lease.has_lapsed(clock::now())),
                     logins_serial: Cell::new(1),
                     borrowed: RefCell::default(),
                 })
@@ -261,6 +264,7 @@ impl Thread {
 
     pub(super) fn tick(&self) {
         self.clock.set(clock::now());
+        self.look_at_leases();
         self.tell_of_schema_changes();
     }
 

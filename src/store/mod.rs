@@ -5,9 +5,11 @@
 //! with the greatest epoch is in force. If that one can't be read, nothing is
 //! served in its place: an older map may name the wrong owners.
 //!
-//! [`moves`] has what several routers share, in tables of the home shard.
+//! [`moves`] and [`routers`] have what several routers share, in tables of the
+//! home shard.
 
 pub mod moves;
+pub mod routers;
 
 use std::fmt;
 use std::fs::{self, File};
@@ -64,6 +66,22 @@ impl Store {
         {
             return Err(StoreError::NotNewer { newest, wanted: map.epoch() });
         }
+        self.write(map)
+    }
+
+    /// Writes `map` in place of the newest kept one, which has its epoch.
+    ///
+    /// # Errors
+    /// As [`Store::keep`]; another epoch is refused.
+    pub fn replace(&self, map: &Map) -> Result<(), StoreError> {
+        match self.newest()? {
+            Some(newest) if newest == map.epoch() => self.write(map),
+            Some(newest) => Err(StoreError::NotNewer { newest, wanted: map.epoch() }),
+            None => self.keep(map),
+        }
+    }
+
+    fn write(&self, map: &Map) -> Result<(), StoreError> {
         let path = self.path(map.epoch());
         let temporary = path.with_extension("toml.tmp");
         let written = || -> io::Result<()> {

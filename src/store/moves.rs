@@ -48,9 +48,15 @@ pub enum Kept {
 /// The server can't be asked, or the role may not.
 pub async fn prepare(client: &Client) -> Result<(), TableError> {
     let there = "SELECT pg_catalog.to_regclass('keyway.moves') IS NOT NULL \
-                 AND pg_catalog.to_regclass('keyway.map_epochs') IS NOT NULL";
+                 AND pg_catalog.to_regclass('keyway.map_epochs') IS NOT NULL \
+                 AND pg_catalog.to_regclass('keyway.routers') IS NOT NULL";
     if !client.query_one(there, &[]).await?.get::<_, bool>(0) {
-        client.batch_execute(TABLES).await?;
+        // Two that begin together would collide in the server's catalogs.
+        let all = format!("BEGIN; {TABLES_LOCK}; {TABLES}; {}; COMMIT", super::routers::TABLE);
+        if let Err(error) = client.batch_execute(&all).await {
+            client.batch_execute("ROLLBACK").await?;
+            return Err(error.into());
+        }
     }
     Ok(())
 }
@@ -196,6 +202,31 @@ pub async fn lease(client: &Client, id: u32) -> Result<bool, TableError> {
     Ok(client.query_one(sql, &[&LEASE_CLASS, &number(id)]).await?.get(0))
 }
 
+/// Who has the move: the process at the home shard, and what it calls itself.
+///
+/// # Errors
+/// The server can't be asked.
+pub async fn runner(client: &Client, id: u32) -> Result<Option<(i32, String)>, TableError> {
+    let sql = "SELECT activity.pid, activity.application_name FROM pg_catalog.pg_locks AS locks \
+        JOIN pg_catalog.pg_stat_activity AS activity USING (pid) \
+        WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 2 \
+        AND locks.classid = $1::bigint::oid AND locks.objid = $2::bigint::oid \
+        AND activity.datname = pg_catalog.current_database() \
+        AND activity.application_name IS NOT NULL";
+    let (class, id) = (i64::from(LEASE_CLASS), i64::from(id));
+    let row = client.query_opt(sql, &[&class, &id]).await?;
+    row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
+}
+
+/// Closes the connection of a runner.
+///
+/// # Errors
+/// The server can't be asked, or the role may not.
+pub async fn evict(client: &Client, pid: i32) -> Result<(), TableError> {
+    client.execute("SELECT pg_catalog.pg_terminate_backend($1)", &[&pid]).await?;
+    Ok(())
+}
+
 /// Whether the write of `journal` over `version` was done before.
 ///
 /// # Errors
@@ -259,6 +290,14 @@ pub enum TableError {
 }
 
 impl TableError {
+    /// Whether the role may not do what it was to do.
+    pub fn is_forbidden(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE),
+            Self::Damaged(_) => false,
+        }
+    }
+
     /// Whether the tables are not there: nothing was ever stored.
     pub fn is_missing(&self) -> bool {
         match self {
@@ -317,5 +356,6 @@ WHERE id = $1 AND version = $2";
 const SELECT_MOVE: &str = "\
 SELECT journal::text, version, wish, progress, \
 EXTRACT(epoch FROM pg_catalog.now() - submitted_at)::bigint FROM keyway.moves";
+const TABLES_LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(1263098714, 0)";
 /// The first number of the advisory locks of runners: letters of the name.
 pub const LEASE_CLASS: i32 = 1_263_098_712;

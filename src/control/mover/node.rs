@@ -2,8 +2,10 @@
 //! away when anything is doubtful, a deadline on everything.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -21,6 +23,8 @@ pub struct Node {
     connections: u64,
     /// The next step needs the session of the last.
     kept: bool,
+    /// Told when somebody has written into the store.
+    told: Option<Arc<Notify>>,
 }
 
 struct Open {
@@ -35,10 +39,22 @@ impl Drop for Open {
     }
 }
 
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("name", &self.target.name).finish_non_exhaustive()
+    }
+}
+
 impl Node {
     /// The primary at `target`; nothing is connected yet.
     pub const fn new(target: Target) -> Self {
-        Self { target, open: None, connections: 0, kept: false }
+        Self { target, open: None, connections: 0, kept: false, told: None }
+    }
+
+    /// The same; `told` hears while it is connected when somebody has written
+    /// into the store.
+    pub const fn listening(target: Target, told: Arc<Notify>) -> Self {
+        Self { target, open: None, connections: 0, kept: false, told: Some(told) }
     }
 
     /// Where it is and who logs in.
@@ -154,9 +170,17 @@ impl Node {
         }
         if self.open.is_none() {
             let attempt = async {
-                let (client, driver) = sampler::open(&self.target, "keyway mover").await?;
+                let told = self.told.clone();
+                let hear = move || {
+                    if let Some(told) = &told {
+                        told.notify_one();
+                    }
+                };
+                let (client, driver) =
+                    sampler::open_hearing(&self.target, "keyway mover", hear).await?;
                 let mut open = Open { client, driver, version: 0 };
-                let setup = format!("{}; SHOW server_version_num", sql::SETUP);
+                let listen = if self.told.is_some() { "LISTEN keyway_store; " } else { "" };
+                let setup = format!("{}; {listen}SHOW server_version_num", sql::SETUP);
                 let messages = open.client.simple_query(&setup).await?;
                 let number = rows(&messages).pop().and_then(|mut row| row.pop()).flatten();
                 let number: u32 = number.and_then(|text| text.parse().ok()).unwrap_or(0);

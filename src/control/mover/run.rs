@@ -54,6 +54,11 @@ pub trait Routers: Send + Sync {
     /// It is not certain yet.
     fn switch(&self, map: Arc<Map>) -> Waiting<'_, Result<(), String>>;
 
+    /// How this runner is called at the home shard, if that matters.
+    fn runner(&self) -> Option<String> {
+        None
+    }
+
     /// Waits until no router can still use a map older than `map`.
     ///
     /// # Errors
@@ -110,7 +115,7 @@ pub async fn run(id: u32, given: &Run) -> Result<bool, RunError> {
         .cloned()
         .ok_or_else(|| RunError::Shard(access.home.number()))?;
     let mut home = Node::new(home);
-    if !moves::lease(home.client().await?, id).await? {
+    if !lease(&mut home, id, given.routers.as_ref()).await? {
         return Ok(false);
     }
     let Some(stored) = moves::load(home.client().await?, id).await? else {
@@ -154,6 +159,17 @@ pub async fn run(id: u32, given: &Run) -> Result<bool, RunError> {
             runner.find_again(given);
         }
     }
+}
+
+/// Takes the move for the connection to home, which is called as the routers
+/// say, so that others can tell whose it is.
+async fn lease(home: &mut Node, id: u32, routers: &dyn Routers) -> Result<bool, RunError> {
+    let client = home.client().await?;
+    if let Some(name) = routers.runner() {
+        let sql = "SELECT pg_catalog.set_config('application_name', $1, false)";
+        client.execute(sql, &[&name]).await.map_err(TableError::from)?;
+    }
+    Ok(moves::lease(client, id).await?)
 }
 
 struct Runner<'a> {
@@ -230,7 +246,7 @@ impl<'a> Runner<'a> {
         let stored = moves::load(client, id).await?.ok_or(RunError::NoMove(id))?;
         if self.leased != self.home.connections() {
             // The lease went with its connection.
-            if !moves::lease(self.home.client().await?, id).await? {
+            if !lease(&mut self.home, id, self.routers).await? {
                 return Err(RunError::Overtaken);
             }
             self.leased = self.home.connections();
