@@ -11,6 +11,7 @@
 mod support;
 
 mod between;
+mod changes;
 mod crowd;
 mod faults;
 mod reads;

@@ -334,7 +334,13 @@ impl Soak {
         std::thread::sleep(pause);
         for shard in shards {
             let name = NodeName { shard: *shard, replica: 0 };
-            servers.start_node(name).unwrap();
+            // Not while children of the one that was killed are there.
+            for _ in 0..50 {
+                match servers.start_node(name) {
+                    Ok(()) => break,
+                    Err(_) => std::thread::sleep(Duration::from_millis(200)),
+                }
+            }
         }
     }
 
@@ -483,6 +489,6 @@ const FAULTS: [Fault; 7] = [
 /// Moves of the short form.
 const MOVES: u64 = 10;
 /// Moves at a time.
-const LANES: usize = 2;
+const LANES: usize = 3;
 /// A move that takes longer hangs.
 const MOVE_MAX: Duration = Duration::from_secs(180);

@@ -1,6 +1,6 @@
 //! Two shards, tables of every kind that can move, and a runner of moves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use keyway::cluster::Member;
 use keyway::control::monitor::Target;
 use keyway::control::mover::node::Node;
 use keyway::control::mover::{Access, Limits, Routers, Run, Waiting, run};
-use keyway::local::{NodeName, Stop, Version};
+use keyway::local::{ClusterView, NodeName, Stop, Version};
 use keyway::mover::{Journal, Phase, Side, Subject, Wish};
 use keyway::shardmap::{Map, Tls};
 use keyway::store::moves;
@@ -21,6 +21,8 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) map: Map,
     pub(crate) map_text: String,
+    /// Shards whose replica has become the primary.
+    promoted: Arc<Mutex<HashSet<u16>>>,
 }
 
 pub(crate) const TABLES: &str = "
@@ -46,10 +48,13 @@ CREATE TABLE events_new PARTITION OF events FOR VALUES FROM ('2020-01-01') TO ('
 
 impl World {
     pub(crate) fn start(version: Version) -> Self {
-        let cluster = Cluster::start_with(
-            ClusterOptions { shards: 2, replicas: 0, version },
-            &[("max_slot_wal_keep_size", "-1")],
-        );
+        Self::start_with(version, 0, &[])
+    }
+
+    pub(crate) fn start_with(version: Version, replicas: u16, more: &[(&str, &str)]) -> Self {
+        let settings = [&[("max_slot_wal_keep_size", "-1")], more].concat();
+        let options = ClusterOptions { shards: 2, replicas, version };
+        let cluster = Cluster::start_with(options, &settings);
         cluster.sql_everywhere(TABLES);
         let text = std::fs::read_to_string(&cluster.view().map).unwrap();
         let text = text.replace(
@@ -59,7 +64,7 @@ impl World {
              \"public.events\"",
         );
         let map = Map::parse(&text, "map").unwrap();
-        Self { cluster, map, map_text: text }
+        Self { cluster, map, map_text: text, promoted: Arc::default() }
     }
 
     /// Lets the map say something else.
@@ -101,8 +106,25 @@ impl World {
         Access { database: "app".to_owned(), home: ShardId::new(1), primaries, tls }
     }
 
+    /// How they are reached now.
+    fn access_now(mut access: Access, view: &ClusterView, promoted: &HashSet<u16>) -> Access {
+        for (id, target) in &mut access.primaries {
+            if promoted.contains(&id.number()) {
+                target.port = view.shards[usize::from(id.number()) - 1].replicas[0].port;
+            }
+        }
+        access
+    }
+
+    /// From now on the first replica of `shard` is its primary.
+    pub(crate) fn follow_promotion(&self, shard: u16) {
+        self.promoted.lock().unwrap().insert(shard);
+    }
+
     pub(crate) fn node(&self, shard: u16) -> Node {
-        Node::new(self.access().primaries[&ShardId::new(shard)].clone())
+        let promoted = self.promoted.lock().unwrap();
+        let access = Self::access_now(self.access(), self.cluster.view(), &promoted);
+        Node::new(access.primaries[&ShardId::new(shard)].clone())
     }
 
     /// A tenant whose slot is on `shard`.
@@ -178,9 +200,12 @@ impl World {
 
     /// What a process does that runs a move.
     pub(crate) fn runner(&self, routers: &Arc<Watched>) -> Run {
-        let access = self.access();
+        let (access, view) = (self.access(), self.cluster.view().clone());
+        let promoted = Arc::clone(&self.promoted);
         Run {
-            access: Box::new(move || access.clone()),
+            access: Box::new(move || {
+                Self::access_now(access.clone(), &view, &promoted.lock().unwrap())
+            }),
             routers: Arc::clone(routers) as Arc<dyn Routers>,
             limits: Limits::default(),
         }
@@ -235,7 +260,7 @@ impl World {
         let leftovers = "\
             SELECT 'publication ' || pubname FROM pg_publication WHERE pubname LIKE 'kw%' \
             UNION ALL SELECT 'subscription ' || subname FROM pg_subscription \
-            UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots \
+            UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE slot_type = 'logical' \
             UNION ALL SELECT 'origin ' || roname FROM pg_replication_origin \
             UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname LIKE 'kw%' \
             UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE '~keyway%' \

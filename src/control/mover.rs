@@ -13,6 +13,7 @@ mod run;
 pub mod sql;
 pub mod submit;
 mod verify;
+mod watch;
 mod work;
 
 pub use self::run::{Access, Routers, Run, Waiting, run};

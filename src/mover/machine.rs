@@ -28,6 +28,9 @@ pub enum Action {
     Verify,
     /// Look at both fences and at the map.
     Inspect,
+    /// Look whether streams and tables are still as a cutover needs them. `Waiting`
+    /// says that they are, but that the rows must be compared again first.
+    Examine(Side),
     /// Let the routers hold the tenant's new transactions and wait until the
     /// open ones have ended.
     Hold,
@@ -136,6 +139,7 @@ enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
     Inspect,
+    Examine,
     Hold,
     Fence,
     AwaitMarker,
@@ -263,7 +267,7 @@ impl Machine {
         } else if claimed {
             Step::Seize(Side::Source)
         } else if begun {
-            Step::Cut(Cut::Hold)
+            Step::Cut(Cut::Examine)
         } else {
             self.first_step()
         };
@@ -434,6 +438,7 @@ impl Machine {
         let to = from.other();
         match cut {
             Cut::Inspect => Action::Inspect,
+            Cut::Examine => Action::Examine(from),
             Cut::Hold => Action::Hold,
             Cut::Fence => Action::Fence(from, token),
             Cut::AwaitMarker => Action::AwaitMarker(to, token),
@@ -451,6 +456,10 @@ impl Machine {
     fn on_cut(&mut self, cut: Cut, outcome: Outcome) {
         let next = match (cut, outcome) {
             (Cut::Inspect, Outcome::Seen(sight)) => self.recover(sight),
+            (Cut::Examine, Outcome::Done) => Cut::Hold,
+            (Cut::Examine, Outcome::Impossible(why)) => return self.call_off(Some(why)),
+            (Cut::Examine, Outcome::Waiting) => return self.call_off(None),
+            (Cut::Examine, Outcome::Refused | Outcome::Failed) => Cut::Release(Then::Undone),
             (Cut::Hold, Outcome::Done) => Cut::Fence,
             // Nothing was changed; the next try is some time away.
             (Cut::Hold | Cut::Fence, Outcome::Refused) => Cut::Release(Then::Undone),
@@ -482,6 +491,7 @@ impl Machine {
             }
             (
                 same @ (Cut::Inspect
+                | Cut::Examine
                 | Cut::Hold
                 | Cut::Fence
                 | Cut::AwaitMarker
@@ -503,6 +513,19 @@ impl Machine {
             ) => same,
         };
         self.step = Step::Cut(next);
+    }
+
+    /// Gives up a cutover that has not begun to hold anybody: what was compared
+    /// before no longer tells enough.
+    fn call_off(&mut self, why: Option<String>) {
+        let from = self.from();
+        let mut next = self.journal.clone();
+        next.phase = match from {
+            Side::Source => Phase::Verifying,
+            Side::Target => Phase::Standing(from),
+        };
+        next.stopped = why;
+        self.step = Step::Keep(Box::new(next));
     }
 
     /// How far a cutover came whose runner is gone.

@@ -271,17 +271,8 @@ impl<'a> Runner<'a> {
 
     async fn act(&mut self, action: &Action) -> Outcome {
         let journal = self.machine.journal().clone();
-        if (needs_map(action) || needs_settled(action, &journal))
-            && let Err(error) = self.read_map().await
-        {
-            self.work.note = error.to_string();
-            return Outcome::Failed;
-        }
-        if needs_settled(action, &journal)
-            && let Err(why) = self.settle(&journal).await
-        {
-            self.work.note = why;
-            return Outcome::Waiting;
+        if let Err(outcome) = self.prepare(action, &journal).await {
+            return outcome;
         }
         let map = Arc::clone(&self.map);
         let keyspace = Work::keyspace(&map, &journal);
@@ -308,6 +299,7 @@ impl<'a> Runner<'a> {
                 Some(owner) => self.work.sight(owner).await,
                 None => none(),
             },
+            Action::Examine(from) => self.work.examine(&journal, *from).await,
             Action::Hold => self.hold(&journal).await,
             Action::Fence(side, token) => self.work.fence(&journal, *side, *token).await,
             Action::AwaitMarker(side, token) => self.work.await_marker(*side, *token).await,
@@ -337,6 +329,30 @@ impl<'a> Runner<'a> {
             }
             Action::Leave => Outcome::Done,
         }
+    }
+
+    /// What an action presupposes; the outcome if it can't be had.
+    async fn prepare(&mut self, action: &Action, journal: &Journal) -> Result<(), Outcome> {
+        if (needs_map(action) || needs_settled(action, journal))
+            && let Err(error) = self.read_map().await
+        {
+            self.work.note = error.to_string();
+            return Err(Outcome::Failed);
+        }
+        if needs_settled(action, journal)
+            && let Err(why) = self.settle(journal).await
+        {
+            self.work.note = why;
+            return Err(Outcome::Waiting);
+        }
+        if is_watched(action) {
+            match self.work.watch(journal).await {
+                Ok(None) => {}
+                Ok(Some(why)) => return Err(Outcome::Impossible(why)),
+                Err((side, error)) => return Err(self.work.failed(side, &error)),
+            }
+        }
+        Ok(())
     }
 
     /// What began before a shard gets rows that it does not own, or loses them,
@@ -475,6 +491,18 @@ const fn needs_settled(action: &Action, journal: &Journal) -> bool {
         Action::Purge(_) => true,
         _ => false,
     }
+}
+
+/// Whether an action needs tables and streams to be what they were.
+const fn is_watched(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Publish(_)
+            | Action::Subscribe(_)
+            | Action::AwaitCopy
+            | Action::Verify
+            | Action::Examine(_)
+    )
 }
 
 const fn journal_from(journal: &Journal) -> Side {

@@ -188,7 +188,8 @@ fn in_lists(keyspace: &Keyspace, first: u32, last: u32, column: &str) -> String 
 pub const BASE: &str = "\
 CREATE SCHEMA IF NOT EXISTS keyway; GRANT USAGE ON SCHEMA keyway TO PUBLIC; \
 CREATE TABLE IF NOT EXISTS keyway.runner (move_id int PRIMARY KEY, generation bigint NOT NULL, \
-fenced bigint NOT NULL DEFAULT 0, undone bigint NOT NULL DEFAULT 0); \
+fenced bigint NOT NULL DEFAULT 0, undone bigint NOT NULL DEFAULT 0, \
+shape jsonb, fed_by text, line text); \
 CREATE TABLE IF NOT EXISTS keyway.marker (move_id bigint PRIMARY KEY, token bigint NOT NULL); \
 CREATE TABLE IF NOT EXISTS keyway.proof (move_id bigint, token bigint, tab text, \
 row_count bigint NOT NULL, row_sum numeric NOT NULL, PRIMARY KEY (move_id, token, tab))";
@@ -302,6 +303,99 @@ pub fn make_triggers(
         );
     }
     text
+}
+
+/// Writes down what the tables look like, once.
+pub fn note_shape(id: u32, tables: &[MovedTable]) -> String {
+    format!(
+        "UPDATE keyway.runner SET shape = ({}) WHERE move_id = {id} AND shape IS NULL",
+        shape(id, tables)
+    )
+}
+
+/// The tables that no longer look as they did, in one text; empty if all do.
+pub fn reshaped(id: u32, tables: &[MovedTable]) -> String {
+    format!(
+        "SELECT coalesce(pg_catalog.string_agg(d.tab, ', '), '') \
+         FROM keyway.runner r, ({}) AS s(now), LATERAL (SELECT coalesce(o.key, n.key) AS tab \
+         FROM pg_catalog.jsonb_each_text(r.shape) o \
+         FULL JOIN pg_catalog.jsonb_each_text(s.now) n ON o.key = n.key \
+         WHERE o.value IS DISTINCT FROM n.value) d \
+         WHERE r.move_id = {id} AND r.shape IS NOT NULL",
+        shape(id, tables)
+    )
+}
+
+/// What a stream, a comparison or a fence depends on of each table: itself, its
+/// partitions, their columns, constraints, unique indexes and triggers. Other
+/// moves' triggers come and go.
+fn shape(id: u32, tables: &[MovedTable]) -> String {
+    let list: Vec<String> = tables.iter().map(|t| format!("({})", literal(&table(t)))).collect();
+    format!(
+        "SELECT coalesce(pg_catalog.jsonb_object_agg(y.tab, y.facts), '{{}}') FROM (\
+         SELECT x.tab, pg_catalog.md5(pg_catalog.string_agg(f.fact, '; ' \
+         ORDER BY f.fact COLLATE \"C\")) AS facts FROM (VALUES {}) x(tab) \
+         CROSS JOIN LATERAL (SELECT pg_catalog.to_regclass(x.tab)::oid AS id UNION \
+         SELECT relid::oid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(x.tab))) p \
+         CROSS JOIN LATERAL (\
+         SELECT pg_catalog.concat_ws(' ', 'r', c.oid, c.relkind, c.relpersistence, \
+         c.relreplident, c.relrowsecurity) FROM pg_catalog.pg_class c WHERE c.oid = p.id \
+         UNION ALL SELECT pg_catalog.concat_ws(' ', 'a', p.id, a.attnum, a.attname, \
+         pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, \
+         a.attgenerated, a.attcollation) FROM pg_catalog.pg_attribute a \
+         WHERE a.attrelid = p.id AND a.attnum > 0 AND NOT a.attisdropped \
+         UNION ALL SELECT pg_catalog.concat_ws(' ', 'c', p.id, c.conname, \
+         pg_catalog.pg_get_constraintdef(c.oid)) FROM pg_catalog.pg_constraint c \
+         WHERE c.conrelid = p.id \
+         UNION ALL SELECT pg_catalog.concat_ws(' ', 'i', p.id, \
+         pg_catalog.pg_get_indexdef(i.indexrelid)) FROM pg_catalog.pg_index i \
+         WHERE i.indrelid = p.id AND i.indisunique \
+         UNION ALL SELECT pg_catalog.concat_ws(' ', 't', p.id, g.tgname, g.tgenabled, \
+         pg_catalog.pg_get_triggerdef(g.oid)) FROM pg_catalog.pg_trigger g \
+         WHERE g.tgrelid = p.id AND NOT g.tgisinternal AND (g.tgname NOT LIKE '~keyway%' \
+         OR g.tgname LIKE '~keyway\\_{id}\\_%' AND g.tgname <> {})\
+         ) f(fact) GROUP BY x.tab) y",
+        list.join(", "),
+        literal(&brake_trigger(id))
+    )
+}
+
+/// Where the stream into a side comes from.
+pub fn fed_by(id: u32) -> String {
+    format!("SELECT fed_by FROM keyway.runner WHERE move_id = {id}")
+}
+
+/// Writes that down.
+pub fn note_feed(id: u32, by: &str) -> String {
+    format!("UPDATE keyway.runner SET fed_by = {} WHERE move_id = {id}", literal(by))
+}
+
+/// What is left of the log that a replication slot needs; no row without it.
+pub fn slot_state(name: &str) -> String {
+    format!(
+        "SELECT coalesce(wal_status, 'lost') FROM pg_catalog.pg_replication_slots \
+         WHERE slot_name = {}",
+        literal(name)
+    )
+}
+
+/// The line of the server's life: it changes when a replica is promoted.
+const LINE: &str = "pg_catalog.substr(pg_catalog.pg_walfile_name(\
+pg_catalog.pg_current_wal_insert_lsn()), 1, 8)";
+
+/// Writes down in which life the rows are compared.
+pub fn note_line(id: u32) -> String {
+    format!("UPDATE keyway.runner SET line = {LINE} WHERE move_id = {id}")
+}
+
+/// Whether this is still the life in which the rows were compared.
+pub fn is_same_line(id: u32) -> String {
+    format!("SELECT coalesce(line = {LINE}, false)::text FROM keyway.runner WHERE move_id = {id}")
+}
+
+/// The name of the trigger that can hold the copy up.
+pub fn brake_trigger(id: u32) -> String {
+    format!("~keyway_{id}_b")
 }
 
 /// Takes the triggers off a table and its partitions.

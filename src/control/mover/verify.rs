@@ -36,6 +36,8 @@ pub(super) async fn compare(
     }
     let names = work.names.clone();
     let wait = work.limits.drain;
+    work.source.rows(&sql::note_line(journal.id)).await.map_err(on_source)?;
+    work.target.rows(&sql::note_line(journal.id)).await.map_err(on_target)?;
     work.target
         .transact(Duration::from_secs(1), &[sql::make_prover(&names, &sums)])
         .await

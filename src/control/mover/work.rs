@@ -131,6 +131,7 @@ impl Work {
             }
             node.transact(wait, &[sql::make_triggers(&names, table, (new, old), &parts)]).await?;
         }
+        node.rows(&sql::note_shape(journal.id, &journal.tables)).await?;
         Ok(())
     }
 
@@ -186,6 +187,9 @@ impl Work {
         let name = self.names.stream_from(side.other());
         let number = subscription_number(&name);
         if let Some(found) = self.node(side).value(&number).await? {
+            if self.node(side).value(&sql::fed_by(journal.id)).await?.is_none() {
+                self.note_feed(journal, side).await?;
+            }
             return Ok(found.parse().ok());
         }
         let (publisher, subscriber) =
@@ -223,6 +227,7 @@ impl Work {
         let made = node.alone(&text, SUBSCRIBE_WAIT).await;
         node.disconnect();
         made?;
+        self.note_feed(journal, side).await?;
         Ok(self.node(side).value(&number).await?.and_then(|found| found.parse().ok()))
     }
 

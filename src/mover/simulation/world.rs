@@ -315,6 +315,16 @@ impl World {
 
     // === what the runner asks for ===
 
+    /// Tables and streams are no part of the model: what they say is chance.
+    fn examine(&mut self, from: Side) -> Outcome {
+        match (self.rough, self.below(8), from) {
+            (true, 0, _) => Outcome::Failed,
+            (true, 1, _) => Outcome::Impossible("a table has changed".to_owned()),
+            (true, 2, Side::Source) => Outcome::Waiting,
+            _ => Outcome::Done,
+        }
+    }
+
     fn obeyed(&self, side: Side, generation: u64) -> bool {
         self.db[at(side)].generation == generation
     }
@@ -409,6 +419,7 @@ impl World {
                 Outcome::Done
             }
             Action::Inspect => self.inspect(by.phase),
+            Action::Examine(from) => self.examine(*from),
             Action::Hold | Action::Unsettle(_) | Action::Release | Action::Rest => Outcome::Done,
             Action::Fence(side, token) => self.fence(*side, generation, *token),
             Action::AwaitMarker(side, token) => self.await_marker(*side, *token),
