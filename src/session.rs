@@ -16,6 +16,7 @@ mod events;
 mod extended;
 mod feed;
 mod gathering;
+mod holders;
 mod keep;
 mod lazy;
 mod lookahead;
@@ -38,6 +39,7 @@ mod turns;
 mod values;
 
 pub use events::{EventEnv, Lost, Writes};
+pub use holders::Holders;
 pub use moving::waited_too_long;
 pub use refusal::Refused;
 pub use scatter::Gathering;
@@ -258,6 +260,12 @@ impl Holds {
         self.0 == 0
     }
 
+    /// Those that end with something that the session does, which session mode
+    /// is not.
+    pub const fn beyond_transactions(self) -> Self {
+        Self(self.0 & !Self::SESSION.0)
+    }
+
     /// True if all of `other` hold.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -313,6 +321,9 @@ pub struct Session {
     /// An error came in the running unit.
     failed: bool,
     holds: Holds,
+    /// Who else holds backends, and this session's seat among them.
+    holders: Option<Arc<Holders>>,
+    seat: Option<holders::Seat>,
     turn: turns::Turn,
     kept: keep::Kept,
     channels: channels::Channels,
@@ -415,6 +426,8 @@ impl Session {
             effects: VecDeque::new(),
             failed: false,
             holds: Holds::default(),
+            holders: None,
+            seat: None,
             turn: turns::Turn::Transaction,
             kept: keep::Kept::default(),
             channels: channels::Channels::default(),

@@ -315,6 +315,20 @@ fn clients() -> Vec<ClientSnapshot> {
             holds: "transaction".to_owned(),
             node: Some(NodeId::new(0)),
             backend_pids: vec![4711],
+            ..ClientSnapshot::default()
+        },
+        ClientSnapshot {
+            id: 5,
+            database: "app".to_owned(),
+            user: "bob".to_owned(),
+            address: "unix".to_owned(),
+            state: ClientState::Idle,
+            holds: "temp table, advisory lock".to_owned(),
+            held_s: Some(90),
+            node: Some(NodeId::new(2)),
+            backend_pids: vec![4712, 4713],
+            backend_nodes: vec![NodeId::new(2), NodeId::new(0)],
+            ..ClientSnapshot::default()
         },
         ClientSnapshot { id: 3, address: "unix".to_owned(), ..ClientSnapshot::default() },
     ]

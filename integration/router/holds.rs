@@ -116,3 +116,81 @@ fn shown(router: &Router, topic: &str) -> Vec<Vec<String>> {
     let text = psql(&router.console_url(), &format!("SHOW {topic}")).expect();
     text.lines().map(|line| line.split('|').map(str::to_owned).collect()).collect()
 }
+
+/// Two of three clients may keep connections; the third is told why it may not,
+/// and the console who they are.
+#[test]
+fn holders_are_limited_and_listed_with_their_reason() {
+    let config = "threads = 2\npool.size_max = 4\npool.holders_max = 2";
+    let router = crate::setup::router(crate::setup::cluster(), config);
+    let mut clients: Vec<Wire> = (0..3).map(|_| Wire::open(router.port(), "t1")).collect();
+    let [one, two, three] = &mut clients[..] else { unreachable!() };
+    one.query("CREATE TEMP TABLE mine (i int)").unwrap();
+    two.query("SELECT pg_advisory_lock(77)").unwrap();
+    // What a client holds more does not count again.
+    two.query("DECLARE c CURSOR WITH HOLD FOR SELECT 1").unwrap();
+    for (refused, why) in [
+        ("CREATE TEMP TABLE other (i int)", "temp table"),
+        ("SELECT pg_advisory_lock(78)", "advisory lock"),
+    ] {
+        let refusal = three.query(refused).unwrap_err();
+        assert_eq!((&*refusal.code, &*refusal.severity), ("53400", "ERROR"));
+        assert!(refusal.message.starts_with(why), "{}", refusal.message);
+        assert!(refusal.hint.contains("pool.holders_max"), "{}", refusal.hint);
+        assert_eq!(three.value("SELECT 1"), "1");
+    }
+    three.send(b'P', b"\0DECLARE c CURSOR WITH HOLD FOR SELECT 1\0\0\0");
+    three.send(b'B', &[0, 0, 0, 0, 0, 0, 0, 0]);
+    three.send(b'E', &[0, 0, 0, 0, 0]);
+    three.send(b'S', b"");
+    assert_eq!(three.finish().unwrap_err().code, "53400");
+    // Within a transaction it fails as any statement does.
+    three.query("BEGIN; SELECT 1").unwrap();
+    assert_eq!(three.query("CREATE TEMP TABLE other (i int)").unwrap_err().code, "53400");
+    assert_eq!(three.query("SELECT 1").unwrap_err().code, "25P02");
+    three.query("ROLLBACK").unwrap();
+    // Another user has seats of its own.
+    Wire::open(router.port(), "t2").query("CREATE TEMP TABLE mine (i int)").unwrap();
+
+    let rows: Vec<_> = shown(&router, "HOLDS").into_iter().filter(|row| row[1] == "t1").collect();
+    let reasons: Vec<&str> = rows.iter().map(|row| &*row[3]).collect();
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert!(reasons.contains(&"temp table"), "{rows:?}");
+    assert!(reasons.contains(&"cursor with hold, advisory lock"), "{rows:?}");
+    // Who is behind a process, and the other way round.
+    let pid = one.value("SELECT pg_backend_pid()");
+    let id = one.pid.to_string();
+    let of_process = shown(&router, &format!("SERVERS {pid}"));
+    let [server] = &of_process[..] else { panic!("{of_process:?}") };
+    assert_eq!((&server[4], &server[5]), (&pid, &id));
+    let of_client = shown(&router, &format!("CLIENTS {id}"));
+    let [client] = &of_client[..] else { panic!("{of_client:?}") };
+    assert_eq!((&client[0], &client[10]), (&id, &pid));
+    assert!(rows.iter().any(|row| row[0] == id && row[8] == pid), "{rows:?}");
+
+    // DISCARD ALL, and leaving, free a seat.
+    two.query("DISCARD ALL").unwrap();
+    three.query("CREATE TEMP TABLE other (i int)").unwrap();
+    assert_eq!(two.query("SELECT pg_advisory_lock(77)").unwrap_err().code, "53400");
+    clients.remove(0);
+    wait_for("the first one's seat", || clients[0].query("SELECT pg_advisory_lock(77)").is_ok());
+}
+
+#[test]
+fn idle_holder_is_sent_away_and_others_are_not() {
+    let config = "timeouts.idle_hold = \"700ms\"";
+    let router = crate::setup::router(crate::setup::cluster(), config);
+    let mut idle = Wire::open(router.port(), "t1");
+    let mut holder = Wire::open(router.port(), "t1");
+    let mut in_transaction = Wire::open(router.port(), "t1");
+    holder.query("CREATE TEMP TABLE mine (i int)").unwrap();
+    let pid = holder.value("SELECT pg_backend_pid()");
+    in_transaction.query("CREATE TEMP TABLE mine (i int); BEGIN; SELECT 1").unwrap();
+    let refusal = holder.farewell();
+    assert_eq!(refusal.code, "57P05");
+    assert_eq!(refusal.message, "terminating connection because it kept a backend and was idle");
+    let there = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+    wait_for("its backend to go", || crate::setup::cluster().superuser_sql(1, &there) == "0");
+    assert_eq!(idle.value("SELECT 1"), "1");
+    assert_eq!(in_transaction.value("SELECT 1"), "1");
+}

@@ -14,6 +14,9 @@ use crate::mover::{Subject, Wish};
 pub enum Command {
     /// Show something.
     Show(Topic),
+    /// Show the one of a list that has this number: a client's, or that of a
+    /// connection's process.
+    Find(Topic, u64),
     /// Change something.
     Act(Action),
 }
@@ -25,6 +28,7 @@ pub enum Topic {
     Pools,
     Clients,
     Servers,
+    Holds,
     Databases,
     Nodes,
     Map,
@@ -64,8 +68,13 @@ pub fn read(text: &str) -> Result<Vec<Command>, Refusal> {
 /// Each topic with its word and what it shows.
 pub const TOPICS: &[(Topic, &str, &str)] = &[
     (Topic::Pools, "POOLS", "connections and waiting clients by database, user and node"),
-    (Topic::Clients, "CLIENTS", "connected clients and what they are doing"),
-    (Topic::Servers, "SERVERS", "connections to the nodes"),
+    (
+        Topic::Clients,
+        "CLIENTS",
+        "connected clients and what they are doing; CLIENTS <id> one of them",
+    ),
+    (Topic::Servers, "SERVERS", "connections to the nodes; SERVERS <pid> whose process that is"),
+    (Topic::Holds, "HOLDS", "clients that keep connections beyond their transactions, and why"),
     (Topic::Databases, "DATABASES", "databases that are served"),
     (Topic::Nodes, "NODES", "nodes with their health, role and lag"),
     (Topic::Map, "MAP", "the shard maps in force, and why a file is not"),
@@ -121,6 +130,12 @@ fn command(statement: &Tokens<'_>) -> Result<Command, Refusal> {
     match &*word {
         "show" => {
             let topic = topic(&statement.name(1).unwrap_or_default())?;
+            if matches!(topic, Topic::Clients | Topic::Servers)
+                && let Some(number) = number(statement, 2)
+            {
+                ends_after(statement, 3)?;
+                return Ok(Command::Find(topic, number));
+            }
             ends_after(statement, 2)?;
             Ok(Command::Show(topic))
         }

@@ -81,10 +81,26 @@ impl<T: Into<Self>> From<Option<T>> for Cell {
 
 /// The answer to `SHOW topic`.
 pub fn show(topic: Topic, inputs: &Inputs) -> ConsoleReply {
-    let grid = match topic {
+    grid(topic, inputs).reply("SHOW")
+}
+
+/// The answer to `SHOW topic number`: the rows that have the number where the
+/// topic says whose they are.
+pub fn find(topic: Topic, number: u64, inputs: &Inputs) -> ConsoleReply {
+    let mut grid = grid(topic, inputs);
+    let key = if topic == Topic::Servers { "remote_pid" } else { "id" };
+    let at = grid.columns.iter().position(|column| column.name == key);
+    let number = Some(number.to_string());
+    grid.rows.retain(|row| at.is_some_and(|at| row.get(at) == Some(&number)));
+    grid.reply("SHOW")
+}
+
+fn grid(topic: Topic, inputs: &Inputs) -> Grid {
+    match topic {
         Topic::Pools => pools(inputs),
         Topic::Clients => clients(inputs),
         Topic::Servers => servers(inputs),
+        Topic::Holds => holds(inputs),
         Topic::Databases => databases::databases(inputs),
         Topic::Nodes => databases::nodes(inputs),
         Topic::Map => databases::maps(inputs),
@@ -97,8 +113,7 @@ pub fn show(topic: Topic, inputs: &Inputs) -> ConsoleReply {
         Topic::Config => config(inputs),
         Topic::Version => version(),
         Topic::Help => help(),
-    };
-    grid.reply("SHOW")
+    }
 }
 
 /// The answer to an action that was carried out.
@@ -237,6 +252,37 @@ fn servers(inputs: &Inputs) -> Grid {
             server.client_address.as_ref().map(|(_, name)| name.as_str()).into(),
             if server.close_needed { "yes" } else { "no" }.into(),
         ]);
+    }
+    grid
+}
+
+/// One row for each connection that a client keeps.
+fn holds(inputs: &Inputs) -> Grid {
+    let mut grid = Grid::new(&[
+        "#client",
+        "user",
+        "database",
+        "holds",
+        "#held_s",
+        "state",
+        "addr",
+        "node",
+        "#remote_pid",
+    ]);
+    for client in inputs.engine.clients.iter().filter(|client| client.held_s.is_some()) {
+        for (node, pid) in client.backend_nodes.iter().zip(&client.backend_pids) {
+            grid.row([
+                client.id.into(),
+                client.user.as_str().into(),
+                client.database.as_str().into(),
+                client.holds.as_str().into(),
+                client.held_s.into(),
+                client.state.as_str().into(),
+                client.address.as_str().into(),
+                inputs.address_of(&client.database, *node).into(),
+                u64::from(*pid).into(),
+            ]);
+        }
     }
     grid
 }

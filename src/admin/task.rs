@@ -47,6 +47,9 @@ pub async fn answer(text: &str, source: &dyn Source) -> Vec<ConsoleReply> {
         match command {
             // Taken anew each time: a command before may have changed it.
             Command::Show(topic) => replies.push(console::show(topic, &source.inputs().await)),
+            Command::Find(topic, number) => {
+                replies.push(console::find(topic, number, &source.inputs().await));
+            }
             Command::Act(action) => match source.carry_out(action).await {
                 Ok(outcome) => replies.push(console::done(outcome)),
                 Err(refusal) => {

@@ -158,6 +158,8 @@ section! {
         size_min_idle: u32 = 0, 0 => 1_000;
         /// Most connections to one node, over all users, the router's own monitoring included. Keep it below the node's `max_connections` less what others use, divided by the number of routers.
         connections_per_node_max: u32 = 100, 3 => 100_000;
+        /// Most clients of one user and database that may keep a connection beyond their transactions, for temporary tables, cursors WITH HOLD, session advisory locks or settings that can't be carried; one more gets an error (53400). 0 means any number. Less than `size_max` leaves connections for the others.
+        holders_max: u32 = 0, 0 => 100_000;
         /// Most prepared statements that are kept on one connection; the least recently used is closed first.
         prepared_max: u32 = 200, 0 => 100_000;
         /// How long a client waits for a connection before it gets an error. Clients are served in the order in which they came.
@@ -212,6 +214,8 @@ section! {
         statement: Millis = Millis::ZERO, Millis::ZERO => Millis::new(86_400_000);
         /// A client that is idle outside a transaction for longer is disconnected; 0 means never.
         client_idle: Millis = Millis::ZERO, Millis::ZERO => Millis::new(604_800_000);
+        /// A client that keeps a connection beyond its transactions and is idle for longer is disconnected, so that others get the connection; 0 means never. Session mode does not count.
+        idle_hold: Millis = Millis::ZERO, Millis::ZERO => Millis::new(604_800_000);
         /// How long a statement waits while an operator has paused its database before it gets an error; 0 means until the end of the pause.
         paused: Millis = Millis::new(120_000), Millis::ZERO => Millis::new(86_400_000);
         /// How long a router whose sockets another one has taken over serves the clients that it

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use crate::backend::CancelKey;
+use crate::session::Holds;
 use crate::types::{Moment, NodeId};
 
 use super::channels::Mailbox;
@@ -44,7 +45,9 @@ pub(super) struct ClientEntry {
     pub(super) parked: Cell<bool>,
     pub(super) state: Cell<State>,
     pub(super) statements: Cell<u64>,
-    pub(super) holds: Cell<crate::session::Holds>,
+    pub(super) holds: Cell<Holds>,
+    /// Since when it keeps a backend beyond its transactions.
+    pub(super) keeps_since: Cell<Option<Moment>>,
     /// What it has open on keys that move.
     pub(super) open: Open,
     /// Since when it waits for a move.
@@ -140,11 +143,21 @@ impl ClientEntry {
             parked: Cell::new(false),
             state: Cell::new(State::Idle),
             statements: Cell::new(0),
-            holds: Cell::new(crate::session::Holds::default()),
+            holds: Cell::new(Holds::default()),
+            keeps_since: Cell::new(None),
             open: Open::default(),
             held_since: Cell::new(None),
             mailbox: RefCell::new(None),
         }
+    }
+
+    /// Notes why it keeps a backend beyond its transactions.
+    pub(super) fn note_holds(&self, holds: Holds, now: Moment) {
+        if self.holds.replace(holds) == holds {
+            return;
+        }
+        let keeps = !holds.beyond_transactions().is_empty();
+        self.keeps_since.set(keeps.then(|| self.keeps_since.get().unwrap_or(now)));
     }
 
     /// Where its notifications wait.

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::net::stream::Stream;
 use crate::pool::{Budget, Ledger, Permit};
+use crate::session::Holders;
 
 use super::doors::Doors;
 use super::handle::Command;
@@ -25,9 +26,13 @@ use super::thread::Thread;
 pub(super) struct Crew {
     mates: Vec<Mate>,
     ledgers: Mutex<HashMap<LedgerKey, Weak<Ledger>>>,
+    holders: Mutex<HoldersByUser>,
     /// Who comes, from where.
     pub(super) doors: Arc<Doors>,
 }
+
+/// By database and user.
+type HoldersByUser = HashMap<(usize, Box<str>), Weak<Holders>>;
 
 /// One thread.
 struct Mate {
@@ -108,6 +113,7 @@ impl Crew {
         Arc::new(Self {
             mates: commands.iter().map(mate).collect(),
             ledgers: Mutex::default(),
+            holders: Mutex::default(),
             doors: Arc::default(),
         })
     }
@@ -132,6 +138,20 @@ impl Crew {
         let ledger = Ledger::new(make(), self.len());
         ledgers.insert(key, Arc::downgrade(&ledger));
         ledger
+    }
+
+    /// The seats of a user's clients of a database that keep their backends;
+    /// `max` of them, or any number if it is zero.
+    pub(super) fn holders(&self, database: usize, user: &str, max: u32) -> Arc<Holders> {
+        let mut all = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (database, user.into());
+        if let Some(holders) = all.get(&key).and_then(Weak::upgrade) {
+            return holders;
+        }
+        all.retain(|_, holders| holders.strong_count() > 0);
+        let holders = Holders::new(max);
+        all.insert(key, Arc::downgrade(&holders));
+        holders
     }
 
     /// Makes the other threads look whether they can spare a connection, or

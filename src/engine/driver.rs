@@ -473,11 +473,26 @@ impl Driver {
                     "terminating connection due to idle-in-transaction timeout",
                 );
             }
-            State::Idle => {
-                self.say_goodbye("57P05", "terminating connection due to idle-session timeout");
-            }
+            State::Idle => self.say_goodbye("57P05", self.idle_limit().1),
             State::Active | State::Waiting => {}
         }
+    }
+
+    /// How long the client may say nothing outside a transaction, zero for ever,
+    /// and what it is told at the end of that.
+    fn idle_limit(&self) -> (Millis, &'static str) {
+        let timeouts = &self.thread.settings.timeouts;
+        let idle = (timeouts.client_idle, "terminating connection due to idle-session timeout");
+        let keeps = !self.session.holds().beyond_transactions().is_empty();
+        let sooner =
+            timeouts.client_idle == Millis::ZERO || timeouts.idle_hold < timeouts.client_idle;
+        if keeps && sooner && timeouts.idle_hold > Millis::ZERO {
+            return (
+                timeouts.idle_hold,
+                "terminating connection because it kept a backend and was idle",
+            );
+        }
+        idle
     }
 
     fn state_now(&self) -> State {
@@ -521,7 +536,7 @@ impl Driver {
             (State::Active | State::Waiting, _) => (timeouts.statement, self.thread.now()),
             (State::InTransaction | State::Idle, _) if same && !stirred => return,
             (State::InTransaction, _) => (timeouts.idle_in_transaction, self.thread.now()),
-            (State::Idle, _) => (timeouts.client_idle, self.thread.now()),
+            (State::Idle, _) => (self.idle_limit().0, self.thread.now()),
         };
         if !same && self.entry.cancels.get() == 0 {
             self.timed_out = false;

@@ -321,7 +321,7 @@ impl Driver {
             }
             After::Close => self.close(),
         }
-        self.entry.holds.set(self.session.holds());
+        self.entry.note_holds(self.session.holds(), self.thread.now());
         if self.is_on_moves() {
             self.follow_moves();
         }

@@ -487,7 +487,12 @@ impl Newcomer {
             }
         };
         let mut session = Session::new(limits(thread), &hello.user, startup)
-            .with_memory(Rc::clone(&thread.gathered));
+            .with_memory(Rc::clone(&thread.gathered))
+            .with_holders(thread.crew.holders(
+                database.index,
+                &hello.user,
+                thread.settings.pool.holders_max,
+            ));
         if thread.users().by_name.get(&hello.user).is_some_and(|user| user.hints_forbidden) {
             session.forbid_placement();
         }

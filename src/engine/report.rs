@@ -149,8 +149,10 @@ impl Thread {
                 statements: client.statements.get(),
                 application_name: client.application.borrow().clone(),
                 holds: client.holds.get().words(),
+                held_s: client.keeps_since.get().map(|since| now.since(since).count() / 1000),
                 node: client.running.borrow().iter().next().map(|running| running.node),
                 backend_pids: client.running.borrow().iter().map(|one| one.key.pid).collect(),
+                backend_nodes: client.running.borrow().iter().map(|one| one.node).collect(),
             })
             .collect();
         out.sort_by_key(|client| client.id);

@@ -83,10 +83,14 @@ pub struct ClientSnapshot {
     /// Why it keeps its connection between transactions, in words; empty if
     /// it doesn't.
     pub holds: String,
+    /// How long it has done so.
+    pub held_s: Option<u64>,
     /// The node whose connection it has now.
     pub node: Option<NodeId>,
     /// The processes at nodes whose connections it has.
     pub backend_pids: Vec<u32>,
+    /// Where these are, in the same order.
+    pub backend_nodes: Vec<NodeId>,
 }
 
 /// What a client is doing.

@@ -257,6 +257,7 @@ impl Session {
         self.channels.clear();
         self.kept.clear();
         self.holds = Holds(self.holds.0 & Holds::SESSION.0);
+        self.seat = None;
     }
 
     fn on_error(&mut self, state: Option<SqlState>, env: &mut EventEnv<'_>) {
@@ -440,7 +441,7 @@ impl Session {
         let held = if self.kept.is_sharded() {
             self.kept.contains(shard)
         } else {
-            !Holds(self.holds.0 & !Holds::SESSION.0).is_empty()
+            !self.holds.beyond_transactions().is_empty()
         };
         let refused = if running && writes == Writes::Possible && !was_transaction
             || running && self.ends_transaction()

@@ -272,6 +272,9 @@ impl Feed<'_, '_> {
 
     /// A text that can't be read, on an unsharded database.
     fn forward_unread(&mut self, name: &[u8], end: usize) -> Option<Step> {
+        if let Err(refused) = self.s.admit_hold(super::Holds::UNTRACKED) {
+            return self.refuse_message(&refused, end);
+        }
         self.hold_and_mark(super::Holds::UNTRACKED, true);
         self.declare_unknown();
         self.forward(end);
@@ -471,6 +474,7 @@ impl Feed<'_, '_> {
             self.s.commit_sent |= matches!(facts.tx, TxEffect::Commit { .. });
             self.s.healed_in_batch |= facts.kind != Kind::Empty && may_follow_failure(template);
             let demand = demands(facts, &text, Some(bind), self.situation())?;
+            self.s.admit_hold(demand.holds)?;
             self.hold_and_mark(demand.holds, demand.dirty);
             portal.effects.extend(demand.effects);
             portal.spoken = restore::replacement(facts, &self.s.startup).map(|(_, tag)| tag);

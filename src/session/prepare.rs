@@ -63,6 +63,9 @@ impl Feed<'_, '_> {
                 }
             }
         }
+        if let Err(refused) = self.s.admit_hold(rewritten.demand.holds) {
+            return self.refuse_simple(&refused, end);
+        }
         if let Some(step) = self.prepare_backend() {
             self.s.pending.keep(template);
             return Some(step);

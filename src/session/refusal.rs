@@ -85,6 +85,8 @@ pub(super) const DUPLICATE_STATEMENT: SqlState = SqlState::new("42P05");
 pub(super) const NO_SAVEPOINT: SqlState = SqlState::new("3B001");
 /// `program_limit_exceeded`
 pub(super) const LIMIT_EXCEEDED: SqlState = SqlState::new("54000");
+/// `configuration_limit_exceeded`
+pub(super) const LIMIT_EXCEEDED_BY_CONFIGURATION: SqlState = SqlState::new("53400");
 /// `protocol_violation`
 pub(super) const PROTOCOL_VIOLATION: SqlState = SqlState::new("08P01");
 /// `invalid_parameter_value`

@@ -273,18 +273,11 @@ impl Feed<'_, '_> {
                 return self.go_everywhere(text, Some(end));
             }
         }
-        let mut effects: Vec<Effects> = Vec::with_capacity(statements.len());
-        let (mut holds, mut dirty) = (Holds::default(), false);
-        for facts in statements {
-            match demands(facts, text, None, self.situation()) {
-                Ok(demand) => {
-                    effects.push(demand.effects);
-                    holds.add(demand.holds);
-                    dirty |= demand.dirty;
-                }
-                Err(refused) => return self.refuse_simple(&refused, end),
-            }
-        }
+        let demanded = self.demanded(statements, text);
+        let (mut effects, holds, dirty) = match demanded {
+            Ok(demanded) => demanded,
+            Err(refused) => return self.refuse_simple(&refused, end),
+        };
         // Before the transaction's BEGIN is sent, which is not answered yet.
         let discard = self.discard();
         if let Some(step) = self.prepare_backend() {
@@ -307,6 +300,25 @@ impl Feed<'_, '_> {
         };
         self.s.commit_sent = commits;
         sent
+    }
+
+    /// What the statements of a text ask of the session, and what holds its
+    /// backend from then on.
+    fn demanded(
+        &mut self,
+        statements: &[Facts],
+        text: &[u8],
+    ) -> Result<(Vec<Effects>, Holds, bool), Refused> {
+        let mut effects: Vec<Effects> = Vec::with_capacity(statements.len());
+        let (mut holds, mut dirty) = (Holds::default(), false);
+        for facts in statements {
+            let demand = demands(facts, text, None, self.situation())?;
+            effects.push(demand.effects);
+            holds.add(demand.holds);
+            dirty |= demand.dirty;
+        }
+        self.s.admit_hold(holds)?;
+        Ok((effects, holds, dirty))
     }
 
     /// The client's text as a server has to read it, if that differs: RESET
@@ -473,6 +485,9 @@ impl Feed<'_, '_> {
     /// The client's settings hide the text from the router: an unsharded
     /// database gets it as it is, and the backend is reset afterwards.
     fn on_unreadable_query(&mut self, end: usize) -> Option<Step> {
+        if let Err(refused) = self.s.admit_hold(Holds::UNTRACKED) {
+            return self.refuse_simple(&refused, end);
+        }
         if self.env.backend.is_none() {
             return Some(self.ask(self.home(), None));
         }
