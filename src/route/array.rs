@@ -14,7 +14,8 @@ use super::error::RouteError;
 use super::locate::{self, UNKNOWN, Values};
 use super::template::{CastTo, KeyPlace, KeySource, Param, Role, Shared};
 
-/// Runs `then` on each element's key; NULL equals none.
+/// Runs `then` on each element's key. NULL equals none, and is no row's key; an
+/// array that is NULL makes no rows.
 ///
 /// # Errors
 /// The array can't be read, or an element is no key.
@@ -23,15 +24,17 @@ pub(super) fn each(
     values: Values<'_>,
     then: &mut dyn FnMut(Key<'_>),
 ) -> Result<(), RouteError> {
-    debug_assert_eq!(source.role, Role::Filter, "no row's key is an array");
     match source.place {
-        KeyPlace::Null => Err(RouteError::NullKey),
+        KeyPlace::Null => no_array(source),
         KeyPlace::Literal(index) => {
             let literal = values.literals.get(index as usize).filter(|one| one.kind.is_string());
             let text = literal
                 .and_then(|literal| literal.value(values.text))
                 .ok_or(RouteError::BadLiteral { what: "this constant" })?;
-            each_in_text(&text, &mut |element| locate::checked(source, element, then))
+            each_in_text(&text, &mut |element| match element {
+                Some(element) => locate::checked(source, element, then),
+                None => no_element(source),
+            })
         }
         KeyPlace::Param { index, shared } => {
             let number = u32::from(index) + 1;
@@ -51,7 +54,7 @@ fn each_in_param(
     number: u32,
     then: &mut dyn FnMut(Key<'_>),
 ) -> Result<(), RouteError> {
-    let bytes = param.value.ok_or(RouteError::NullKey)?;
+    let Some(bytes) = param.value else { return no_array(source) };
     let inferred = [Oid::new(0), UNKNOWN].contains(&param.oid);
     if inferred && shared == Shared::Elsewhere {
         return Err(RouteError::AmbiguousParam { number, oid: param.oid });
@@ -70,8 +73,11 @@ fn each_in_param(
         Format::Text => {
             let text = std::str::from_utf8(bytes)
                 .map_err(|_| RouteError::BadLiteral { what: "an array that is not UTF-8" })?;
-            each_in_text(text, &mut |one| {
-                locate::from_bytes(source, Format::Text, element, one.as_bytes(), then)
+            each_in_text(text, &mut |one| match one {
+                Some(one) => {
+                    locate::from_bytes(source, Format::Text, element, one.as_bytes(), then)
+                }
+                None => no_element(source),
             })
         }
         Format::Binary => each_in_binary(bytes, &mut |oid, one| {
@@ -79,15 +85,34 @@ fn each_in_param(
             if ![Oid::new(0), oid].contains(&element) {
                 return Err(BAD_ARRAY);
             }
-            locate::from_bytes(source, Format::Binary, oid, one, then)
+            match one {
+                Some(one) => locate::from_bytes(source, Format::Binary, oid, one, then),
+                None => no_element(source),
+            }
         }),
     }
 }
 
-/// The elements of `{…}` that are not NULL.
+/// NULL in the place of an array.
+const fn no_array(source: &KeySource) -> Result<(), RouteError> {
+    match source.role {
+        Role::Filter => Err(RouteError::NullKey),
+        Role::Row => Ok(()),
+    }
+}
+
+/// NULL among the elements.
+const fn no_element(source: &KeySource) -> Result<(), RouteError> {
+    match source.role {
+        Role::Filter => Ok(()),
+        Role::Row => Err(RouteError::NullKey),
+    }
+}
+
+/// The elements of `{…}`.
 fn each_in_text(
     text: &str,
-    then: &mut dyn FnMut(&str) -> Result<(), RouteError>,
+    then: &mut dyn FnMut(Option<&str>) -> Result<(), RouteError>,
 ) -> Result<(), RouteError> {
     let inside = text.trim_matches(is_blank);
     let inside =
@@ -109,7 +134,7 @@ fn each_in_text(
                     (_, other) => unescaped.push(other),
                 }
             };
-            then(&unescaped)?;
+            then(Some(&unescaped))?;
             rest = quoted.get(end..).ok_or(BAD_ARRAY)?.trim_start_matches(is_blank);
         } else {
             let end = rest.find(',').unwrap_or(rest.len());
@@ -119,9 +144,8 @@ fn each_in_text(
             if element.is_empty() || element.contains(['"', '\\', '{', '}']) {
                 return Err(BAD_ARRAY);
             }
-            if !element.eq_ignore_ascii_case("null") {
-                then(element)?;
-            }
+            let null = element.eq_ignore_ascii_case("null");
+            then((!null).then_some(element))?;
             rest = rest.get(end..).unwrap_or_default();
         }
         match rest.strip_prefix(',') {
@@ -132,9 +156,9 @@ fn each_in_text(
     }
 }
 
-type EachTyped<'f> = dyn FnMut(Oid, &[u8]) -> Result<(), RouteError> + 'f;
+type EachTyped<'f> = dyn FnMut(Oid, Option<&[u8]>) -> Result<(), RouteError> + 'f;
 
-/// The elements of an array's binary form that are not NULL, with their type.
+/// The elements of an array's binary form, with their type.
 fn each_in_binary(bytes: &[u8], then: &mut EachTyped<'_>) -> Result<(), RouteError> {
     let mut rest = bytes;
     let dimensions = word(&mut rest)?;
@@ -151,11 +175,12 @@ fn each_in_binary(bytes: &[u8], then: &mut EachTyped<'_>) -> Result<(), RouteErr
     for _ in 0..count {
         let len = word(&mut rest)?;
         if len == u32::MAX {
+            then(oid, None)?;
             continue;
         }
         let len = usize::try_from(len).map_err(|_| BAD_ARRAY)?;
         let (element, after) = rest.split_at_checked(len).ok_or(BAD_ARRAY)?;
-        then(oid, element)?;
+        then(oid, Some(element))?;
         rest = after;
     }
     if rest.is_empty() { Ok(()) } else { Err(BAD_ARRAY) }

@@ -15,6 +15,7 @@ use super::stays;
 use super::template::{
     Bound, CastTo, Ends, Extent, Interval, KeyPlace, KeySource, Role, Shared, Sign,
 };
+use super::volatility;
 
 /// The places of all tables of a statement.
 #[derive(Debug, Default)]
@@ -195,7 +196,9 @@ pub(crate) fn place(
 ) -> Result<Placed, RouteError> {
     let mut placed = Placed { stays: true, apart: true, ..Placed::default() };
     let sharded = relations(shape, world, &mut placed)?;
-    let mut solver = Solver { shape, sharded, opaque: calls == Calls::Unknown };
+    // A function of the database's own may be taken for some types.
+    let unnests = volatility::nature(None, "unnest", world).is_none();
+    let mut solver = Solver { shape, sharded, opaque: calls == Calls::Unknown, unnests };
     check_assigned(&solver)?;
     placed.stays &= shape.inserts.iter().all(|insert| {
         let target = |one: &&Sharded<'_>| one.level == insert.level && one.relation == 0;
@@ -365,6 +368,11 @@ fn insert_keys(
             Rows::Row(items) => row_items(solver, insert.level, items, position, key_uses),
             Rows::Values(_) | Rows::Default => None,
         };
+        for (member, role) in rows.iter().flatten() {
+            if let (Member::Array(array), Role::Row) = (member, role) {
+                solve::count(array, key_uses);
+            }
+        }
         let one = &solver.sharded[at];
         let sources: Option<Vec<KeySource>> = rows.and_then(|rows| {
             rows.iter()

@@ -251,7 +251,7 @@ fn prove_streams(
     }
     check_tables(shape, world)?;
     let sharded = place::relations(shape, world, &mut place::Placed::default())?;
-    let solver = Solver { shape, sharded, opaque: true };
+    let solver = Solver { shape, sharded, opaque: true, unnests: false };
     let Some(anchor) = anchor(&solver) else { return Err(otherwise) };
     let clauses = Clauses::read(t)?;
     words::check(t, &clauses)?;
@@ -339,7 +339,7 @@ fn ties_together(shape: &Shape, world: &World<'_>) -> Option<Anchor> {
         return None;
     }
     let sharded = place::relations(shape, world, &mut place::Placed::default()).ok()?;
-    named(anchor(&Solver { shape, sharded, opaque: true })?, shape)
+    named(anchor(&Solver { shape, sharded, opaque: true, unnests: false })?, shape)
 }
 
 /// The relation that the others are tied to: no join adds rows without one of

@@ -10,7 +10,7 @@
 //! since another type's equality may be wider. NULL equals nothing, so it adds
 //! nothing to a set.
 
-use crate::sql::shape::{Branch, Column, Item, RelationKind, Shape, Test, Value};
+use crate::sql::shape::{Branch, Column, Elements, Item, RelationKind, Shape, Test, Value};
 use crate::sql::tree::Name;
 
 use super::place::Sharded;
@@ -22,6 +22,8 @@ pub(super) struct Solver<'a> {
     pub(super) sharded: Vec<Sharded<'a>>,
     /// Functions may do anything: subqueries stay as they are.
     pub(super) opaque: bool,
+    /// `unnest` is the server's own.
+    pub(super) unnests: bool,
 }
 
 /// A column that holds a key, or may hand one out.
@@ -52,6 +54,8 @@ pub(super) enum Member {
 enum Cell<'a> {
     Spot(Spot),
     Values(Vec<&'a Value>),
+    /// The elements of an array in one value.
+    Within(&'a Value),
 }
 
 impl<'a> Solver<'a> {
@@ -178,7 +182,7 @@ impl<'a> Solver<'a> {
                     && self.cells(*output, column).is_some_and(|cells| {
                         cells.iter().all(|cell| match cell {
                             Cell::Spot(inner) => self.reaches_key(inner, depth + 1),
-                            Cell::Values(_) => false,
+                            Cell::Values(_) | Cell::Within(_) => false,
                         })
                     })
             }
@@ -295,6 +299,7 @@ impl<'a> Solver<'a> {
             match cell {
                 Cell::Spot(inner) => all.extend(self.members(&inner, depth + 1)?),
                 Cell::Values(values) => all.extend(values.into_iter().cloned().map(Member::Value)),
+                Cell::Within(array) => all.push(Member::Array(array.clone())),
             }
         }
         Some(all)
@@ -310,6 +315,7 @@ impl<'a> Solver<'a> {
                 Cell::Values(values) => {
                     all.extend(values.into_iter().cloned().map(|v| (Member::Value(v), Role::Row)));
                 }
+                Cell::Within(array) => all.push((Member::Array(array.clone()), Role::Row)),
             }
         }
         Some(all)
@@ -336,6 +342,7 @@ impl<'a> Solver<'a> {
                         Cell::Values(values) => all.extend(
                             values.into_iter().cloned().map(|v| (Member::Value(v), Role::Row)),
                         ),
+                        Cell::Within(array) => all.push((Member::Array(array.clone()), Role::Row)),
                     }
                 }
                 Some(all)
@@ -416,6 +423,14 @@ impl<'a> Solver<'a> {
     fn cell(&self, branch: &'a Branch, column: &Place) -> Option<Cell<'a>> {
         let (level, items) = match (branch, column) {
             (Branch::Rows { level, items, .. }, _) => (*level, items),
+            (Branch::Unnested(_), _) if !self.unnests => return None,
+            (Branch::Unnested(arrays), Place::At(at)) => {
+                return Some(match arrays.get(*at)?.as_ref()? {
+                    Elements::Within(array) => Cell::Within(array),
+                    Elements::Each(list) => Cell::Values(list.iter().collect()),
+                });
+            }
+            (Branch::Unnested(_), Place::Named(_)) => return None,
             (Branch::Values(rows), Place::At(at)) => {
                 let cells: Option<Vec<&Value>> =
                     rows.iter().map(|row| row.get(*at)?.as_ref()).collect();
@@ -429,6 +444,10 @@ impl<'a> Solver<'a> {
             Item::Star { .. } | Item::Other { .. } => None,
         };
         match column {
+            Place::At(_) if self.star_of_arrays(level, items).is_some() => {
+                let arrays = self.star_of_arrays(level, items)?;
+                self.cell(self.shape.outputs.get(arrays)?.branches.first()?, column)
+            }
             Place::At(at) => {
                 let before = items.get(..*at)?;
                 if before.iter().any(|item| matches!(item, Item::Star { .. })) {
@@ -454,6 +473,14 @@ impl<'a> Solver<'a> {
                 stars.next().is_none().then_some(Cell::Spot(found))
             }
         }
+    }
+
+    /// The output of arrays whose columns `SELECT *` hands out, if nothing else.
+    fn star_of_arrays(&self, level: usize, items: &[Item]) -> Option<usize> {
+        let [Item::Star { qualifier, .. }] = items else { return None };
+        let [only] = &*self.shape.levels.get(level)?.relations else { return None };
+        let RelationKind::Unnested(output) = only.kind else { return None };
+        (qualifier.is_empty() || is_qualified_by(only, qualifier)).then_some(output)
     }
 
     /// What `column` of `level` is, if it is a key or a subquery's column.
@@ -536,7 +563,7 @@ impl<'a> Solver<'a> {
                     })
                 })
                 .map(Spot::Key),
-            RelationKind::Derived(output) => {
+            RelationKind::Derived(output) | RelationKind::Unnested(output) => {
                 let column = if one.columns.is_empty() {
                     Place::Named(name.clone())
                 } else {

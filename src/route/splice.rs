@@ -134,6 +134,7 @@ fn width(insert: &Insert, shape: &Shape) -> Option<usize> {
                 (!star).then_some(items.len())
             }
             Branch::Values(rows) => rows.first().map(Vec::len),
+            Branch::Unnested(_) => None,
         },
         Rows::Row(items) => Some(items.len()),
         Rows::Default => None,

@@ -113,7 +113,10 @@ impl Stars<'_> {
             let own = match (&relation.alias, &relation.kind) {
                 (Some(alias), _) => alias,
                 (None, RelationKind::Table { name, .. }) => name,
-                (None, RelationKind::Derived(_) | RelationKind::Other) => return Ok(None),
+                (
+                    None,
+                    RelationKind::Derived(_) | RelationKind::Unnested(_) | RelationKind::Other,
+                ) => return Ok(None),
             };
             if !qualifier.is_empty() && qualifier != [own.clone()] {
                 continue;
@@ -133,7 +136,7 @@ impl Stars<'_> {
             RelationKind::Derived(output) if depth < DEPTH_MAX => {
                 self.output(*output, depth + 1)?
             }
-            RelationKind::Derived(_) | RelationKind::Other => None,
+            RelationKind::Derived(_) | RelationKind::Unnested(_) | RelationKind::Other => None,
         };
         Ok(names.map(|names| renamed(names, &relation.columns)))
     }
@@ -171,7 +174,7 @@ impl Stars<'_> {
                 let Some(level) = self.shape.levels.get(*level) else { return Ok(None) };
                 self.items(level, items, depth)?
             }
-            None => None,
+            Some(Branch::Unnested(_)) | None => None,
         };
         Ok(names.map(|names: Vec<Name>| renamed(names, &content.columns)))
     }

@@ -61,6 +61,8 @@ pub(crate) enum RelationKind {
     Table { schema: Option<Name>, name: Name },
     /// A subquery or a common table expression: index of its output.
     Derived(usize),
+    /// `unnest` of arrays: index of its output.
+    Unnested(usize),
     /// A function, or a recursive reference.
     Other,
 }
@@ -173,6 +175,18 @@ pub(crate) enum Branch {
     },
     /// A cell that is no constant or parameter is `None`.
     Values(Vec<Vec<Option<Value>>>),
+    /// A row for each element; an array that is no constant or parameter is
+    /// `None`.
+    Unnested(Vec<Option<Elements>>),
+}
+
+/// The elements of an array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Elements {
+    /// Those in one constant or parameter.
+    Within(Value),
+    /// One by one.
+    Each(Vec<Value>),
 }
 
 /// A column, or several, of a branch.

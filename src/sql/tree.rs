@@ -92,10 +92,19 @@ pub(crate) enum From {
     },
     /// A function or its like.
     Call {
+        called: Called,
         args: Vec<Expr>,
         alias: Option<Alias>,
     },
     Join(Box<Join>),
+}
+
+/// Which function makes the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Called {
+    /// `unnest`, by that name: a column for each of its arrays.
+    Unnest,
+    Other,
 }
 
 /// A table by its name.

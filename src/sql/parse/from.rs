@@ -1,7 +1,7 @@
 //! FROM: tables, functions, subqueries, and which condition belongs to which
 //! join.
 
-use crate::sql::tree::{Alias, Expr, From, Join, JoinKind, On, TableRef};
+use crate::sql::tree::{Alias, Called, Expr, From, Join, JoinKind, On, TableRef};
 
 use super::cursor::{Read, Reader, construct};
 
@@ -96,19 +96,23 @@ impl Reader<'_> {
         if self.words(&["rows", "from"]) && self.t.is_punct(self.at + 2, "(") {
             self.at += 2;
             let args = self.rows_from()?;
-            return self.called(args);
+            return self.called(Called::Other, args);
         }
         if self.any_word(&["xmltable", "json_table"]) && self.t.is_punct(self.at + 1, "(") {
             self.at += 1;
             let close = self.closing(self.at).ok_or_else(|| self.unexpected())?;
             let args = self.soup(close)?;
             self.at = close + 1;
-            return self.called(args);
+            return self.called(Called::Other, args);
         }
         if self.is_call() {
             let start = self.at;
+            let of_server = self.word("pg_catalog") && self.t.is_punct(start + 1, ".");
+            let name = if of_server { start + 2 } else { start };
+            let unnests = self.t.is_word(name, "unnest") && self.t.is_punct(name + 1, "(");
+            let called = if unnests { Called::Unnest } else { Called::Other };
             let call = self.named(start)?;
-            return self.called(vec![call]);
+            return self.called(called, vec![call]);
         }
         self.table().map(From::Table)
     }
@@ -163,10 +167,10 @@ impl Reader<'_> {
     }
 
     /// What may follow a function in FROM.
-    fn called(&mut self, args: Vec<Expr>) -> Read<From> {
+    fn called(&mut self, called: Called, args: Vec<Expr>) -> Read<From> {
         self.eat_words(&["with", "ordinality"]);
         let alias = self.alias()?;
-        Ok(From::Call { args, alias })
+        Ok(From::Call { called, args, alias })
     }
 
     /// An alias with its columns, which may have types.

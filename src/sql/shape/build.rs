@@ -2,8 +2,8 @@
 
 use crate::sql::parse::ParseError;
 use crate::sql::tree::{
-    Alias, Assignment, Body, Cte, Delete, Expr, ExprKind, From, Insert, Item, Join, JoinKind,
-    Merge, MergeAction, Name, On, Query, Select, TableRef, Update, When,
+    Alias, Assignment, Body, Called, Cte, Delete, Expr, ExprKind, From, Insert, Item, Join,
+    JoinKind, Merge, MergeAction, Name, On, Query, Select, TableRef, Update, When,
 };
 
 use super::{
@@ -230,13 +230,37 @@ impl Build {
                 let made = self.query(query, if *lateral { Some(level) } else { outer })?;
                 self.push(level, RelationKind::Derived(made), alias.as_ref(), rights);
             }
-            From::Call { args, alias } => {
+            From::Call { called, args, alias } => {
                 self.exprs(args, Some(level))?;
-                self.push(level, RelationKind::Other, alias.as_ref(), rights);
+                match (called, &**args) {
+                    (Called::Unnest, [Expr { kind: ExprKind::Call(call), .. }]) => {
+                        self.unnested(&call.args, level, alias.as_ref(), rights);
+                    }
+                    _ => self.push(level, RelationKind::Other, alias.as_ref(), rights),
+                }
             }
             From::Join(join) => self.join(join, level, rights)?,
         }
         Ok(())
+    }
+
+    /// `unnest` of arrays, whose columns have the alias's names.
+    fn unnested(&mut self, arrays: &[Expr], level: usize, alias: Option<&Alias>, rights: Rights) {
+        let arrays: Vec<_> = arrays.iter().map(conditions::elements).collect();
+        let alone = arrays.len() == 1;
+        let branches = vec![Branch::Unnested(arrays)];
+        let output = Output { branches, columns: Vec::new(), opaque: true, references: 1 };
+        self.shape.outputs.push(output);
+        let made = self.shape.outputs.len() - 1;
+        self.push(level, RelationKind::Unnested(made), alias, rights);
+        if let Some(last) = self.relations(level).last_mut() {
+            let own: Name = last.alias.clone().unwrap_or_else(|| "unnest".into());
+            // The only column is called as the relation is.
+            if alone && last.columns.is_empty() {
+                last.columns = vec![own.clone()];
+            }
+            last.alias = Some(own);
+        }
     }
 
     fn table(&mut self, table: &TableRef, level: usize, rights: Rights) {

@@ -3,7 +3,7 @@
 
 use crate::sql::tree::{Comparison, Expr, ExprKind};
 
-use super::{Cast, Column, Place, Test, Value};
+use super::{Cast, Column, Elements, Place, Test, Value};
 
 /// What `expr` being true says.
 pub(super) fn test(expr: &Expr) -> Test {
@@ -85,21 +85,37 @@ fn among(left: &Expr, list: &[Expr]) -> Test {
 
 /// `k = ANY (ARRAY[…]::type[])`: each element is cast.
 fn array_cast(left: &Expr, array: &Expr) -> Test {
-    let ExprKind::Cast(inner, to) = &array.kind else { return Test::Unknown };
-    let (Some(column), ExprKind::Array(list)) = (column(left), &inner.kind) else {
-        return Test::Unknown;
-    };
-    if !to.array || to.modified || to.word.is_empty() {
-        return Test::Unknown;
+    match (column(left), cast_elements(array)) {
+        (Some(column), Some(values)) => Test::Among(column, values),
+        _ => Test::Unknown,
     }
-    let values: Option<Vec<Value>> = list
-        .iter()
+}
+
+/// The elements of `ARRAY[…]::type[]`, each with the cast.
+fn cast_elements(array: &Expr) -> Option<Vec<Value>> {
+    let ExprKind::Cast(inner, to) = &array.kind else { return None };
+    let ExprKind::Array(list) = &inner.kind else { return None };
+    if !to.array || to.modified || to.word.is_empty() {
+        return None;
+    }
+    list.iter()
         .map(|one| {
             let value = value(one)?;
             (value.cast == Cast::None).then(|| Value { cast: Cast::To(to.word.clone()), ..value })
         })
-        .collect();
-    values.map_or(Test::Unknown, |values| Test::Among(column, values))
+        .collect()
+}
+
+/// The elements of an array that is a constant, a parameter or a list of such.
+pub(super) fn elements(array: &Expr) -> Option<Elements> {
+    if let ExprKind::Array(list) = &array.kind {
+        return list.iter().map(value).collect::<Option<_>>().map(Elements::Each);
+    }
+    if let Some(list) = cast_elements(array) {
+        return Some(Elements::Each(list));
+    }
+    let within = value(array)?;
+    matches!(within.cast, Cast::None | Cast::ToArray(_)).then_some(Elements::Within(within))
 }
 
 fn compare(comparison: Comparison, left: &Expr, right: &Expr) -> Test {
