@@ -87,6 +87,8 @@ pub struct Backend {
     spoken_tags: VecDeque<Option<&'static str>>,
     writes: UnitWrites,
     second: SecondTry,
+    /// It leads to a replica, as far as its present holder knows.
+    replica: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -123,6 +125,7 @@ impl Backend {
             spoken_tags: VecDeque::new(),
             writes: UnitWrites::default(),
             second: SecondTry::default(),
+            replica: false,
         }
     }
 
@@ -178,6 +181,21 @@ impl Backend {
         self.spoken_tags.clear();
         self.writes.begin(self.status == TxStatus::Idle);
         self.second.begin();
+        // A transaction that is open there, or opens ahead of the unit, goes on
+        // nowhere else.
+        if self.replica && (self.status != TxStatus::Idle || !self.queue.is_empty()) {
+            self.second.forbid();
+        }
+    }
+
+    /// Whoever takes it from its pool knows whether it leads to a replica.
+    pub const fn note_replica(&mut self, replica: bool) {
+        self.replica = replica;
+    }
+
+    /// True if it leads to a replica.
+    pub const fn is_replica(&self) -> bool {
+        self.replica
     }
 
     /// Whether the running unit may run again on another node.

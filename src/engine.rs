@@ -22,6 +22,7 @@ mod crew;
 mod doors;
 mod driver;
 mod flow;
+mod fresh;
 mod handle;
 mod hold;
 mod lease;

@@ -16,6 +16,7 @@ mod keycheck;
 mod locate;
 mod place;
 mod planner;
+mod read_only;
 mod resolve;
 mod router_words;
 mod scatter;
@@ -32,6 +33,7 @@ pub use self::error::RouteError;
 pub use self::explain::{ExplainedKey, Explanation, Refusal, explain, explain_in};
 pub use self::keycheck::key_faults;
 pub use self::planner::{Planner, PlannerCounts, PlannerLimits, SearchPath, World};
+pub use self::read_only::InReadOnly;
 pub use self::scatter::{
     Combine, Count, Foreign, Fragment, Merge, OrderKey, Partial, PartialColumn, Scatter, Sorted,
     arrives,

@@ -28,6 +28,7 @@ mod own;
 mod path;
 mod place;
 mod prepare;
+mod read_only;
 mod refusal;
 mod restore;
 mod scatter;
@@ -145,6 +146,9 @@ pub enum Step {
     /// Give back the backends that nothing runs on, then feed the same bytes
     /// again.
     Again,
+    /// Wait until the replica that serves the transaction has what the next
+    /// statement must see, then feed the same bytes again.
+    Fresh(Want),
     /// Wait until another map or other moves are in force, then feed the same
     /// bytes again.
     Hold,
@@ -346,6 +350,11 @@ pub struct Session {
     scatter: Option<Box<scatter::ScatterRead>>,
     /// A portal of such a read, described and not executed yet.
     described: Option<Box<[u8]>>,
+    /// What a READ ONLY transaction on a replica sees.
+    snapshot: read_only::Snapshot,
+    /// Transactions are SERIALIZABLE unless they say otherwise: no replica has
+    /// that.
+    serializable: bool,
     /// The map of the running transaction.
     tx_map: Option<(Arc<Map>, u64)>,
     /// What it has open on keys that move.
@@ -440,6 +449,8 @@ impl Session {
             everywhere: None,
             scatter: None,
             described: None,
+            snapshot: read_only::Snapshot::default(),
+            serializable: false,
             tx_map: None,
             moving: None,
             search_path: SearchPath::default(),

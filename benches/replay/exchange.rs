@@ -149,6 +149,7 @@ impl Replay {
                 Step::Read
                 | Step::Await
                 | Step::Hold
+                | Step::Fresh(_)
                 | Step::Listen
                 | Step::Gather
                 | Step::Again

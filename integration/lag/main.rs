@@ -19,6 +19,7 @@ mod failover;
 mod levels;
 mod naive;
 mod registers;
+mod transactions;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

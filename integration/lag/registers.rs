@@ -225,6 +225,12 @@ async fn client(workload: Workload, number: u64, board: Arc<Board>) {
         let write = dice.roll(100) < workload.write_percent;
         let done = if write {
             open.write(&mut dice, register, &board, &mut own).await
+        } else if open.naive.is_none() && dice.roll(8) == 0 {
+            let done = open.transaction(&mut dice, register, &board, &mut own).await;
+            if done.is_err() {
+                let _ = open.client.batch_execute("ROLLBACK").await;
+            }
+            done
         } else {
             open.read(&mut dice, register, &board, &mut own).await
         };
@@ -355,6 +361,49 @@ impl Session {
             self.judge(board, value, register, floor, elsewhere, &mut own[register]);
         }
         Ok(())
+    }
+
+    /// A READ ONLY transaction of three reads.
+    async fn transaction(
+        &self,
+        dice: &mut Dice,
+        register: usize,
+        board: &Board,
+        own: &mut [Own],
+    ) -> Result<(), tokio_postgres::Error> {
+        let fixed = dice.roll(2) == 0;
+        let isolation = if fixed { "ISOLATION LEVEL REPEATABLE READ " } else { "" };
+        self.client.batch_execute(&format!("BEGIN {isolation}READ ONLY")).await?;
+        let other = (register + 1) % own.len();
+        let floors = |own: &[Own]| {
+            [register, other].map(|at| {
+                let shown = board.registers[at].shown.load(Ordering::SeqCst);
+                (board.floor(at, self.promise, own[at]), shown)
+            })
+        };
+        let mut due = floors(own);
+        let mut first_value = None;
+        for at in [0, 1, 0] {
+            // One snapshot shows what was due when it was taken.
+            if !fixed {
+                due = floors(own);
+            }
+            let number = [register, other][at];
+            let id = i64::try_from(number).unwrap();
+            let value = if dice.roll(2) == 0 {
+                self.client.query_one(&self.read, &[&id]).await?.get(0)
+            } else {
+                first(&self.client.simple_query(&READ.replace("$1", &id.to_string())).await?)
+            };
+            board.reads.fetch_add(1, Ordering::Relaxed);
+            let (floor, elsewhere) = due[at];
+            self.judge(board, value, number, floor, elsewhere, &mut own[number]);
+            if at == 0 && fixed {
+                assert_eq!(*first_value.get_or_insert(value), value, "one snapshot");
+            }
+            tokio::time::sleep(Duration::from_millis(dice.roll(4))).await;
+        }
+        self.client.batch_execute("COMMIT").await
     }
 
     fn judge(

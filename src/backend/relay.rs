@@ -458,14 +458,15 @@ impl Backend {
         // A state that others may use too; what a fence says besides, they don't.
         let fenced = state == Some(FENCED)
             && fields.field(b'D').is_some_and(|d| d.starts_with(FENCE_DETAIL));
-        if (fenced || state != Some(FENCED)) && self.second.takes(state, self.sent()) {
+        let stale = fields.field(b'R') == Some(b"RevalidateCachedQuery")
+            && state == Some(FEATURE_NOT_SUPPORTED);
+        let elsewhere = !stale && (fenced || state != Some(FENCED));
+        if elsewhere && self.second.takes(state, self.sent()) {
             self.swallow_ready = true;
             walk.drop_frame(start, end);
             self.fail_batch();
             return Ok(());
         }
-        let stale = fields.field(b'R') == Some(b"RevalidateCachedQuery")
-            && state == Some(FEATURE_NOT_SUPPORTED);
         if stale && let Some(Expect::Bind(Some(id))) = self.queue.front() {
             let id = *id;
             self.note_stale(id);

@@ -4,8 +4,8 @@
 //!
 //! Only while the client has seen nothing of it, and only the first unit of a
 //! transaction. A replica fails what the primary runs: a read that its replay
-//! had to stop, and a function or a view that writes although it looks as if it
-//! read.
+//! had to stop, what only a primary has, and a function or a view that writes
+//! although it looks as if it read.
 //!
 //! Source: PostgreSQL manual, "Hot Standby"; hazards 56 and 61 of
 //! `docs/hazards.md`.
@@ -37,7 +37,8 @@ pub enum Sent {
 /// Why a unit could not run where it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Its replay stopped the statement, or its database is gone.
+    /// Its replay stopped the statement, its database is gone, or a standby does
+    /// not have what it asks for.
     Conflict,
     /// The statement writes.
     Writes,
@@ -82,7 +83,9 @@ impl SecondTry {
     /// nothing of this walk may reach the client. `sent`: its end was sent.
     pub fn takes(&mut self, state: Option<SqlState>, sent: Sent) -> bool {
         let (failure, possible) = match state {
-            Some(CONFLICT | DATABASE_DROPPED) => (Failure::Conflict, self.is_possible()),
+            Some(CONFLICT | DATABASE_DROPPED | UNSUPPORTED) => {
+                (Failure::Conflict, self.is_possible())
+            }
             Some(READ_ONLY) => (Failure::Writes, self.is_possible()),
             Some(FENCED) => {
                 let first = self.past_fence && !self.forbidden && !self.seen;
@@ -119,6 +122,8 @@ pub(super) const FENCED: SqlState = SqlState::new("KW001");
 const CONFLICT: SqlState = SqlState::new("40001");
 /// `database_dropped`
 const DATABASE_DROPPED: SqlState = SqlState::new("57P04");
+/// `feature_not_supported`: a standby has no SERIALIZABLE and no unlogged tables.
+const UNSUPPORTED: SqlState = SqlState::new("0A000");
 /// `read_only_sql_transaction`
 const READ_ONLY: SqlState = SqlState::new("25006");
 
@@ -142,6 +147,8 @@ mod tests {
         let mut second = allowed();
         assert!(second.takes(Some(READ_ONLY), Sent::Whole));
         assert_eq!(second.take(), Some(Failure::Writes));
+        let mut second = allowed();
+        assert!(second.takes(Some(UNSUPPORTED), Sent::Whole));
     }
 
     #[test]

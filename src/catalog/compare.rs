@@ -30,6 +30,9 @@ pub fn differences(
     if one.search_paths() != other.search_paths() {
         found.push("search paths that sessions begin with differ".to_owned());
     }
+    if one.modes() != other.modes() {
+        found.push("modes that transactions begin with differ".to_owned());
+    }
     found.list
 }
 

@@ -22,7 +22,7 @@ pub use relation::{
     RelationName, View,
 };
 pub use shard::{
-    DefaultPath, Fingerprint, Function, FunctionKind, Schema, ShardCatalog, Volatility,
+    DefaultMode, DefaultPath, Fingerprint, Function, FunctionKind, Schema, ShardCatalog, Volatility,
 };
 pub use snapshot::Catalog;
 

@@ -19,6 +19,10 @@ pub struct ShardCatalog {
     /// Search paths that sessions begin with.
     #[serde(default, deserialize_with = "list", skip_serializing_if = "Vec::is_empty")]
     search_paths: Vec<DefaultPath>,
+    /// Modes that transactions begin with, where they are not the server's own
+    /// defaults.
+    #[serde(default, deserialize_with = "list", skip_serializing_if = "Vec::is_empty")]
+    modes: Vec<DefaultMode>,
 }
 
 /// One schema.
@@ -97,12 +101,29 @@ pub struct DefaultPath {
     pub path: Box<str>,
 }
 
+/// A mode that transactions begin with.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultMode {
+    /// The role it is set for; `None`: for all that have none of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Box<str>>,
+    /// Whether it is set for this database alone, which comes first.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub of_database: bool,
+    /// The setting's name.
+    pub name: Box<str>,
+    /// Its value.
+    pub value: Box<str>,
+}
+
 impl ShardCatalog {
-    /// A catalog of these schemas and search paths. What the server lists in
-    /// no order of its own is put in one.
+    /// A catalog of these schemas, search paths and modes. What the server lists
+    /// in no order of its own is put in one.
     pub fn new(
         mut schemas: BTreeMap<Box<str>, Schema>,
         mut search_paths: Vec<DefaultPath>,
+        mut modes: Vec<DefaultMode>,
     ) -> Self {
         for schema in schemas.values_mut() {
             for relation in schema.relations.values_mut() {
@@ -119,12 +140,13 @@ impl ShardCatalog {
             schema.functions.values_mut().for_each(|list| list.sort_unstable());
         }
         search_paths.sort_unstable();
-        Self { schemas, search_paths }
+        modes.sort_unstable();
+        Self { schemas, search_paths, modes }
     }
 
     /// The same, in the order that [`ShardCatalog::new`] makes.
     pub(super) fn ordered(self) -> Self {
-        Self::new(self.schemas, self.search_paths)
+        Self::new(self.schemas, self.search_paths, self.modes)
     }
 
     /// The relation `schema.name`.
@@ -163,22 +185,28 @@ impl ShardCatalog {
     /// The search path that a session of `role` begins with; `None` if it is
     /// not known.
     pub fn search_path(&self, role: &str) -> Option<&str> {
-        let own = |path: &&DefaultPath| path.role.as_deref() == Some(role);
-        let all = |path: &&DefaultPath| path.role.is_none();
-        let of = |choose: &dyn Fn(&&DefaultPath) -> bool, of_database: bool| {
-            self.search_paths.iter().filter(|path| path.of_database == of_database).find(choose)
-        };
-        // The order in which the server applies them, the strongest first.
-        let found = of(&own, true)
-            .or_else(|| of(&own, false))
-            .or_else(|| of(&all, true))
-            .or_else(|| of(&all, false));
-        found.map(|path| &*path.path)
+        let of = |path: &DefaultPath| strength(path.role.as_deref(), path.of_database, role);
+        let found = self.search_paths.iter().filter_map(|path| Some((of(path)?, path)));
+        found.max_by_key(|(strength, _)| *strength).map(|(_, path)| &*path.path)
+    }
+
+    /// The value of the setting `name`, one of the modes that transactions begin
+    /// with, in a session of `role`; `None` if it is the server's own default.
+    pub fn mode(&self, name: &str, role: &str) -> Option<&str> {
+        let of = |mode: &DefaultMode| strength(mode.role.as_deref(), mode.of_database, role);
+        let named = self.modes.iter().filter(|mode| &*mode.name == name);
+        let found = named.filter_map(|mode| Some((of(mode)?, mode)));
+        found.max_by_key(|(strength, _)| *strength).map(|(_, mode)| &*mode.value)
     }
 
     /// Search paths that sessions begin with.
     pub(super) fn search_paths(&self) -> &[DefaultPath] {
         &self.search_paths
+    }
+
+    /// Modes that transactions begin with.
+    pub(super) fn modes(&self) -> &[DefaultMode] {
+        &self.modes
     }
 
     /// The fingerprint of all of it.
@@ -187,6 +215,18 @@ impl ShardCatalog {
         // write it can't come from plain values.
         let text = serde_json::to_vec(self).unwrap_or_default();
         Fingerprint(xxh3_128(&text))
+    }
+}
+
+/// In which order the server applies what is set for a role and for a database,
+/// the strongest last; `None` if it is for another role.
+fn strength(of_role: Option<&str>, of_database: bool, role: &str) -> Option<u8> {
+    match (of_role, of_database) {
+        (Some(own), _) if own != role => None,
+        (None, false) => Some(0),
+        (None, true) => Some(1),
+        (Some(_), false) => Some(2),
+        (Some(_), true) => Some(3),
     }
 }
 

@@ -116,6 +116,20 @@ impl Catalog {
         self.shards().flat_map(move |(_, catalog)| catalog.functions(schema, name))
     }
 
+    /// Whether transactions of `role` are READ ONLY unless they say otherwise, on
+    /// all known shards.
+    pub fn begins_read_only(&self, role: &str) -> bool {
+        let on = |catalog: &ShardCatalog| catalog.mode(READ_ONLY, role).is_some_and(is_on);
+        !self.is_empty() && self.shards().all(|(_, catalog)| on(catalog))
+    }
+
+    /// Whether transactions of `role` are SERIALIZABLE unless they say otherwise,
+    /// on any known shard.
+    pub fn begins_serializable(&self, role: &str) -> bool {
+        let mut modes = self.shards().filter_map(|(_, catalog)| catalog.mode(ISOLATION, role));
+        modes.any(|isolation| isolation.trim().eq_ignore_ascii_case("serializable"))
+    }
+
     /// The search path that a session of `role` begins with, if all known
     /// shards agree on it.
     pub fn search_path(&self, role: &str) -> Option<&str> {
@@ -124,3 +138,11 @@ impl Catalog {
         paths.all(|path| path == Some(first)).then_some(first)
     }
 }
+
+/// A server's word for true.
+fn is_on(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "on" | "true" | "yes" | "1" | "t" | "y")
+}
+
+const READ_ONLY: &str = "default_transaction_read_only";
+const ISOLATION: &str = "default_transaction_isolation";

@@ -182,6 +182,8 @@ impl Asker {
             queries::ENUMS,
             queries::PATHS,
             queries::SERVER_PATH,
+            queries::MODES,
+            queries::SERVER_MODES,
             queries::COMMIT,
         ]
         .join(";\n");

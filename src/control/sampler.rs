@@ -301,9 +301,11 @@ CASE WHEN NOT pg_is_in_recovery() THEN substr(pg_walfile_name(pg_current_wal_ins
 CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END";
 const GEOMETRY: &str = "\
 SELECT current_setting('wal_block_size'), pg_size_bytes(current_setting('wal_segment_size'))";
-/// The marker must be on disk, and must not wait for a synchronous standby.
+/// The marker must be on disk, and must not wait for a synchronous standby. A
+/// standby refuses SERIALIZABLE, which may be the role's default.
 const OWN_SETTINGS: &str = "\
-SET synchronous_commit = local; SET default_transaction_read_only = off; SET lock_timeout = 1000";
+SET default_transaction_isolation = 'read committed'; SET synchronous_commit = local; SET default_transaction_read_only = off; \
+SET lock_timeout = 1000";
 const MARKER_TABLE: &str = "\
 CREATE SCHEMA IF NOT EXISTS keyway; \
 CREATE TABLE IF NOT EXISTS keyway.lineage (\

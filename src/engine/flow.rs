@@ -43,6 +43,11 @@ impl Driver {
                         return at;
                     }
                 }
+                Step::Fresh(want) => {
+                    if !self.bring_fresh(want) {
+                        return at;
+                    }
+                }
                 Step::Listen => {
                     if !self.begin_listening() {
                         return at;
@@ -349,6 +354,7 @@ impl Driver {
             Some(Writer::Node(_) | Writer::Several | Writer::Unconfirmed | Writer::Absent)
             | None => Writes::Possible,
         };
+        conn.machine.note_replica(conn.writes == Writes::Impossible);
         // Whoever held it before was the one to be woken.
         conn.watched = false;
         self.entry.running.borrow_mut().add(&conn);

@@ -100,6 +100,15 @@ impl Marks {
         }
     }
 
+    /// The sample that shows every write to `mark` of `shard` that has been
+    /// acknowledged, whatever is in flight.
+    pub fn need(&self, shard: ShardId, mark: Mark) -> SampleNumber {
+        match mark {
+            Mark::Slot(slot) => load(self.slot(slot)).need().max(load(self.wide_of(shard)).need()),
+            Mark::Shard => self.newest_need(shard),
+        }
+    }
+
     /// The newest sample that an acknowledged write to `shard` needs.
     pub fn newest_need(&self, shard: ShardId) -> SampleNumber {
         load(self.all_of(shard)).need()
@@ -324,11 +333,16 @@ mod tests {
         assert_eq!(marks.demand(SHARD, slot(1)), Demand::InFlight);
         assert_eq!(marks.demand(SHARD, slot(2)), proof(0));
         assert_eq!(marks.demand(SHARD, Mark::Shard), Demand::InFlight);
+        assert_eq!(marks.need(SHARD, slot(1)), SampleNumber::NONE);
         marks.begin_sample();
         marks.acknowledged(SHARD, &one);
         assert_eq!(marks.demand(SHARD, slot(1)), proof(3));
         assert_eq!(marks.demand(SHARD, slot(2)), proof(0));
         assert_eq!(marks.demand(SHARD, Mark::Shard), proof(3));
+        marks.sent(SHARD, &one);
+        assert_eq!(marks.need(SHARD, slot(1)), SampleNumber::new(3));
+        assert_eq!(marks.need(SHARD, slot(2)), SampleNumber::NONE);
+        marks.acknowledged(SHARD, &one);
         assert_eq!(marks.demand(ShardId::new(4), Mark::Shard), proof(0));
     }
 

@@ -13,6 +13,7 @@ use crate::backend::Failure;
 use crate::cluster::{Choice, Demand, Mark, Passed, ReadReason, SampleNumber, Wanted, Writer};
 use crate::config::Writers;
 use crate::net::clock;
+use crate::protocol::backend::TxStatus;
 use crate::session::{Barrier, Refused, Want, Writes};
 use crate::types::{Access, Consistency, Millis, Moment, NodeId, Role, ShardId, SqlState};
 
@@ -37,10 +38,10 @@ pub(super) struct Reads {
     need: SampleNumber,
     /// The sample that reads of every level need, since the client has shown a
     /// token.
-    after: SampleNumber,
+    pub(super) after: SampleNumber,
     /// The replica that showed the session something last, and its life.
     last: Option<(NodeId, u32)>,
-    running: Option<Running>,
+    pub(super) running: Option<Running>,
     /// The other parts of a read over several shards.
     parts: Vec<Running>,
     /// Reads ran while writes to what they read were sent: the session may
@@ -63,32 +64,35 @@ pub(super) struct Parked {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum WaitsFor {
+pub(super) enum WaitsFor {
     /// The end of a write that the session may have seen.
     Write,
     /// A replica that has proven enough.
     Replica,
     /// A primary: there is none.
     Primary,
+    /// The replica of the running transaction has proven enough.
+    Fresh,
 }
 
 /// The read that runs on a replica.
 #[derive(Clone, Copy)]
-struct Running {
+pub(super) struct Running {
     node: NodeId,
     life: u32,
     shard: ShardId,
-    mark: Mark,
+    pub(super) mark: Mark,
     /// As it was when the replica was chosen; `None` at levels without marks.
-    demand: Option<Demand>,
+    pub(super) demand: Option<Demand>,
 }
 
 impl Reads {
     /// The client's unit has ended on `conn`: what the session has seen by it.
     pub(super) fn note_end(&mut self, conn: &Conn, database: &Database) {
         self.begin_anew(database);
-        let Some(running) = self.running.take().filter(|_| conn.writes == Writes::Impossible)
-        else {
+        let goes_on = conn.machine.status() != TxStatus::Idle;
+        let running = if goes_on { self.running } else { self.running.take() };
+        let Some(running) = running.filter(|_| conn.writes == Writes::Impossible) else {
             self.last = None;
             return;
         };
@@ -131,7 +135,8 @@ impl Reads {
 
     fn note_shown(&mut self, running: Running, database: &Database) {
         let Running { shard, mark, .. } = running;
-        let moved = |demand| database.marks.demand(shard, mark) != demand;
+        let moved =
+            |demand| demand == Demand::InFlight || database.marks.demand(shard, mark) != demand;
         if running.demand.is_some_and(moved) && !self.unsettled.contains(&(shard, mark)) {
             self.unsettled.push((shard, mark));
         }
@@ -246,7 +251,7 @@ impl Driver {
         }
     }
 
-    fn level(&self, want: Want) -> Consistency {
+    pub(super) fn level(&self, want: Want) -> Consistency {
         let level = want.consistency.unwrap_or(self.consistency);
         kept(level, self.thread.settings.reads.writers)
     }
@@ -640,7 +645,7 @@ impl Driver {
         self.reads.unsettled.iter().all(|(other, _)| *other != shard)
     }
 
-    fn park(&mut self, want: Want, wait: Millis, for_what: WaitsFor) {
+    pub(super) fn park(&mut self, want: Want, wait: Millis, for_what: WaitsFor) {
         self.reads.parked = Some(Parked { want, until: clock::now().after(wait), for_what });
         let entry = Rc::clone(&self.entry);
         entry.parked.set(true);
@@ -660,6 +665,7 @@ impl Driver {
         let ready = late
             || match parked.for_what {
                 WaitsFor::Write => self.settles(want.shard),
+                WaitsFor::Fresh => self.is_fresh(want),
                 WaitsFor::Replica => {
                     let level = self.level(want);
                     let choice = self.choose(want, level, self.wanted(want, level));
@@ -700,6 +706,10 @@ impl Driver {
             }
             WaitsFor::Primary => self.bring_primary(want),
             WaitsFor::Write | WaitsFor::Replica => self.bring_backend(want),
+            WaitsFor::Fresh => {
+                self.end_wait_for_fresh(want);
+                true
+            }
         };
         if has_backend {
             self.feed_kept(cx);

@@ -50,13 +50,17 @@ impl Asides {
         noted
     }
 
-    /// Notes what a SELECT of an unsharded database asks for. A statement that
-    /// can't be read is the server's affair.
+    /// Notes what a query of an unsharded database asks for, also inside EXPLAIN,
+    /// DECLARE and COPY. A statement that can't be read is the server's affair.
     pub(crate) fn note_unsharded(&mut self, t: &Tokens<'_>, one: &Classified, world: &World<'_>) {
-        if one.facts.kind != Kind::Select {
-            return;
-        }
-        let Ok(shape) = parse::parse(t).and_then(|tree| shape::shape(&tree)) else { return };
+        let query = match (one.facts.kind, one.inner) {
+            (Kind::Select, _) => *t,
+            (Kind::Explain | Kind::Declare | Kind::CopyOut, Some((start, end))) => {
+                t.slice(start, end)
+            }
+            _ => return,
+        };
+        let Ok(shape) = parse::parse(&query).and_then(|tree| shape::shape(&tree)) else { return };
         for relation in shape.levels.iter().flat_map(|level| &level.relations) {
             if let RelationKind::Table { schema, name } = &relation.kind {
                 self.add(resolve::demand(schema.as_deref(), name, world));

@@ -20,6 +20,7 @@ use super::error::RouteError;
 use super::hints::{self, Hints};
 use super::place::{self, Calls, Named, Open, Placed};
 use super::planner::World;
+use super::read_only::{self, InReadOnly};
 use super::router_words;
 use super::scatter;
 use super::splice;
@@ -77,7 +78,9 @@ pub(crate) fn decide(
                 && one.facts.access == Access::Read
                 && matches!(one.nature, Nature::Neutral | Nature::Bound)
         });
-    replica_ok &= goals.iter().all(may_use_replica);
+    let of_tables = goals.iter().all(may_use_replica);
+    replica_ok &= of_tables;
+    let read_only = read_only::of(&classified, asides.primary, of_tables);
     if world.map.is_sharded() {
         check_paths(&goals, &classified)?;
     }
@@ -103,6 +106,7 @@ pub(crate) fn decide(
         plan,
         access,
         replica_ok,
+        read_only,
         writes_stay,
         reads_stay,
         levels: ReadLevels { hinted: asides.hinted, tables: asides.level },
@@ -530,7 +534,7 @@ fn query(
     }
     let calls = match one.nature {
         Nature::Neutral | Nature::Bound => Calls::Harmless,
-        Nature::Primary | Nature::Unknown => Calls::Unknown,
+        Nature::Loose | Nature::Primary | Nature::Unknown => Calls::Unknown,
     };
     asides.lists.extend(splice::fill(&mut shape, world)?);
     let placed = place::place(&shape, world, &param_uses(t), calls)?;
@@ -741,6 +745,7 @@ pub(crate) fn opaque(text: &[u8], world: &World<'_>) -> Template {
         plan: Plan::Fixed { targets: Targets::Home, reason: Reason::Unsharded },
         access: Access::Write,
         replica_ok: false,
+        read_only: InReadOnly::Primary,
         writes_stay: false,
         reads_stay: false,
         levels: ReadLevels::default(),

@@ -14,6 +14,7 @@ use super::declared::{self, Declared};
 use super::error::RouteError;
 use super::locate;
 use super::place::Open;
+use super::read_only::InReadOnly;
 use super::scatter::{self, Proven, Scatter};
 use super::splice::{self, Splice};
 
@@ -25,6 +26,7 @@ pub struct Template {
     pub(crate) plan: Plan,
     pub(crate) access: Access,
     pub(crate) replica_ok: bool,
+    pub(crate) read_only: InReadOnly,
     pub(crate) writes_stay: bool,
     pub(crate) reads_stay: bool,
     pub(crate) levels: ReadLevels,
@@ -439,6 +441,11 @@ impl Template {
     /// with functions known not to write or depend on the session.
     pub const fn replica_ok(&self) -> bool {
         self.replica_ok
+    }
+
+    /// Where it may run as part of a READ ONLY transaction.
+    pub const fn in_read_only(&self) -> InReadOnly {
+        self.read_only
     }
 
     /// What the shards are sent where the targets are several, and how their

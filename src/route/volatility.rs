@@ -37,7 +37,8 @@ const fn rank(nature: &Nature) -> u8 {
     match nature {
         Nature::Neutral => 0,
         Nature::Bound => 1,
-        Nature::Primary => 2,
-        Nature::Unknown => 3,
+        Nature::Loose => 2,
+        Nature::Primary => 3,
+        Nature::Unknown => 4,
     }
 }

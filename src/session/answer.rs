@@ -136,15 +136,16 @@ impl Feed<'_, '_> {
             }
             _ => {}
         }
-        // Without shards BEGIN has one at once; what is lazy then is a
-        // transaction that has lost its backend.
+        // Without shards and replicas BEGIN has its backend at once; what is lazy
+        // then is a transaction that has lost it.
         let lazy = matches!(self.s.tx, Tx::Lazy(_));
-        if self.env.backend.is_some() || !(self.map().is_sharded() || lazy) {
+        if self.env.backend.is_some() || !(lazy || self.begins_later()) {
             return false;
         }
         match &facts.tx {
-            TxEffect::Begin(_)
-            | TxEffect::Commit { .. }
+            TxEffect::Begin(_) => true,
+            _ if !lazy && !self.map().is_sharded() => false,
+            TxEffect::Commit { .. }
             | TxEffect::Rollback { .. }
             | TxEffect::Savepoint { .. }
             | TxEffect::Release { .. }
@@ -160,7 +161,7 @@ impl Feed<'_, '_> {
                     SessionEffect::Set { .. }
                         | SessionEffect::Reset { .. }
                         | SessionEffect::ResetAll
-                )
+                ) && self.keeps_settings()
             }
         }
     }
@@ -308,8 +309,7 @@ impl Feed<'_, '_> {
             return Ok(Answer::tag("BEGIN")
                 .warn(ACTIVE_TRANSACTION, "there is already a transaction in progress"));
         }
-        let plain = modes == TxModes::default();
-        self.s.tx = Tx::Lazy(Box::new(Lazy::new(text, plain)));
+        self.s.tx = Tx::Lazy(Box::new(Lazy::new(text, modes)));
         self.fix_map();
         Ok(Answer::tag("BEGIN"))
     }
@@ -386,6 +386,7 @@ impl Feed<'_, '_> {
         if let Tx::Lazy(lazy) = &mut self.s.tx {
             check_kept(lazy, statement, limit)?;
             lazy.keep(statement, demand.effects);
+            self.note_kept_modes(facts);
             self.s.refresh_own();
         }
         Ok(Answer::tag(tag))
@@ -447,7 +448,8 @@ impl Feed<'_, '_> {
             world.catalog = Some(self.env.catalog);
             explain_in(&world, statement, None, self.s.own.declared()).keys
         };
-        let mut rows = self.explain_rows(&template, &route, &keys);
+        let opens = matches!(self.s.tx, Tx::Lazy(_)) && self.opens_on_replica(&template);
+        let mut rows = self.explain_rows(&template, &route, &keys, opens);
         rows.extend(together);
         Ok(Answer {
             columns: EXPLAIN_COLUMNS,
@@ -462,6 +464,7 @@ impl Feed<'_, '_> {
         template: &Template,
         route: &Route,
         keys: &[ExplainedKey],
+        opens: bool,
     ) -> Vec<Vec<String>> {
         let map = self.map();
         let name = |id| map.shard(id).map_or("?", |shard| &*shard.name).to_owned();
@@ -490,10 +493,14 @@ impl Feed<'_, '_> {
         };
         let level = template.level(self.s.own.consistency()).unwrap_or(self.env.consistency);
         let writes = template.access() == Access::Write;
-        let node = if writes {
+        let node = if opens {
+            (self.env.choose)(shard, level, Mark::Shard)
+        } else if writes {
             "primary: it writes, locks or may do so".to_owned()
         } else if !template.replica_ok() {
             "primary: only reads of the map's tables with known functions go to replicas".to_owned()
+        } else if self.is_on_replica() {
+            "replica: its read-only transaction runs there".to_owned()
         } else if self.situation().in_transaction {
             "primary: inside a transaction".to_owned()
         } else {

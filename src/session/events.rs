@@ -7,11 +7,13 @@ use crate::protocol::backend::TxStatus;
 use crate::protocol::encode;
 
 use super::effects::{Effect, is_readable};
+use super::read_only::is_serializable;
 use super::refusal::{CONNECTION_FAILURE, NOT_SUPPORTED, OUTCOME_UNKNOWN, Refused};
 use super::restore::{Discard, Hidden};
 use super::statements::StatementRegistry;
 use super::{After, Holds, Phase, Session, Tx};
 use crate::backend::Setting;
+use crate::sql::statement::TxModes;
 use crate::types::{ShardId, SqlState};
 
 /// What the session may use while it hears a backend's events.
@@ -422,6 +424,7 @@ impl Session {
             encoding: differs("client_encoding"),
             strings: differs("standard_conforming_strings"),
         };
+        self.serializable = is_serializable(settings);
         self.note_path(settings);
     }
 
@@ -467,7 +470,7 @@ impl Session {
             return Lost::Quiet;
         }
         if still_open {
-            let mut lazy = super::lazy::Lazy::new(b"BEGIN", true);
+            let mut lazy = super::lazy::Lazy::new(b"BEGIN", TxModes::default());
             lazy.fail();
             self.tx = Tx::Lazy(Box::new(lazy));
         }

@@ -17,7 +17,7 @@ use crate::route::{Targets, Template};
 use crate::sql::statement::{Kind, TxEffect};
 
 use super::answer::LocalStatement;
-use super::effects::{PortalEffects, demands, is_transaction_end, may_follow_failure};
+use super::effects::{PortalEffects, is_transaction_end, may_follow_failure};
 use super::feed::Feed;
 use super::lookahead::Ahead;
 use super::names::Named;
@@ -62,10 +62,10 @@ impl Feed<'_, '_> {
                 Ahead::Need(want) => return Some(self.ask(want, None)),
                 Ahead::More => return self.wait_for_more(),
                 Ahead::Wait => return Some(Step::Hold),
-                Ahead::Local | Ahead::Spread => {}
+                Ahead::Fresh(_) | Ahead::Local | Ahead::Spread => {}
             }
         } else if !self.s.unit_open
-            && let Some(step) = self.begin_batch()
+            && let Some(step) = self.freshen_batch().or_else(|| self.begin_batch())
         {
             return Some(step);
         }
@@ -449,9 +449,12 @@ impl Feed<'_, '_> {
             self.s.portals.insert(bind.portal().into(), portal);
             return Ok(());
         }
+        if self.env.backend.as_ref().is_some_and(|(backend, _)| backend.is_replica()) {
+            self.check_on_replica(template)?;
+        }
         if self.map().is_sharded() {
             match self.place(template, &route) {
-                Place::Here => {}
+                Place::Here | Place::Fresh(_) => {}
                 Place::Refuse(refused) => return Err(refused),
                 Place::Several(_) | Place::Need(_) | Place::Wait => {
                     return Err(Refused::new(
@@ -473,7 +476,7 @@ impl Feed<'_, '_> {
         for facts in template.statements() {
             self.s.commit_sent |= matches!(facts.tx, TxEffect::Commit { .. });
             self.s.healed_in_batch |= facts.kind != Kind::Empty && may_follow_failure(template);
-            let demand = demands(facts, &text, Some(bind), self.situation())?;
+            let demand = self.demands_here(facts, &text, Some(bind))?;
             self.s.admit_hold(demand.holds)?;
             self.hold_and_mark(demand.holds, demand.dirty);
             portal.effects.extend(demand.effects);

@@ -6,13 +6,14 @@
 //! can't fail, or fails the transaction, is kept.
 
 use super::effects::Effect;
+use crate::sql::statement::{Isolation, TxModes};
 
 /// What was said before the transaction had a shard.
 #[derive(Clone, Debug)]
 pub(super) struct Lazy {
     begin: Box<[u8]>,
-    /// BEGIN stands alone, without modes.
-    plain: bool,
+    /// What BEGIN says of its modes.
+    modes: TxModes,
     failed: bool,
     preamble: Vec<Entry>,
 }
@@ -22,6 +23,10 @@ struct Entry {
     text: Box<[u8]>,
     savepoint: Option<Box<str>>,
     effects: Vec<Effect>,
+    /// What SET TRANSACTION says.
+    modes: Option<TxModes>,
+    /// It sets the transaction's modes in another way.
+    sets_modes: bool,
 }
 
 impl std::fmt::Debug for Entry {
@@ -31,14 +36,14 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Lazy {
-    /// A transaction opened by `begin`; `plain` if it names no modes.
-    pub(super) fn new(begin: &[u8], plain: bool) -> Self {
-        Self { begin: begin.into(), plain, failed: false, preamble: Vec::new() }
+    /// A transaction opened by `begin`, which names these modes.
+    pub(super) fn new(begin: &[u8], modes: TxModes) -> Self {
+        Self { begin: begin.into(), modes, failed: false, preamble: Vec::new() }
     }
 
     /// The transaction that AND CHAIN opens: the same modes, nothing said yet.
     pub(super) fn restarted(&self) -> Self {
-        Self::new(&self.begin, self.plain)
+        Self::new(&self.begin, self.modes)
     }
 
     /// True if an error of the router's own has failed it.
@@ -54,7 +59,7 @@ impl Lazy {
     /// True if it is READ COMMITTED as far as BEGIN says: a statement may run
     /// beside it without anyone seeing a difference.
     pub(super) fn is_plain(&self) -> bool {
-        self.plain && self.has_only_begun()
+        self.modes == TxModes::default() && self.has_only_begun()
     }
 
     /// True if nothing was said since BEGIN that a server has to hear.
@@ -68,16 +73,53 @@ impl Lazy {
         self.begin.len() + entries.sum::<usize>()
     }
 
+    /// Its modes, as far as they are told; `None` if nobody can tell, or if its
+    /// way there leads through one that a standby refuses.
+    pub(super) fn modes(&self) -> Option<TxModes> {
+        let told = self.preamble.iter().filter_map(|entry| entry.modes);
+        let primary = |modes: &TxModes| {
+            modes.read_only == Some(false) || modes.isolation == Some(Isolation::Serializable)
+        };
+        if self.preamble.iter().any(|entry| entry.sets_modes)
+            || told.clone().any(|modes| primary(&modes))
+            || primary(&self.modes)
+        {
+            return None;
+        }
+        Some(told.fold(self.modes, |modes, later| TxModes {
+            isolation: later.isolation.or(modes.isolation),
+            read_only: later.read_only.or(modes.read_only),
+            deferrable: later.deferrable.or(modes.deferrable),
+        }))
+    }
+
     /// Keeps a statement to be sent once there is a shard; an empty one has
     /// effects only.
     pub(super) fn keep(&mut self, text: &[u8], effects: Vec<Effect>) {
-        self.preamble.push(Entry { text: text.into(), savepoint: None, effects });
+        let (savepoint, modes, sets_modes) = (None, None, false);
+        self.preamble.push(Entry { text: text.into(), savepoint, effects, modes, sets_modes });
+    }
+
+    /// The statement kept last is SET TRANSACTION with these modes.
+    pub(super) fn note_modes(&mut self, modes: TxModes) {
+        if let Some(last) = self.preamble.last_mut() {
+            last.modes = Some(modes);
+        }
+    }
+
+    /// The statement kept last may set the transaction's modes otherwise.
+    pub(super) fn note_unknown_modes(&mut self) {
+        if let Some(last) = self.preamble.last_mut() {
+            last.sets_modes = true;
+        }
     }
 
     /// Keeps SAVEPOINT `name`.
     pub(super) fn savepoint(&mut self, name: &str, text: &[u8]) {
-        let effects = vec![Effect::Savepoint(name.into())];
-        self.preamble.push(Entry { text: text.into(), savepoint: Some(name.into()), effects });
+        self.keep(text, vec![Effect::Savepoint(name.into())]);
+        if let Some(last) = self.preamble.last_mut() {
+            last.savepoint = Some(name.into());
+        }
     }
 
     /// ROLLBACK TO `name`: true if there is such a savepoint. It heals a
@@ -149,7 +191,7 @@ mod tests {
 
     #[test]
     fn rollback_to_forgets_what_came_after_and_heals() {
-        let mut lazy = Lazy::new(b"BEGIN", true);
+        let mut lazy = Lazy::new(b"BEGIN", TxModes::default());
         lazy.savepoint("a", b"SAVEPOINT a");
         lazy.keep(b"SET LOCAL x = 1", Vec::new());
         lazy.fail();
@@ -160,8 +202,24 @@ mod tests {
     }
 
     #[test]
+    fn modes_add_up_and_rollback_to_takes_them_back() {
+        let read_only = |on| TxModes { read_only: Some(on), ..TxModes::default() };
+        let mut lazy = Lazy::new(b"BEGIN READ ONLY", read_only(true));
+        lazy.savepoint("a", b"SAVEPOINT a");
+        lazy.keep(b"SET TRANSACTION READ WRITE", Vec::new());
+        lazy.note_modes(read_only(false));
+        assert_eq!(lazy.modes(), None, "a standby has no READ WRITE");
+        assert!(lazy.rollback_to("a"));
+        assert_eq!(lazy.modes(), Some(read_only(true)));
+        lazy.keep(b"SET transaction_read_only = off", Vec::new());
+        lazy.note_unknown_modes();
+        assert_eq!(lazy.modes(), None);
+        assert_eq!(lazy.restarted().modes(), Some(read_only(true)));
+    }
+
+    #[test]
     fn release_removes_the_savepoint_and_those_inside() {
-        let mut lazy = Lazy::new(b"BEGIN", true);
+        let mut lazy = Lazy::new(b"BEGIN", TxModes::default());
         lazy.savepoint("a", b"SAVEPOINT a");
         lazy.keep(b"SET LOCAL x = 1", Vec::new());
         lazy.savepoint("b", b"SAVEPOINT b");

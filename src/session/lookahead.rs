@@ -13,6 +13,7 @@ use crate::protocol::frontend::{Bind, Describe, Parse, Target};
 use crate::protocol::tag::frontend as tag;
 use crate::route::{Params, Route, RouterCommand, Targets, Template};
 use crate::sql::literal::Literals;
+use crate::sql::statement::TxEffect;
 use crate::types::Access;
 
 use super::extended::USUAL_END;
@@ -28,6 +29,9 @@ use super::{Phase, Tx, Want};
 pub(super) enum Ahead {
     /// A backend for its first statement with a shard.
     Need(Want),
+    /// The backend that the transaction has, once it has what the first
+    /// statement must see.
+    Fresh(Want),
     /// More bytes: nothing decides yet.
     More,
     /// Another map or other moves.
@@ -99,28 +103,40 @@ impl Feed<'_, '_> {
         };
         match ahead {
             // Whatever else the batch binds runs on the same backend.
-            Ahead::Need(want) if want.access == Access::Read && !self.binds_one() => {
-                Ahead::Need(Want { access: Access::Write, ..want })
+            Ahead::Need(want) if want.access == Access::Read => {
+                let opening = usize::from(self.s.pending.begins().is_some());
+                self.s.pending.set_begins(None);
+                let alone = self.binds() == Some(1 + opening);
+                let access = if alone { Access::Read } else { Access::Write };
+                Ahead::Need(Want { access, ..want })
             }
-            Ahead::Need(_) | Ahead::More | Ahead::Wait | Ahead::Local | Ahead::Spread => ahead,
+            Ahead::Need(_)
+            | Ahead::Fresh(_)
+            | Ahead::More
+            | Ahead::Wait
+            | Ahead::Local
+            | Ahead::Spread => {
+                self.s.pending.set_begins(None);
+                ahead
+            }
         }
     }
 
-    /// True if the batch is here up to its Sync and binds one statement.
-    fn binds_one(&self) -> bool {
+    /// How many statements the batch binds, if it is here up to its Sync.
+    pub(super) fn binds(&self) -> Option<usize> {
         let mut at = self.at;
         let mut binds = 0;
         while let Ok(Some(header)) = decode_header(self.input.get(at..).unwrap_or_default()) {
             match header.tag {
                 tag::BIND => binds += 1,
-                tag::SYNC => return binds == 1,
+                tag::SYNC => return Some(binds),
                 tag::PARSE | tag::DESCRIBE | tag::EXECUTE | tag::CLOSE => {}
                 // What follows a Flush may be anything.
-                _ => return false,
+                _ => return None,
             }
             at = at.saturating_add(header.frame_len());
         }
-        false
+        None
     }
 
     /// A batch that opens with a Bind, as with a prepared statement: as a rule
@@ -261,7 +277,9 @@ impl Feed<'_, '_> {
             return self.look_at_named(bind, Opens::Nothing);
         };
         if self.is_local_text(&one.template) {
-            return self.sets_own(&one.template).then_some(Ahead::Local);
+            let template = Rc::clone(&one.template);
+            self.note_begin_ahead(&template);
+            return self.sets_own(&template).then_some(Ahead::Local);
         }
         let params = BoundParams::new(bind, one.parse.raw_types());
         let literals = self.literals_of(one);
@@ -280,6 +298,15 @@ impl Feed<'_, '_> {
         Some(ahead)
     }
 
+    /// The batch opens a transaction ahead of what it does there.
+    fn note_begin_ahead(&mut self, template: &Template) {
+        if let ([facts], Tx::Backend) = (template.statements(), &self.s.tx)
+            && let TxEffect::Begin(modes) = facts.tx
+        {
+            self.s.pending.set_begins(Some(modes));
+        }
+    }
+
     /// What a batch does behind a SET of the router's is known once that is done.
     fn sets_own(&self, template: &Template) -> bool {
         matches!(self.router_command(template), Some(RouterCommand::SetKeyway { .. }))
@@ -290,6 +317,7 @@ impl Feed<'_, '_> {
         let Ok(Some(named)) = self.named(bind.statement()) else { return Some(Ahead::Local) };
         let Ok(template) = self.template_of(&named) else { return Some(Ahead::Local) };
         if self.is_local_text(&template) {
+            self.note_begin_ahead(&template);
             return self.sets_own(&template).then_some(Ahead::Local);
         }
         let params = BoundParams::new(bind, self.types_of(&named));
@@ -317,6 +345,7 @@ impl Feed<'_, '_> {
         }
         match self.place(template, &route) {
             Place::Need(want) => Ahead::Need(want),
+            Place::Fresh(want) => Ahead::Fresh(want),
             Place::Wait => Ahead::Wait,
             Place::Here | Place::Several(_) | Place::Refuse(_) => Ahead::Local,
         }
@@ -339,6 +368,7 @@ impl Feed<'_, '_> {
             let route = self.locate_parsed(one, literals, Some(&params));
             return match route.map(|route| self.place(&one.template, &route)) {
                 Ok(Place::Need(want)) => Ahead::Need(want),
+                Ok(Place::Fresh(want)) => Ahead::Fresh(want),
                 Ok(Place::Wait) => Ahead::Wait,
                 Ok(Place::Here | Place::Several(_) | Place::Refuse(_)) | Err(_) => Ahead::More,
             };
@@ -352,6 +382,7 @@ impl Feed<'_, '_> {
         let route = self.locate_bound(&named, &template, &params);
         match route.map(|route| self.place(&template, &route)) {
             Ok(Place::Need(want)) => Ahead::Need(want),
+            Ok(Place::Fresh(want)) => Ahead::Fresh(want),
             Ok(Place::Wait) => Ahead::Wait,
             Ok(Place::Here | Place::Several(_) | Place::Refuse(_)) | Err(_) => Ahead::More,
         }

@@ -8,7 +8,7 @@ use crate::backend::Backend;
 use crate::cluster::Mark;
 use crate::protocol::backend::TxStatus;
 use crate::route::{Reason, Route, Targets, Template};
-use crate::sql::statement::Kind;
+use crate::sql::statement::{Kind, TxModes};
 use crate::types::{Access, ShardId};
 
 use super::feed::Feed;
@@ -29,6 +29,13 @@ pub(super) struct Pending {
     found: Option<Found>,
     /// What of the shard the placed unit touches; nobody knows if `None`.
     mark: Option<Mark>,
+    /// The replica of the transaction has what the unit must see.
+    fresh: bool,
+    /// A statement of the batch ends the transaction.
+    ended: bool,
+    /// The modes of a BEGIN that stands in the batch before the statement that
+    /// is looked at.
+    begins: Option<TxModes>,
 }
 
 /// What looking ahead for a batch's shard found out of its first message, which
@@ -110,9 +117,36 @@ impl Pending {
         self.mark.unwrap_or(Mark::Shard)
     }
 
+    pub(super) const fn note_fresh(&mut self) {
+        self.fresh = true;
+    }
+
+    pub(super) const fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    pub(super) const fn note_ended(&mut self) {
+        self.ended = true;
+    }
+
+    pub(super) const fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(super) const fn set_begins(&mut self, modes: Option<TxModes>) {
+        self.begins = modes;
+    }
+
+    pub(super) const fn begins(&self) -> Option<TxModes> {
+        self.begins
+    }
+
     pub(super) fn clear(&mut self) {
         self.template = None;
         self.mark = None;
+        self.fresh = false;
+        self.ended = false;
+        self.begins = None;
         self.outside = false;
         self.placed = false;
         self.found = None;
@@ -131,6 +165,8 @@ pub(super) struct Everywhere {
 pub(super) enum Place {
     /// On the backend that the session holds.
     Here,
+    /// The same, once this replica has what it must see.
+    Fresh(Want),
     /// On a backend that it does not hold yet.
     Need(Want),
     /// On several shards at once.
@@ -178,6 +214,12 @@ impl Feed<'_, '_> {
         };
         if let Some((busy, bound)) = bound {
             if movable || shard == bound {
+                if self.is_on_replica() {
+                    let consistency = template.level(self.s.own.consistency());
+                    let (access, mark) = (Access::Read, route.mark);
+                    let want = Want { shard: bound, access, consistency, mark };
+                    return self.place_on_replica(template, want);
+                }
                 return Place::Here;
             }
             if busy || !self.s.holds.is_empty() {
@@ -199,10 +241,17 @@ impl Feed<'_, '_> {
         let beside = |lazy: &Lazy| lazy.is_plain() || (blind && lazy.has_only_begun());
         let outside = movable && !discards && lazy.is_some_and(|lazy| beside(lazy));
         self.s.pending.set_outside(outside);
-        let replica = template.replica_ok() && (lazy.is_none() || outside);
+        let opens = lazy.is_some() && !outside || self.s.pending.begins().is_some();
+        let (replica, mark) = if opens {
+            // Whatever else it reads, it must be there.
+            (self.opens_on_replica(template), Mark::Shard)
+        } else {
+            let apart = template.replica_ok() && !self.s.serializable && self.lets_go();
+            (apart, route.mark)
+        };
         let access = if replica { Access::Read } else { Access::Write };
         let consistency = template.level(self.s.own.consistency());
-        Place::Need(Want { shard, access, consistency, mark: route.mark })
+        Place::Need(Want { shard, access, consistency, mark })
     }
 
     fn other_shard(&self, wanted: ShardId, bound: ShardId) -> Refused {

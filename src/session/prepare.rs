@@ -47,13 +47,14 @@ impl Feed<'_, '_> {
             Ok(rewritten) => rewritten,
             Err(refused) => return self.refuse_simple(&refused, end),
         };
-        if rewritten.new_name.is_some() && self.map().is_sharded() {
+        if rewritten.new_name.is_some() && (self.keeps_settings() || self.is_on_replica()) {
             return self.note_name(rewritten, end);
         }
         if !placed {
             match self.place_prepared(&rewritten.prepared, text, &facts.effect) {
                 Ok(Place::Here) => {}
                 Ok(Place::Need(want)) => return Some(self.ask(want, Some(template))),
+                Ok(Place::Fresh(want)) => return Some(self.await_fresh(want, Some(template))),
                 Ok(Place::Several(_)) => {
                     return self.refuse_simple(&super::scatter::not_executed(), end);
                 }
@@ -128,7 +129,7 @@ impl Feed<'_, '_> {
         text: &[u8],
         effect: &SessionEffect,
     ) -> Result<Place, Refused> {
-        if !self.map().is_sharded() {
+        if !self.map().is_sharded() && !self.keeps_settings() && !self.is_on_replica() {
             let held = self.env.backend.is_some();
             return Ok(if held { Place::Here } else { Place::Need(self.home()) });
         }

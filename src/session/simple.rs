@@ -13,9 +13,10 @@ use crate::route::{Route, Targets, Template};
 use crate::sql::statement::{Facts, Kind, SessionEffect, TxEffect};
 use crate::types::Access;
 
-use super::effects::{Effect, Effects, demands};
+use super::effects::{Effect, Effects};
 use super::feed::Feed;
 use super::place::{Everywhere, Place};
+use super::read_only::on_replica;
 use super::refusal::{
     DUPLICATE_STATEMENT, LIMIT_EXCEEDED, NO_CURSOR, NO_STATEMENT, NOT_SUPPORTED,
     PROTOCOL_VIOLATION, Refused, SYNTAX_ERROR, in_failed_transaction,
@@ -83,6 +84,7 @@ impl Feed<'_, '_> {
             match self.locate_and_place(text, &template) {
                 Ok(Place::Here) => {}
                 Ok(Place::Need(want)) => return Some(self.ask(want, Some(template))),
+                Ok(Place::Fresh(want)) => return Some(self.await_fresh(want, Some(template))),
                 Ok(Place::Several(shards)) => {
                     return self.scatter_query(text, template, &shards, end);
                 }
@@ -261,6 +263,7 @@ impl Feed<'_, '_> {
             match self.place_effective(text, &template) {
                 Ok(Place::Here) => {}
                 Ok(Place::Need(want)) => return Some(self.ask(want, Some(template))),
+                Ok(Place::Fresh(want)) => return Some(self.await_fresh(want, Some(template))),
                 Ok(Place::Several(_)) => {
                     return self.refuse_simple(&super::scatter::not_alone(), end);
                 }
@@ -312,7 +315,7 @@ impl Feed<'_, '_> {
         let mut effects: Vec<Effects> = Vec::with_capacity(statements.len());
         let (mut holds, mut dirty) = (Holds::default(), false);
         for facts in statements {
-            let demand = demands(facts, text, None, self.situation())?;
+            let demand = self.demands_here(facts, text, None)?;
             effects.push(demand.effects);
             holds.add(demand.holds);
             dirty |= demand.dirty;
@@ -485,6 +488,9 @@ impl Feed<'_, '_> {
     /// The client's settings hide the text from the router: an unsharded
     /// database gets it as it is, and the backend is reset afterwards.
     fn on_unreadable_query(&mut self, end: usize) -> Option<Step> {
+        if self.is_on_replica() {
+            return self.refuse_simple(&on_replica("a text that the router can't read"), end);
+        }
         if let Err(refused) = self.s.admit_hold(Holds::UNTRACKED) {
             return self.refuse_simple(&refused, end);
         }
@@ -503,6 +509,11 @@ impl Feed<'_, '_> {
         if let Some(frame) = self.s.pending.take_refused() {
             self.s.stream = Stream { left: whole, discard: true };
             return self.refuse_query(frame);
+        }
+        if self.is_on_replica() {
+            self.s.stream = Stream { left: whole, discard: true };
+            let refused = on_replica("a text that the router can't read");
+            return self.refuse_query(refused.frame().into());
         }
         if self.env.backend.is_none() {
             return Some(self.ask(self.home(), None));
@@ -539,6 +550,9 @@ impl Feed<'_, '_> {
             )
             .hint("call the function with SELECT");
             return self.refuse_simple(&refused, end);
+        }
+        if self.is_on_replica() {
+            return self.refuse_simple(&on_replica("a function call by protocol message"), end);
         }
         if self.env.backend.is_none() {
             return Some(self.ask(self.home(), None));

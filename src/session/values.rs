@@ -35,7 +35,7 @@ impl Feed<'_, '_> {
                 Ahead::Need(want) => return Some(self.ask(want, None)),
                 Ahead::More => return self.wait_for_more(),
                 Ahead::Wait => return Some(Step::Hold),
-                Ahead::Local | Ahead::Spread => {
+                Ahead::Fresh(_) | Ahead::Local | Ahead::Spread => {
                     let refused = Refused::new(
                         LIMIT_EXCEEDED,
                         format!(
@@ -48,7 +48,7 @@ impl Feed<'_, '_> {
                 }
             }
         } else if !self.s.unit_open
-            && let Some(step) = self.begin_batch()
+            && let Some(step) = self.freshen_batch().or_else(|| self.begin_batch())
         {
             return Some(step);
         }

@@ -226,6 +226,7 @@ fn calls(t: &Tokens<'_>, known: Known<'_>) -> Vec<Call> {
                 // A user's function of the same name may be meant.
                 let other = if qualified { None } else { known(None, &name) };
                 let nature = match (own, other) {
+                    _ if matches!(effect, Some(SessionEffect::SetConfig { .. })) => Nature::Loose,
                     _ if effect.is_some() => Nature::Primary,
                     (own, None) => own,
                     (Nature::Unknown, Some(other)) => other,
@@ -299,8 +300,9 @@ fn stronger(one: Nature, other: Nature) -> Nature {
     let rank = |nature| match nature {
         Nature::Neutral => 0,
         Nature::Bound => 1,
-        Nature::Primary => 2,
-        Nature::Unknown => 3,
+        Nature::Loose => 2,
+        Nature::Primary => 3,
+        Nature::Unknown => 4,
     };
     if rank(other) > rank(one) { other } else { one }
 }

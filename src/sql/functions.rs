@@ -12,6 +12,8 @@ pub(crate) enum Nature {
     Neutral,
     /// Reads the transaction's or the session's state.
     Bound,
+    /// Answers otherwise each time or on each node, and touches nothing.
+    Loose,
     /// Must run on a primary, but leaves the session as it is.
     Primary,
     /// Not known: may do anything.
@@ -24,6 +26,8 @@ pub(crate) fn nature(name: &str) -> Nature {
         Nature::Neutral
     } else if has(BOUND, name) {
         Nature::Bound
+    } else if has(LOOSE, name) {
+        Nature::Loose
     } else if has(PRIMARY, name) {
         Nature::Primary
     } else {
@@ -125,14 +129,18 @@ now transaction_timestamp statement_timestamp age current_timestamp localtimesta
 localtime current_date current_setting current_schemas pg_my_temp_schema pg_is_other_temp_schema
 make_timestamptz";
 
-const PRIMARY: &str = "
+const LOOSE: &str = "
 random clock_timestamp timeofday gen_random_uuid uuidv4 uuidv7 pg_sleep pg_sleep_for pg_sleep_until
+pg_backend_pid pg_is_in_recovery pg_postmaster_start_time pg_conf_load_time inet_client_addr
+inet_client_port inet_server_addr inet_server_port pg_size_pretty pg_relation_size
+pg_total_relation_size pg_table_size pg_indexes_size pg_database_size pg_tablespace_size
+pg_relation_filenode";
+
+const PRIMARY: &str = "
 nextval txid_current pg_current_xact_id txid_current_snapshot pg_current_snapshot
-pg_current_xact_id_if_assigned txid_current_if_assigned pg_backend_pid pg_is_in_recovery
+pg_current_xact_id_if_assigned txid_current_if_assigned
 pg_current_wal_lsn pg_current_wal_insert_lsn pg_last_wal_replay_lsn pg_last_wal_receive_lsn
-pg_postmaster_start_time pg_conf_load_time inet_client_addr inet_client_port inet_server_addr
-inet_server_port pg_size_pretty pg_relation_size pg_total_relation_size pg_table_size
-pg_indexes_size pg_database_size pg_tablespace_size pg_relation_filenode pg_blocking_pids
+pg_blocking_pids
 pg_safe_snapshot_blocking_pids pg_cancel_backend pg_terminate_backend pg_notify
 pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_try_advisory_xact_lock
 pg_try_advisory_xact_lock_shared pg_stat_get_activity pg_stat_get_backend_idset

@@ -258,6 +258,7 @@ impl<'r> World<'r> {
                 Step::Close => return self.part(at),
                 Step::Gather | Step::Again => unreachable!("there is one shard"),
                 Step::Hold => unreachable!("nothing moves"),
+                Step::Fresh(_) => unreachable!("there is no replica"),
                 Step::Read | Step::Await => {
                     let client = &self.clients[at];
                     let unused = client

@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use keyway::backend::{Backend, CancelKey, Event, Failure, Setting, SettingsInterner, SettingsSet};
+use keyway::cluster::Mark;
 use keyway::route::{Planner, PlannerLimits};
 use keyway::session::{
-    After, Env, EventEnv, Limits, Lost, Refused, Session, StatementRegistry, Step, Writes,
+    After, Env, EventEnv, Limits, Lost, Refused, Session, StatementRegistry, Step, Want, Writes,
 };
 use keyway::shardmap::{Endpoint, Map, MoveId, Moves, Moving, Phase, Portion};
 use keyway::types::{Access, Consistency, Millis, ShardId, SqlState};
@@ -234,9 +235,10 @@ impl Stage {
                     writeln!(self.out, "  checkout {name} ({access})").unwrap();
                     match self.refusal.take() {
                         Some(refused) => self.client().session.refuse_checkout(refused),
-                        None => self.attach(want.shard),
+                        None => self.attach(want.shard, want.access),
                     }
                 }
+                Step::Fresh(want) => self.show_wait(want),
                 Step::Listen => {
                     let asked = self.client().session.asked_channels().join(", ");
                     writeln!(self.out, "  listen to {asked}").unwrap();
@@ -253,6 +255,16 @@ impl Stage {
                 Step::Read | Step::Await => return self.rest(),
             }
         }
+    }
+
+    /// What a transaction's replica must have.
+    fn show_wait(&mut self, want: Want) {
+        let name = self.name(want.shard);
+        let what = match want.mark {
+            Mark::Slot(_) => "its slot",
+            Mark::Shard => "the whole shard",
+        };
+        writeln!(self.out, "  fresh {name} ({what})").unwrap();
     }
 
     /// The client has nothing to be fed.
@@ -348,11 +360,13 @@ impl Stage {
         self.feed();
     }
 
-    fn attach(&mut self, shard: ShardId) {
-        let backend = self.idle.remove(&shard).unwrap_or_else(|| {
+    fn attach(&mut self, shard: ShardId, access: Access) {
+        let mut backend = self.idle.remove(&shard).unwrap_or_else(|| {
             let key = CancelKey { pid: 1, secret: Box::from([0; 4]) };
             Backend::new(key, 2, self.interner.intern(SettingsSet::default()))
         });
+        // Whatever may go to a replica does.
+        backend.note_replica(access == Access::Read);
         let client = self.client();
         client.session.join(shard);
         client.conn = Some((backend, shard));
@@ -381,6 +395,11 @@ impl Stage {
 }
 
 fn read(name: &str) -> Map {
+    if name == "replicas" {
+        let [primary, replica] =
+            ["db1", "db2"].map(|host| Endpoint::new(&format!("{host}.example.com"), 5432));
+        return Map::unsharded("app", primary, vec![replica]);
+    }
     if name == "unsharded" {
         return Map::unsharded("app", Endpoint::new("db.example.com", 5432), Vec::new());
     }

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::CatalogError;
-use crate::catalog::{DefaultPath, Schema, ShardCatalog};
+use crate::catalog::{DefaultMode, DefaultPath, Schema, ShardCatalog};
 
 /// The mark in a probe's rows.
 ///
@@ -52,7 +52,7 @@ pub(super) fn mark(rows: &[Vec<Option<&str>>]) -> Result<u64, CatalogError> {
 /// A row says something that is not known here.
 pub(super) fn catalog(rows: &[Vec<Option<&str>>]) -> Result<ShardCatalog, CatalogError> {
     let mut schemas: BTreeMap<Box<str>, Schema> = BTreeMap::new();
-    let mut paths = Vec::new();
+    let (mut paths, mut modes) = (Vec::new(), Vec::new());
     for row in rows {
         let [kind, first, second, facts] = row.as_slice() else {
             return Err(CatalogError::Answer(format!("a row of {} columns", row.len())));
@@ -65,6 +65,18 @@ pub(super) fn catalog(rows: &[Vec<Option<&str>>]) -> Result<ShardCatalog, Catalo
                 role: first.map(Into::into),
                 of_database: *second == Some("database"),
                 path: (*facts).into(),
+            });
+            continue;
+        }
+        if *kind == "mode" {
+            let Some((name, value)) = facts.split_once('=') else {
+                return Err(CatalogError::Answer("a mode without a value".to_owned()));
+            };
+            modes.push(DefaultMode {
+                role: first.map(Into::into),
+                of_database: *second == Some("database"),
+                name: name.into(),
+                value: value.into(),
             });
             continue;
         }
@@ -85,7 +97,7 @@ pub(super) fn catalog(rows: &[Vec<Option<&str>>]) -> Result<ShardCatalog, Catalo
             other => return Err(CatalogError::Answer(format!("a row of kind {other}"))),
         }
     }
-    Ok(ShardCatalog::new(schemas, paths))
+    Ok(ShardCatalog::new(schemas, paths, modes))
 }
 
 fn read<T: DeserializeOwned>(facts: &str) -> Result<T, CatalogError> {

@@ -280,6 +280,35 @@ WHERE c.setting LIKE 'search\_path=%' AND (s.setrole = 0 OR r.oid IS NOT NULL)
     WHERE d.datname = pg_catalog.current_database()))
 ";
 
+/// Modes that transactions of roles and databases begin with: rows of ('mode',
+/// role, scope, name=value).
+pub(super) const MODES: &str = r"
+SELECT 'mode', r.rolname, CASE WHEN s.setdatabase <> 0 THEN 'database' ELSE 'cluster' END,
+  c.setting
+FROM pg_catalog.pg_db_role_setting s
+LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole,
+  pg_catalog.unnest(s.setconfig) c(setting)
+WHERE c.setting ~ '^default_transaction_(isolation|read_only)='
+  AND (s.setrole = 0 OR r.oid IS NOT NULL)
+  AND s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d
+    WHERE d.datname = pg_catalog.current_database()))
+";
+
+/// The same of the server's configuration, where it is not Postgres's own and no
+/// other hides it from the role that asks.
+pub(super) const SERVER_MODES: &str = r"
+SELECT 'mode', NULL, 'server', g.name || '=' || g.reset_val FROM pg_catalog.pg_settings g
+WHERE g.name IN ('default_transaction_isolation', 'default_transaction_read_only')
+  AND g.reset_val NOT IN ('read committed', 'off') AND NOT EXISTS (
+  SELECT 1 FROM pg_catalog.pg_db_role_setting s
+  LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole,
+    pg_catalog.unnest(s.setconfig) c(setting)
+  WHERE pg_catalog.starts_with(c.setting, g.name || '=')
+    AND (s.setrole = 0 OR r.rolname = SESSION_USER)
+    AND s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d
+      WHERE d.datname = pg_catalog.current_database())))
+";
+
 /// The search path of the server's configuration, where no other hides it from
 /// the role that asks.
 pub(super) const SERVER_PATH: &str = r"

@@ -112,7 +112,9 @@ fn check_merged_call(t: &Tokens<'_>, at: usize, world: &World<'_>) -> Result<(),
         None | Some("pg_catalog") if built_in => Ok(()),
         schema => match volatility::nature(schema, &name, world) {
             Some(Nature::Neutral) => Ok(()),
-            Some(Nature::Bound | Nature::Primary | Nature::Unknown) | None => Err(unknown(&name)),
+            Some(Nature::Bound | Nature::Loose | Nature::Primary | Nature::Unknown) | None => {
+                Err(unknown(&name))
+            }
         },
     }
 }
