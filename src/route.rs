@@ -9,6 +9,7 @@ mod asides;
 mod copy;
 mod decide;
 mod declared;
+mod direct;
 mod error;
 mod explain;
 mod hints;

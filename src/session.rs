@@ -564,7 +564,13 @@ impl Session {
         self.statements_seen
     }
 
-    /// The errors of the router's own since the last call.
+    /// Whether there are errors of the router's own that were not taken yet.
+    #[inline]
+    pub const fn has_refused(&self) -> bool {
+        !self.refusals.is_empty()
+    }
+
+    /// The same, taken.
     pub fn take_refusals(&mut self) -> impl Iterator<Item = SqlState> {
         self.refusals.drain(..)
     }

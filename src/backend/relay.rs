@@ -62,6 +62,17 @@ enum Verdict {
     Complete(&'static str),
 }
 
+/// What a frame means to the reply that is owed next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// It is part of it, and more follows.
+    More,
+    /// It ends it.
+    Last,
+    /// That needs a closer look.
+    Unclear,
+}
+
 struct Walk<'a> {
     input: &'a [u8],
     run: usize,
@@ -110,12 +121,23 @@ impl Backend {
         }
         while let Some(rest) = input.get(at..) {
             let Some(header) = decode_header(rest).map_err(Fault::Frame)? else { break };
-            let end = at.saturating_add(HEADER_LEN).saturating_add(header.body_len);
-            if end <= input.len() && self.is_plainly_due(header.tag) {
-                self.answered = true;
-                at = end;
-                self.say_what_is_due(at, &mut walk);
-                continue;
+            // A body's length has 30 bits.
+            let end = at + HEADER_LEN + header.body_len;
+            if end <= input.len() {
+                match self.plainly_due(header.tag) {
+                    Due::More => {
+                        self.answered = true;
+                        at = end;
+                        continue;
+                    }
+                    Due::Last => {
+                        self.answered = true;
+                        at = end;
+                        self.say_what_is_due(at, &mut walk);
+                        continue;
+                    }
+                    Due::Unclear => {}
+                }
             }
             let bulk = is_bulk(header.tag) && !self.wants_shape(header.tag);
             if bulk || header.body_len > STATE_FRAME_MAX {
@@ -142,34 +164,34 @@ impl Backend {
         Ok(Relayed { consumed: at, direct })
     }
 
-    /// True for a frame that is what is owed next, is the client's as it came,
-    /// and tells nobody anything: nearly all that passes. The same as
+    /// Knows a frame that is what is owed next, is the client's as it came, and
+    /// tells nobody anything: nearly all that passes. The same as
     /// [`Backend::on_frame`] does, without its questions.
     #[inline]
-    fn is_plainly_due(&mut self, kind: u8) -> bool {
-        let Some(front) = self.queue.front() else { return false };
-        let met = match (kind, front) {
+    fn plainly_due(&mut self, kind: u8) -> Due {
+        let Some(front) = self.queue.front() else { return Due::Unclear };
+        let due = match (kind, front) {
             (tag::DATA_ROW, Expect::Query(_) | Expect::Execute(_) | Expect::FunctionCall)
-            | (tag::ROW_DESCRIPTION, Expect::Query(_)) => return true,
+            | (tag::ROW_DESCRIPTION, Expect::Query(_)) => Due::More,
             (tag::COMMAND_COMPLETE, Expect::Query(Report::Nothing))
                 if self.spoken_tags.is_empty() =>
             {
                 self.copy_in = false;
-                return true;
+                Due::More
             }
             (tag::COMMAND_COMPLETE, Expect::Execute(Report::Nothing)) => {
                 self.copy_in = false;
-                true
+                Due::Last
             }
             (tag::BIND_COMPLETE, Expect::Bind(_))
             | (tag::ROW_DESCRIPTION, Expect::Describe)
-            | (tag::PARSE_COMPLETE, Expect::Parse(_) | Expect::ParseUnnamed) => true,
-            _ => false,
+            | (tag::PARSE_COMPLETE, Expect::Parse(_) | Expect::ParseUnnamed) => Due::Last,
+            _ => Due::Unclear,
         };
-        if met {
+        if due == Due::Last {
             self.queue.pop_front();
         }
-        met
+        due
     }
 
     /// The rest of a frame that was relayed in part.

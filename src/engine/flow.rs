@@ -135,7 +135,9 @@ impl Driver {
         }
         self.keep_for_second_try(input.get(..fed.consumed).unwrap_or_default(), said);
         self.send(cx, direct);
-        self.note_refusals();
+        if self.session.has_refused() {
+            self.note_refusals();
+        }
         if !was_awaiting && self.session.is_awaiting() {
             self.note_unit_start();
         }

@@ -100,11 +100,13 @@ pub(crate) fn decide(
     let own = ((router || !is_portable(&facts)) && !literals.is_empty())
         .then(|| OwnText { text: text.into(), literals: literals.clone() });
     let key_params = key_params(&plan);
+    let hot = matches!(&*facts, [one] if one.is_plain() && is_about_rows(one.kind));
     Ok(Template {
         epoch: world.map.epoch(),
         statements: facts.into(),
         plan,
         access,
+        hot,
         replica_ok,
         read_only,
         writes_stay,
@@ -115,6 +117,11 @@ pub(crate) fn decide(
         splices,
         copy,
     })
+}
+
+/// Whether statements of this kind read or write rows of tables.
+const fn is_about_rows(kind: Kind) -> bool {
+    matches!(kind, Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge)
 }
 
 fn key_params(plan: &Plan) -> Box<[u16]> {
@@ -744,6 +751,7 @@ pub(crate) fn opaque(text: &[u8], world: &World<'_>) -> Template {
         }]),
         plan: Plan::Fixed { targets: Targets::Home, reason: Reason::Unsharded },
         access: Access::Write,
+        hot: false,
         replica_ok: false,
         read_only: InReadOnly::Primary,
         writes_stay: false,

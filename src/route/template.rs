@@ -25,6 +25,8 @@ pub struct Template {
     pub(crate) statements: Box<[Facts]>,
     pub(crate) plan: Plan,
     pub(crate) access: Access,
+    /// One statement that only reads or writes rows.
+    pub(crate) hot: bool,
     pub(crate) replica_ok: bool,
     pub(crate) read_only: InReadOnly,
     pub(crate) writes_stay: bool,
@@ -316,6 +318,21 @@ pub enum Targets {
     Router(RouterCommand),
 }
 
+impl Targets {
+    /// The same again; what holds no memory needs no call.
+    #[inline]
+    fn copied(&self) -> Self {
+        match self {
+            Self::Shard(shard) => Self::Shard(*shard),
+            Self::AnyShard => Self::AnyShard,
+            Self::Home => Self::Home,
+            Self::HomeOutside | Self::AllInTurn | Self::Several(_) | Self::Router(_) => {
+                self.clone()
+            }
+        }
+    }
+}
+
 /// The shards that may hold a read's rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Several {
@@ -427,6 +444,13 @@ impl Template {
         matches!(&*self.statements, [one] if one.is_plain())
     }
 
+    /// Whether the text is exactly one plain statement that reads or writes rows
+    /// of tables: nearly all that is sent.
+    #[inline]
+    pub const fn is_hot(&self) -> bool {
+        self.hot
+    }
+
     /// The epoch of the map it was made for.
     pub const fn epoch(&self) -> Epoch {
         self.epoch
@@ -491,8 +515,9 @@ impl Template {
 
     /// What is sent in place of `text`, if that differs: a text of the normal
     /// form that was planned.
+    #[inline]
     pub fn rewritten(&self, text: &[u8]) -> Option<Vec<u8>> {
-        splice::apply(text, &self.splices)
+        if self.splices.is_empty() { None } else { splice::apply(text, &self.splices) }
     }
 
     /// Whether it copies rows into a sharded table, and must be sent as
@@ -538,7 +563,49 @@ impl Template {
     ///
     /// # Errors
     /// The values name no shard or several. Nothing may be sent.
+    #[inline]
     pub fn locate(
+        &self,
+        text: &[u8],
+        literals: &Literals,
+        params: Option<&dyn Params>,
+        map: &Map,
+        declared: Option<&Declared>,
+    ) -> Result<Route, RouteError> {
+        match (&self.plan, declared) {
+            (Plan::Fixed { targets, reason }, None) => {
+                let (targets, touched) = (targets.copied(), Touched::NONE);
+                Ok(Route { targets, reason: *reason, mark: Mark::Shard, touched })
+            }
+            (Plan::Keyed(keyed), None) if self.copy.is_none() && self.own.is_none() => {
+                let values = locate::Values { text, literals, params };
+                match super::direct::route(keyed, values, map) {
+                    Some(route) => Ok(self.widened(route)),
+                    None => self.locate_at_length(text, literals, params, map, declared),
+                }
+            }
+            (Plan::Fixed { .. } | Plan::Keyed(_) | Plan::Refused(_), _) => {
+                self.locate_at_length(text, literals, params, map, declared)
+            }
+        }
+    }
+
+    /// `route` with the mark of the whole shard, unless the catalogs prove that
+    /// its keys' rows are all that it touches.
+    #[inline]
+    fn widened(&self, mut route: Route) -> Route {
+        let stays = match self.access {
+            Access::Write => self.writes_stay,
+            Access::Read => self.reads_stay,
+        };
+        if !stays {
+            route.mark = Mark::Shard;
+        }
+        route
+    }
+
+    #[inline(never)]
+    fn locate_at_length(
         &self,
         text: &[u8],
         literals: &Literals,
@@ -563,7 +630,7 @@ impl Template {
                     None => (text, literals),
                 };
                 let values = locate::Values { text, literals, params };
-                let mut route = match declared.filter(|_| keyed.hint.is_none()) {
+                let route = match declared.filter(|_| keyed.hint.is_none()) {
                     Some(declared) => match declared::route(keyed, values, map, declared)? {
                         Some(route) => route,
                         None => locate::route(keyed, values, map)?,
@@ -579,14 +646,7 @@ impl Template {
                         "SET keyway.key to the one key of all rows, or insert the rows with INSERT",
                     ));
                 }
-                let stays = match self.access {
-                    Access::Write => self.writes_stay,
-                    Access::Read => self.reads_stay,
-                };
-                if !stays {
-                    route.mark = Mark::Shard;
-                }
-                Ok(route)
+                Ok(self.widened(route))
             }
         }
     }

@@ -96,7 +96,7 @@ fn describe_columns(columns: &[&str], out: &mut Vec<u8>) {
 impl Feed<'_, '_> {
     /// True if every statement of the text is the router's to answer.
     pub(super) fn is_local_text(&self, template: &Template) -> bool {
-        !super::simple::is_hot(template)
+        !template.is_hot()
             && !template.statements().is_empty()
             && template.statements().iter().all(|facts| self.is_local(facts, template))
     }

@@ -66,7 +66,15 @@ impl Channels {
 
     /// The transaction is over: what was asked for and not committed is not
     /// needed any more.
+    #[inline]
     pub(super) fn settle(&mut self) {
+        if self.unsettled {
+            self.settle_now();
+        }
+    }
+
+    #[cold]
+    fn settle_now(&mut self) {
         if std::mem::take(&mut self.unsettled) && self.shared != self.heard {
             self.shared.clone_from(&self.heard);
             self.changed = true;

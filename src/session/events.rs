@@ -47,13 +47,39 @@ impl Session {
     /// Takes in what a walk over the backend's replies reported.
     pub fn on_events(&mut self, events: &mut Vec<Event>, mut env: EventEnv<'_>) -> After {
         debug_assert!(self.members.contains(env.shard), "only participants speak");
+        let after = match **events {
+            [] => After::Keep,
+            // Nothing but the end of a unit, as nearly always.
+            [Event::Ready(status)] => {
+                events.clear();
+                self.on_ready(status, &mut env);
+                After::Keep
+            }
+            _ => match self.hear_each(events, &mut env) {
+                After::Close => return After::Close,
+                after @ (After::Keep | After::Release | After::Replay) => after,
+            },
+        };
+        if self.phase == Phase::Settle && env.backend.owes_nothing() {
+            self.copy_pending = false;
+            self.phase = Phase::Batch;
+        }
+        if after == After::Keep && self.may_release(env.backend) {
+            self.unit_open = false;
+            self.outside = false;
+            return After::Release;
+        }
+        after
+    }
+
+    fn hear_each(&mut self, events: &mut Vec<Event>, env: &mut EventEnv<'_>) -> After {
         let mut after = After::Keep;
         for event in events.drain(..) {
             match event {
-                Event::Ready(status) => self.on_ready(status, &mut env),
-                Event::Complete(tag) => self.on_complete(tag, &mut env),
+                Event::Ready(status) => self.on_ready(status, env),
+                Event::Complete(tag) => self.on_complete(tag, env),
                 Event::Error { state, fatal } => {
-                    self.on_error(state, &mut env);
+                    self.on_error(state, env);
                     if fatal {
                         return After::Close;
                     }
@@ -63,8 +89,8 @@ impl Session {
                     self.settle_names(env.backend);
                     after = After::Replay;
                 }
-                Event::OwnFailed(purpose, frame) => self.on_own_failed(purpose, frame, &mut env),
-                Event::OwnDone(purpose, tag) => self.on_own_done(purpose, tag, &mut env),
+                Event::OwnFailed(purpose, frame) => self.on_own_failed(purpose, frame, env),
+                Event::OwnDone(purpose, tag) => self.on_own_done(purpose, tag, env),
                 Event::CopyIn(SentAs::Query) => self.phase = Phase::CopySimple,
                 Event::CopyIn(SentAs::Batch) => {
                     self.copy_pending = false;
@@ -77,15 +103,6 @@ impl Session {
                 }
                 Event::Parameter(name, value) => self.on_parameter(name, value),
             }
-        }
-        if self.phase == Phase::Settle && env.backend.owes_nothing() {
-            self.copy_pending = false;
-            self.phase = Phase::Batch;
-        }
-        if after == After::Keep && self.may_release(env.backend) {
-            self.unit_open = false;
-            self.outside = false;
-            return After::Release;
         }
         after
     }
@@ -117,7 +134,9 @@ impl Session {
         self.unit_open = false;
         self.copy_pending = false;
         self.executed = None;
-        self.effects.clear();
+        if !self.effects.is_empty() {
+            self.effects.clear();
+        }
         if !self.renamed.is_empty() {
             self.settle_names(env.backend);
         }

@@ -465,7 +465,7 @@ impl Feed<'_, '_> {
             }
         }
         self.declare(template, route.mark);
-        if super::simple::is_hot(template) {
+        if template.is_hot() {
             if !self.s.portals.is_empty() {
                 self.s.portals.remove(bind.portal());
             }

@@ -131,10 +131,16 @@ impl Feed<'_, '_> {
     /// query within a batch is ignored if the batch has failed, and so is COPY
     /// data if the COPY has; a setting of the router's is undone with what ran
     /// before it.
+    #[inline(always)]
     fn settle_first(&mut self, kind: u8, body: &[u8]) -> Option<Step> {
-        if self.s.phase != Phase::Batch || !self.s.unit_open {
-            return None;
+        if self.s.phase == Phase::Batch && self.s.unit_open {
+            self.settle_in_batch(kind, body)
+        } else {
+            None
         }
+    }
+
+    fn settle_in_batch(&mut self, kind: u8, body: &[u8]) -> Option<Step> {
         let depends = match kind {
             tag::EXECUTE => self.sets_keyway(kind, body),
             tag::PARSE | tag::BIND => {
@@ -385,16 +391,19 @@ impl Feed<'_, '_> {
     /// Reads `text`. `Ok(None)`: the client's settings make it unreadable, and
     /// the database is not sharded.
     pub(super) fn plan(&mut self, text: &[u8]) -> Result<Option<Rc<Template>>, Refused> {
-        let map = self.shared_map();
         if self.s.hidden.hides(text) {
-            return match (map.is_sharded(), self.s.turn) {
+            return match (self.map().is_sharded(), self.s.turn) {
                 (true, _) => Err(hidden()),
                 (false, Turn::Statement) => Err(refuse_unread()),
                 (false, Turn::Transaction) => Ok(None),
             };
         }
-        self.note_default_path(&map);
-        let mut world = World::of_map(&map, &self.s.search_path);
+        self.note_default_path();
+        let map = match &self.s.tx_map {
+            Some((map, _)) => map,
+            None => self.env.map,
+        };
+        let mut world = World::of_map(map, &self.s.search_path);
         world.catalog = Some(self.env.catalog);
         let template = self.env.planner.plan(text, &world).map_err(|error| refuse_route(&error))?;
         if self.s.turn == Turn::Statement {
@@ -405,7 +414,7 @@ impl Feed<'_, '_> {
         }
         // A text that can be read may still have parameters that can't.
         if self.s.hidden.any()
-            && map.is_sharded()
+            && self.map().is_sharded()
             && !template.statements().iter().all(is_about_the_session)
         {
             return Err(hidden());
@@ -451,13 +460,22 @@ impl Feed<'_, '_> {
     /// Brings the held backend to the session's settings and into its
     /// transaction, ahead of the unit that begins. `Some`: that has to be
     /// answered first.
+    #[inline]
     pub(super) fn prepare_backend(&mut self) -> Option<Step> {
+        let (backend, _) = self.env.backend.as_ref()?;
+        let like_session = Rc::ptr_eq(backend.settings(), &self.s.settings)
+            && (matches!(self.s.tx, Tx::Backend) || self.s.pending.is_outside());
+        if like_session || backend.status() != TxStatus::Idle {
+            return None;
+        }
+        self.change_backend()
+    }
+
+    #[cold]
+    fn change_backend(&mut self) -> Option<Step> {
         let wanted = Rc::clone(&self.s.settings);
         let outside = self.s.pending.is_outside();
         let (backend, _) = self.env.backend.as_mut()?;
-        if backend.status() != TxStatus::Idle {
-            return None;
-        }
         if !Rc::ptr_eq(backend.settings(), &wanted) {
             let mut sql = String::new();
             wanted.transition(backend.settings(), &mut sql);

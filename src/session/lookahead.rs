@@ -21,7 +21,6 @@ use super::feed::Feed;
 use super::names::Named;
 use super::place::{Found, Place};
 use super::refusal::Refused;
-use super::simple::is_hot;
 use super::values::{BoundParams, PrefixParams};
 use super::{Phase, Tx, Want};
 
@@ -46,6 +45,13 @@ pub(super) enum Ahead {
 enum Opens {
     Batch,
     Nothing,
+}
+
+/// Whether a batch that opens with a Bind is here up to its Sync and binds
+/// nothing else.
+enum Closed {
+    Surely,
+    Perhaps,
 }
 
 /// A Parse of this batch that is not noted yet.
@@ -98,7 +104,8 @@ impl Feed<'_, '_> {
             return Ahead::Need(self.home());
         }
         let ahead = match self.look_at_opening_bind() {
-            Some(ahead) => ahead,
+            Some((ahead, Closed::Surely)) => return ahead,
+            Some((ahead, Closed::Perhaps)) => ahead,
             None => self.look_through(),
         };
         match ahead {
@@ -141,12 +148,15 @@ impl Feed<'_, '_> {
 
     /// A batch that opens with a Bind, as with a prepared statement: as a rule
     /// it decides at once. `None` if it does not.
-    fn look_at_opening_bind(&mut self) -> Option<Ahead> {
+    #[inline]
+    fn look_at_opening_bind(&mut self) -> Option<(Ahead, Closed)> {
         let rest = self.input.get(self.at..)?;
         let header = decode_header(rest).ok()?.filter(|header| header.tag == tag::BIND)?;
-        let body = rest.get(HEADER_LEN..header.frame_len())?;
-        let Ok(bind) = Bind::decode(body) else { return Some(Ahead::Local) };
-        self.look_at_named(&bind, Opens::Batch)
+        let (message, behind) = rest.split_at_checked(header.frame_len())?;
+        let body = message.get(HEADER_LEN..)?;
+        let Ok(bind) = Bind::decode(body) else { return Some((Ahead::Local, Closed::Surely)) };
+        let closed = if behind.starts_with(USUAL_END) { Closed::Surely } else { Closed::Perhaps };
+        self.look_at_named(&bind, Opens::Batch).map(|ahead| (ahead, closed))
     }
 
     /// Apart from the way above, which is the hot one and needs none of this
@@ -324,7 +334,7 @@ impl Feed<'_, '_> {
         let route = self.locate_bound(&named, &template, &params).ok();
         let ahead = self.ahead_of(&template, route);
         if let (Ahead::Need(want), Opens::Batch, Named::Shared(prepared)) = (&ahead, opens, named)
-            && is_hot(&template)
+            && template.is_hot()
         {
             // The next feed begins with this Bind.
             let (serial, shard) = (self.map_serial(), want.shard);

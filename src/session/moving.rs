@@ -124,7 +124,7 @@ impl Feed<'_, '_> {
     ///
     /// # Errors
     /// It has no route, or its keys belong elsewhere by the map in force.
-    #[inline]
+    #[inline(always)]
     pub(super) fn locate(
         &self,
         template: &Template,

@@ -7,7 +7,6 @@ use std::rc::Rc;
 
 use crate::backend::{Setting, SettingsSet};
 use crate::route::SearchPath;
-use crate::shardmap::Map;
 
 use super::effects::{Effect, is_role};
 use super::events::shown;
@@ -83,13 +82,19 @@ impl Session {
 impl Feed<'_, '_> {
     /// Without a search path of the client's own, sessions have the one that the
     /// server gives to their role.
-    pub(super) fn note_default_path(&mut self, map: &Map) {
+    #[inline]
+    pub(super) fn note_default_path(&mut self) {
         let serial = self.env.catalog_serial;
         match self.s.path_of {
-            PathOf::Catalog(known) if known != serial => {}
-            PathOf::Catalog(_) | PathOf::Client => return,
+            PathOf::Catalog(known) if known != serial => self.take_default_path(serial),
+            PathOf::Catalog(_) | PathOf::Client => {}
         }
+    }
+
+    #[cold]
+    fn take_default_path(&mut self, serial: u64) {
         self.s.path_of = PathOf::Catalog(serial);
+        let map = self.shared_map();
         let login = map.shard(map.home()).and_then(|shard| shard.credentials.user.as_deref());
         let login = login.unwrap_or(&self.s.user);
         let path = match &self.s.user_path {

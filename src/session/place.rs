@@ -68,12 +68,11 @@ impl Pending {
         self.refused.is_some()
     }
 
+    #[inline]
     pub(super) fn take_refused(&mut self) -> Option<Box<[u8]>> {
-        let refused = self.refused.take();
-        if refused.is_some() {
-            self.clear();
-        }
-        refused
+        let refused = self.refused.take()?;
+        self.clear();
+        Some(refused)
     }
 
     pub(super) fn keep(&mut self, template: Rc<Template>) {
@@ -234,12 +233,12 @@ impl Feed<'_, '_> {
             Tx::Backend => None,
         };
         // DISCARD means the transaction that it stands in.
-        let discards = template.statements().iter().any(|facts| facts.kind == Kind::Discard);
+        let discards = || template.statements().iter().any(|facts| facts.kind == Kind::Discard);
         // Without a table or a relation of the catalog nothing shows of a
         // transaction's snapshot, whatever its modes are.
         let blind = route.reason == Reason::NoTable;
         let beside = |lazy: &Lazy| lazy.is_plain() || (blind && lazy.has_only_begun());
-        let outside = movable && !discards && lazy.is_some_and(|lazy| beside(lazy));
+        let outside = movable && lazy.is_some_and(|lazy| beside(lazy)) && !discards();
         self.s.pending.set_outside(outside);
         let opens = lazy.is_some() && !outside || self.s.pending.begins().is_some();
         let (replica, mark) = if opens {

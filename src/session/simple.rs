@@ -61,7 +61,7 @@ impl Feed<'_, '_> {
         };
         self.s.unnamed.forget();
         let Some(template) = template else { return self.on_unreadable_query(end) };
-        if is_hot(&template) {
+        if template.is_hot() {
             self.on_plain_query(text, template, placed, end)
         } else {
             self.on_effective_query(text, template, placed, end)
@@ -332,7 +332,7 @@ impl Feed<'_, '_> {
         template: &Template,
         discard: Discard,
     ) -> Option<Restoring> {
-        if is_hot(template) {
+        if template.is_hot() {
             return None;
         }
         restoring(text, template.statements(), &self.s.startup, discard)
@@ -568,21 +568,6 @@ impl Feed<'_, '_> {
         self.s.phase = Phase::Await;
         self.forward(end);
         Some(Step::Await)
-    }
-}
-
-/// The statements of the hot path: they change neither session nor transaction,
-/// run on one shard, and the router never answers them itself.
-pub(super) fn is_hot(template: &Template) -> bool {
-    match template.statements() {
-        [one] => {
-            one.is_plain()
-                && matches!(
-                    one.kind,
-                    Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge
-                )
-        }
-        _ => false,
     }
 }
 

@@ -341,7 +341,14 @@ impl Unnamed {
     }
 
     /// There is none any more; a large text gives its memory back.
+    #[inline]
     pub(super) fn forget(&mut self) {
+        if self.id.is_some() || self.template.is_some() || self.text.capacity() > KEPT_TEXT_MAX {
+            self.forget_all();
+        }
+    }
+
+    fn forget_all(&mut self) {
         self.id = None;
         self.template = None;
         if self.text.capacity() > KEPT_TEXT_MAX {
