@@ -262,8 +262,26 @@ fn blank(text: &[u8], start: usize, sink: &mut impl Sink) -> Result<usize, ScanE
 /// The end of the bytes from `start` that are alike.
 #[inline]
 fn run(text: &[u8], start: usize, alike: impl Fn(u8) -> bool) -> usize {
-    let rest = text.get(start..).unwrap_or_default();
-    start + rest.iter().position(|byte| !alike(*byte)).unwrap_or(rest.len())
+    let mut rest = text.get(start..).unwrap_or_default();
+    // By fours: there are more bytes than anything else.
+    while let Some(([a, b, c, d], more)) = rest.split_first_chunk() {
+        let at = text.len() - rest.len();
+        if !alike(*a) {
+            return at;
+        }
+        if !alike(*b) {
+            return at + 1;
+        }
+        if !alike(*c) {
+            return at + 2;
+        }
+        if !alike(*d) {
+            return at + 3;
+        }
+        rest = more;
+    }
+    let left = rest.iter().position(|byte| !alike(*byte)).unwrap_or(rest.len());
+    text.len() - rest.len() + left
 }
 
 /// The kind and end of the number that starts at `start`.
@@ -367,6 +385,7 @@ fn quoted(
 ) -> Result<usize, ScanError> {
     let mut i = inside;
     loop {
+        i = run(text, i, |byte| byte != b'\'' && byte != b'\\');
         match text.get(i) {
             None => {
                 return Err(ScanError::Unterminated { what: Unterminated::String, at: start });
@@ -411,6 +430,7 @@ fn line_end(text: &[u8], from: usize) -> usize {
 fn identifier(text: &[u8], start: usize, inside: usize) -> Result<usize, ScanError> {
     let mut i = inside;
     loop {
+        i = run(text, i, |byte| byte != b'"');
         match text.get(i) {
             None => {
                 return Err(ScanError::Unterminated { what: Unterminated::Identifier, at: start });

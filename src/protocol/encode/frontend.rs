@@ -114,23 +114,25 @@ pub fn bind_renamed(
     bind: &Bind<'_>,
     statement: &[u8],
 ) -> Result<(), EncodeError> {
+    if statement.contains(&0) {
+        return Err(EncodeError::NulByte { part: "statement name" });
+    }
     bind_body_renamed(out, bind.body(), bind.statement_span(), statement)
 }
 
 /// The same from the body of a Bind that was decoded before, in which the
-/// statement's name stands at `span`.
+/// statement's name stands at `span`, for one of the router's own names: it has
+/// no zero byte.
 ///
 /// # Errors
-/// As [`bind_renamed`].
+/// A message that becomes too long.
 pub fn bind_body_renamed(
     out: &mut Vec<u8>,
     body: &[u8],
     span: Range<usize>,
     statement: &[u8],
 ) -> Result<(), EncodeError> {
-    if statement.contains(&0) {
-        return Err(EncodeError::NulByte { part: "statement name" });
-    }
+    debug_assert!(!statement.contains(&0), "the router's own names hold no zero byte");
     let renamed_len = body
         .len()
         .checked_sub(span.len())
