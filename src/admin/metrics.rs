@@ -60,15 +60,17 @@ type Labels = Vec<(&'static str, String)>;
 enum Sample {
     Count(u64),
     CountMs(u64),
+    CountUs(u64),
     Level(u64),
     LevelMs(u64),
+    LevelUs(u64),
 }
 
 impl Sample {
     const fn kind(self) -> MetricType {
         match self {
-            Self::Count(_) | Self::CountMs(_) => MetricType::Counter,
-            Self::Level(_) | Self::LevelMs(_) => MetricType::Gauge,
+            Self::Count(_) | Self::CountMs(_) | Self::CountUs(_) => MetricType::Counter,
+            Self::Level(_) | Self::LevelMs(_) | Self::LevelUs(_) => MetricType::Gauge,
         }
     }
 
@@ -78,7 +80,11 @@ impl Sample {
             Self::CountMs(ms) => {
                 encoder.encode_counter::<NoLabelSet, _, u64>(&seconds(ms, 1_000), None)
             }
+            Self::CountUs(us) => {
+                encoder.encode_counter::<NoLabelSet, _, u64>(&seconds(us, 1_000_000), None)
+            }
             Self::Level(n) => encoder.encode_gauge(&n),
+            Self::LevelUs(us) => encoder.encode_gauge(&seconds(us, 1_000_000)),
             Self::LevelMs(ms) => encoder.encode_gauge(&seconds(ms, 1_000)),
         }
     }
@@ -163,6 +169,17 @@ fn totals(totals: &Totals) -> Vec<Family> {
                 one("kind", "timeout", Sample::Count(totals.hold_timeouts)),
                 one("kind", "fenced", Sample::Count(totals.fenced)),
             ],
+        ),
+        counter("map_swaps", "Maps that threads have taken over.", totals.map_swaps),
+        timed(
+            "map_swap",
+            "For how long taking maps over kept threads from their clients, together.",
+            vec![(Labels::new(), Sample::CountUs(totals.map_swap_us_sum))],
+        ),
+        timed(
+            "map_swap_longest",
+            "The longest for which taking a map over kept a thread from its clients.",
+            vec![(Labels::new(), Sample::LevelUs(totals.map_swap_us_max))],
         ),
         counter("cancels", "Cancel requests with a known key.", totals.cancels),
         family(

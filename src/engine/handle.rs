@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::catalog::Catalog;
 use crate::cluster::Cluster;
+use crate::net::clock;
 use crate::shardmap::{Map, MoveId, Moves};
 use crate::types::ShardId;
 
@@ -168,7 +169,9 @@ async fn obey(thread: &Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
         match command {
             Command::Map(name, map, logins, done) => {
                 if let Some(database) = thread.database_named(&name) {
+                    let began = clock::now_us();
                     thread.take_map(database, map, logins);
+                    thread.stats.note_map_swap(clock::now_us().saturating_sub(began));
                     let _asker_left = done.send(());
                 }
             }

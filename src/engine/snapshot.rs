@@ -230,6 +230,13 @@ pub struct Totals {
     pub hold_timeouts: u64,
     /// Statements that a move's fence refused and that ran again.
     pub fenced: u64,
+    /// Maps that threads have taken over, each thread's counted.
+    pub map_swaps: u64,
+    /// What they took of the threads' own time, during which no client is
+    /// served, together.
+    pub map_swap_us_sum: u64,
+    /// The longest of them.
+    pub map_swap_us_max: u64,
     /// Connections that were given to clients.
     pub checkouts: u64,
     /// Clients that waited for one in vain.
@@ -384,6 +391,8 @@ impl Totals {
             (&mut self.held, other.held),
             (&mut self.hold_timeouts, other.hold_timeouts),
             (&mut self.fenced, other.fenced),
+            (&mut self.map_swaps, other.map_swaps),
+            (&mut self.map_swap_us_sum, other.map_swap_us_sum),
             (&mut self.checkouts, other.checkouts),
             (&mut self.checkout_timeouts, other.checkout_timeouts),
             (&mut self.cancels, other.cancels),
@@ -395,6 +404,7 @@ impl Totals {
             *mine = mine.saturating_add(theirs);
         }
         self.clients_max = self.clients_max.max(other.clients_max);
+        self.map_swap_us_max = self.map_swap_us_max.max(other.map_swap_us_max);
         for (mine, theirs) in self.latency.buckets.iter_mut().zip(other.latency.buckets) {
             *mine = mine.saturating_add(theirs);
         }

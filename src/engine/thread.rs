@@ -126,6 +126,10 @@ pub(super) struct Stats {
     pub(super) hold_timeouts: Cell<u64>,
     /// Units that a fence refused and that ran again.
     pub(super) fenced: Cell<u64>,
+    /// Maps taken over, and how long that kept the thread from its clients.
+    pub(super) map_swaps: Cell<u64>,
+    pub(super) map_swap_us_sum: Cell<u64>,
+    pub(super) map_swap_us_max: Cell<u64>,
     errors_server: RefCell<Classes>,
     errors_router: RefCell<Classes>,
     pub(super) latency_us: [Cell<u64>; LATENCY_BUCKETS],
@@ -143,6 +147,13 @@ impl Stats {
     /// Counts a unit that no replica could serve.
     pub(super) fn note_unit_on_primary(&self) {
         self.units_on_primaries.set(self.units_on_primaries.get() + 1);
+    }
+
+    /// A map was taken over, which took `us` microseconds.
+    pub(super) fn note_map_swap(&self, us: u64) {
+        self.map_swaps.set(self.map_swaps.get() + 1);
+        self.map_swap_us_sum.set(self.map_swap_us_sum.get() + us);
+        self.map_swap_us_max.set(self.map_swap_us_max.get().max(us));
     }
 
     pub(super) fn note_latency(&self, us: u64) {
