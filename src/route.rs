@@ -26,6 +26,7 @@ mod splice;
 mod stars;
 mod stays;
 mod template;
+mod temporary;
 mod tenants;
 mod volatility;
 

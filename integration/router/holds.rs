@@ -194,3 +194,94 @@ fn idle_holder_is_sent_away_and_others_are_not() {
     assert_eq!(idle.value("SELECT 1"), "1");
     assert_eq!(in_transaction.value("SELECT 1"), "1");
 }
+
+/// What a session with the temporary table `recent` on the second shard can't do.
+const NOT_TEMPORARY: [&str; 12] = [
+    "SELECT count(*) FROM recent JOIN tasks USING (task_id)",
+    "SELECT count(*) FROM tasks WHERE task_id IN (SELECT task_id FROM recent)",
+    "CREATE TEMP TABLE tasks (i int)",
+    "CREATE TEMP TABLE more AS SELECT * FROM tasks",
+    "CREATE TEMP TABLE more (i int) INHERITS (tasks)",
+    "CREATE TEMP VIEW more AS SELECT 1",
+    "SELECT 1 AS i INTO TEMP more",
+    "CREATE TEMP TABLE recent AS SELECT 1 AS i FROM tasks WHERE tenant_id = 1",
+    "ALTER TABLE recent RENAME TO old",
+    "DROP TABLE recent, tasks",
+    "DISCARD TEMP",
+    "SET search_path = pg_temp, public",
+];
+
+/// Each temporary table is on the shard where it was made, and statements that
+/// name it go there.
+#[test]
+fn temporary_tables_are_on_the_shard_that_made_them() {
+    let (cluster, router) = sharded();
+    let mut client = Wire::open(router.port(), "t1");
+    let made = |shard: u16| {
+        let sql = "SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND relkind = 'r'";
+        cluster.superuser_sql(shard, sql)
+    };
+    // The schemas must have been read: until then it is refused.
+    wait_for("the first table", || {
+        let sql =
+            "CREATE TEMP TABLE recent AS SELECT task_id, title FROM tasks WHERE tenant_id = 2";
+        client.query(sql).is_ok()
+    });
+    assert_eq!((&*made(1), &*made(2)), ("0", "1"));
+    let all = client.value("SELECT count(*) FROM tasks WHERE tenant_id = 2");
+    assert_eq!(client.value("SELECT count(*) FROM recent"), all);
+    // Other shards serve the session meanwhile, and the table stays.
+    let elsewhere = client.value(ON[0].1);
+    assert_eq!(client.value("SELECT count(*) FROM pg_temp.recent"), all);
+    assert_eq!(client.value(ON[0].1), elsewhere);
+    client.query("SELECT tenant_id, count(*) FROM tasks GROUP BY tenant_id ORDER BY 1").unwrap();
+    // With rows of the same shard it joins; with others it does not.
+    let join = |tenant: &str| {
+        format!("SELECT count(*) FROM recent JOIN tasks USING (task_id) WHERE tenant_id = {tenant}")
+    };
+    assert_eq!(client.value(&join("2")), all);
+    for refused in NOT_TEMPORARY.iter().map(|sql| (*sql).to_owned()).chain([join("1")]) {
+        let refusal = client.query(&refused).unwrap_err();
+        assert_eq!(refusal.code, "0A000", "{refused}: {}", refusal.message);
+    }
+    // Written, filled by COPY, indexed, in transactions and prepared.
+    client.query("ALTER TABLE recent ADD COLUMN mark int").unwrap();
+    client.query("CREATE INDEX ON recent (task_id)").unwrap();
+    client.query("ANALYZE recent").unwrap();
+    client.query("BEGIN").unwrap();
+    client.query("UPDATE recent SET mark = 1").unwrap();
+    client.query("UPDATE tasks SET title = title WHERE tenant_id = 2").unwrap();
+    client.query("COMMIT").unwrap();
+    client.send(b'P', b"by_name\0SELECT sum(mark)::text FROM recent\0\0\0");
+    client.send(b'B', b"\0by_name\0\0\0\0\0\0\0");
+    client.send(b'E', &[0, 0, 0, 0, 0]);
+    client.send(b'S', b"");
+    assert_eq!(client.finish().unwrap()[0][0].as_deref(), Some(&*all));
+    // A second one of the session is where its transaction is, by the extended
+    // protocol too; what a rollback undoes is nowhere else.
+    client.query("BEGIN").unwrap();
+    client.query(ON[0].1).unwrap();
+    client.send(b'P', b"\0CREATE TEMP TABLE here (i int)\0\0\0");
+    client.send(b'B', &[0, 0, 0, 0, 0, 0, 0, 0]);
+    client.send(b'E', &[0, 0, 0, 0, 0]);
+    client.send(b'S', b"");
+    client.finish().unwrap();
+    client.query("INSERT INTO here (i) VALUES (1)").unwrap();
+    assert_eq!((&*made(1), client.query("SELECT * FROM recent").is_err()), ("0", true));
+    client.query("ROLLBACK").unwrap();
+    assert_eq!(client.query("SELECT * FROM here").unwrap_err().code, "42P01");
+    // Others neither see it nor get its backend.
+    let mut other = Wire::open(router.port(), "t1");
+    assert_eq!(other.query("SELECT * FROM recent").unwrap_err().code, "0A000");
+    let rows = shown(&router, "HOLDS");
+    assert!(rows.iter().all(|row| row[3] == "temp table"), "{rows:?}");
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    client.query("DROP TABLE recent").unwrap();
+    assert_eq!(client.query("SELECT * FROM recent").unwrap_err().code, "42P01");
+    client.query("DISCARD ALL").unwrap();
+    wait_for("its backends to be closed", || shown(&router, "HOLDS").is_empty());
+    client.query("CREATE TEMP TABLE recent (i int)").unwrap();
+    assert_eq!(client.value("SELECT count(*) FROM recent"), "0");
+    drop(client);
+    wait_for("the table to go with its session", || (&*made(1), &*made(2)) == ("0", "0"));
+}

@@ -81,7 +81,7 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("COPY tasks TO STDOUT", "0A000", "COPY of a sharded table", "COPY (SELECT"),
     ("COPY notes FROM STDIN", "0A000", "COPY into a sharded table", "INSERT"),
     // What belongs to one connection of the server.
-    ("CREATE TEMP TABLE t (a int)", "0A000", "temporary table", "common table expression"),
+    ("CREATE TEMP TABLE tasks (a int)", "0A000", "a temporary table called tasks", "another name"),
     ("SELECT 1 INTO TEMP t", "0A000", "", ""),
     ("LISTEN news; SELECT 1", "0A000", "LISTEN", ""),
     (

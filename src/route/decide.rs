@@ -27,6 +27,7 @@ use super::splice;
 use super::template::{
     Hint, KeyPlace, KeySource, Keyed, OwnText, Plan, ReadLevels, Reason, Spread, Targets, Template,
 };
+use super::temporary;
 use super::tenants;
 use super::volatility;
 
@@ -60,6 +61,7 @@ pub(crate) fn decide(
     let mut classified = Vec::new();
     let mut goals = Vec::new();
     let mut asides = Asides::default();
+    let mut made: Vec<Box<str>> = Vec::new();
     for (whole, list) in statements.iter().zip(&bare) {
         let tokens = Tokens { text, list };
         let mut one = classify::classify_with(&tokens, &known);
@@ -67,6 +69,9 @@ pub(crate) fn decide(
         asides.primary |= hints.primary;
         asides.hinted = stricter(asides.hinted, hints.consistency);
         goals.push(goal(&tokens, &one, &hints, world, &mut asides)?);
+        if world.map.is_sharded() && one.facts.effect.each().contains(&SessionEffect::TempTable) {
+            made.extend(temporary::name_made(&tokens));
+        }
         asides.next(&mut one);
         classified.push(one);
     }
@@ -89,6 +94,7 @@ pub(crate) fn decide(
     if facts.is_empty() {
         facts.push(classify::empty());
     }
+    let temporary = made.into();
     let access = facts.iter().map(|one| one.access).max().unwrap_or(Access::Read);
     let writes_stay = access == Access::Read || asides.stays(facts.len());
     let reads_stay =
@@ -116,6 +122,7 @@ pub(crate) fn decide(
         own,
         splices,
         copy,
+        temporary,
     })
 }
 
@@ -339,10 +346,12 @@ fn goal(
         return Ok(Goal::Fixed(Targets::Home, Reason::Unsharded));
     }
     if one.facts.effect.each().contains(&SessionEffect::TempTable) {
-        return Err(RouteError::unsupported(
-            "a temporary table",
-            "use a common table expression, or a table of the map",
-        ));
+        let own = temporary::create(t, one, world, asides)?;
+        return if hints.shard.is_some() || hints.key.is_some() {
+            hinted(own, hints, world)
+        } else {
+            Ok(own)
+        };
     }
     if hints.shard.is_some() || hints.key.is_some() {
         hinted_goal(t, one, hints, world, asides)
@@ -490,6 +499,11 @@ fn sharded_goal(
             "PREPARE or EXECUTE among other statements",
             "send it by itself",
         ))),
+        Kind::Ddl | Kind::Maintenance
+            if let Some(goal) = temporary::change(t, one.facts.kind, world)? =>
+        {
+            Ok(goal)
+        }
         Kind::Ddl => match (tenants::concerned(t, world)?, ddl(t)?) {
             (Some(shard), _) => Ok(Goal::Fixed(Targets::Shard(shard), Reason::Schema)),
             (None, everywhere) => Ok(everywhere),
@@ -522,7 +536,7 @@ fn only_declared(construct: &str) -> Goal {
 }
 
 /// SELECT, INSERT, UPDATE, DELETE and MERGE, also inside EXPLAIN, DECLARE and COPY.
-fn query(
+pub(super) fn query(
     t: &Tokens<'_>,
     one: &Classified,
     world: &World<'_>,
@@ -550,12 +564,17 @@ fn query(
         || placed.sources.len() > 1
         || !placed.intervals.is_empty();
     let one = asides.note(&placed, one);
+    let temporary = placed.temporary;
     let mut goal = settle(placed, &one)?;
     if let Goal::Fixed(Targets::Home | Targets::HomeOutside, Reason::NoTable | Reason::Catalog) =
         goal
         && let Some(shard) = tenants::without_table(t, world)?
     {
         goal = Goal::Fixed(Targets::Shard(shard), Reason::Tenant);
+    }
+    if temporary && let Goal::Keyed(keyed) = &mut goal {
+        // Its rows are nowhere else, and on a backend that is the session's own.
+        keyed.spread = Spread::OneShard;
     }
     if let Goal::Keyed(Keyed { open, spread: Spread::ManyShards, across, .. }) = &mut goal
         && may_spread
@@ -578,6 +597,7 @@ fn settle(placed: Placed, one: &Classified) -> Result<Goal, RouteError> {
         demand: _,
         stays: _,
         apart: _,
+        temporary: _,
     } = placed;
     let read = one.facts.access == Access::Read;
     if let Some(table) = &reference
@@ -761,5 +781,6 @@ pub(crate) fn opaque(text: &[u8], world: &World<'_>) -> Template {
         own: None,
         splices: Box::default(),
         copy: None,
+        temporary: Box::default(),
     }
 }

@@ -15,6 +15,7 @@ use super::stays;
 use super::template::{
     Bound, CastTo, Ends, Extent, Interval, KeyPlace, KeySource, Role, Shared, Sign,
 };
+use super::temporary;
 use super::volatility;
 
 /// The places of all tables of a statement.
@@ -27,6 +28,8 @@ pub(crate) struct Placed {
     pub(crate) system: bool,
     /// Sharded tables of which any row may matter.
     pub(crate) open: Option<Open>,
+    /// Some are temporary.
+    pub(crate) temporary: bool,
     /// What reading its relations asks for.
     pub(crate) demand: Demand,
     /// No row but those that the statement names is written.
@@ -60,6 +63,9 @@ pub(crate) fn named<'a>(
     name: &str,
     world: &World<'a>,
 ) -> Result<Named<'a>, RouteError> {
+    if let Some(shard) = temporary::shard_of(schema, name, world)? {
+        return Ok(Named::Listed(Table::Single(shard)));
+    }
     if let Some(found) = resolve::named(schema, name, world)? {
         return Ok(found);
     }
@@ -268,6 +274,10 @@ pub(super) fn relations<'a>(
             }
             placed.apart = placed.apart && stays::reads_stay(schema, name, world);
             placed.demand.add(resolve::demand(schema, name, world));
+            if temporary::shard_of(schema, name, world)?.is_some() {
+                placed.temporary = true;
+                placed.demand.primary = true;
+            }
             match named(schema, name, world)? {
                 Named::System if written => {
                     return Err(RouteError::unsupported("a write to a system catalog", ""));

@@ -16,6 +16,7 @@ use crate::catalog::{Catalog, Fingerprint};
 use crate::shardmap::Map;
 use crate::sql::literal::Literals;
 use crate::sql::scan::Scanner;
+use crate::types::ShardId;
 
 use super::decide::{self, Scope};
 use super::error::RouteError;
@@ -43,6 +44,9 @@ impl<'a> World<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SearchPath {
     schemas: Box<[Box<str>]>,
+    /// The session's temporary tables, which are found before all schemas, and
+    /// the shard that each is on.
+    temporary: Box<[(Box<str>, ShardId)]>,
     /// Tells paths apart in the cache's key; compared with the path itself.
     hash: u64,
 }
@@ -62,7 +66,27 @@ impl SearchPath {
         for schema in &schemas {
             hash = xxh3_64_with_seed(schema.as_bytes(), hash ^ 1);
         }
-        Self { schemas, hash }
+        Self { schemas, temporary: Box::default(), hash }
+    }
+
+    /// The same path for a session with these temporary tables.
+    #[must_use]
+    pub fn with_temporary(self, tables: &[(Box<str>, ShardId)]) -> Self {
+        let plain = Self::new(self.schemas());
+        let mut hash = plain.hash;
+        for (name, shard) in tables {
+            hash = xxh3_64_with_seed(name.as_bytes(), hash ^ u64::from(shard.number()) << 8 ^ 2);
+        }
+        Self { temporary: tables.into(), hash, ..plain }
+    }
+
+    /// The shard of the session's temporary table of this name.
+    pub(crate) fn temporary(&self, name: &str) -> Option<ShardId> {
+        self.temporary.iter().find(|(known, _)| **known == *name).map(|(_, shard)| *shard)
+    }
+
+    pub(crate) fn has_temporary(&self) -> bool {
+        !self.temporary.is_empty()
     }
 
     /// The path that the value of the setting `search_path` denotes for `user`.

@@ -39,6 +39,8 @@ pub struct Template {
     pub(crate) splices: Box<[Splice]>,
     /// The condition that a COPY into a sharded table is sent with.
     pub(crate) copy: Option<Box<AnchoredCheck>>,
+    /// Names of the temporary tables that it makes on a shard.
+    pub(crate) temporary: Box<[Box<str>]>,
 }
 
 /// The one text that a template was made for.
@@ -405,6 +407,8 @@ pub enum Reason {
     Hint,
     /// The session's settings name it.
     Declared,
+    /// It makes a temporary table, which may be anywhere.
+    Temporary,
 }
 
 impl fmt::Display for Reason {
@@ -426,6 +430,7 @@ impl fmt::Display for Reason {
             Self::Notify => "notifications meet at the home shard",
             Self::Router => "the router answers it",
             Self::Hint => "a comment of the statement says so",
+            Self::Temporary => "it makes a temporary table, which is where the session works",
             Self::Declared => "the session's keyway.key or keyway.shard says so",
         })
     }
@@ -436,6 +441,12 @@ impl Template {
     /// text is plain; a plain text's template serves texts of other lengths.
     pub fn statements(&self) -> &[Facts] {
         &self.statements
+    }
+
+    /// Names of the temporary tables that it makes; none on an unsharded
+    /// database.
+    pub fn temporary(&self) -> &[Box<str>] {
+        &self.temporary
     }
 
     /// Whether the text is exactly one statement that neither steers the

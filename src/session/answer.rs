@@ -125,7 +125,9 @@ impl Feed<'_, '_> {
                     && template.statements().iter().all(|facts| facts.kind == Kind::Listen);
             }
             SessionEffect::DiscardTemp => {
-                return self.env.backend.is_none() && matches!(self.s.tx, Tx::Backend);
+                return self.env.backend.is_none()
+                    && matches!(self.s.tx, Tx::Backend)
+                    && !self.s.kept.has_temporary();
             }
             SessionEffect::DiscardAll => {
                 // Changed settings are reported as they change back: by a

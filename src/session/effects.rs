@@ -121,6 +121,8 @@ pub(super) struct Situation {
     pub(super) in_transaction: bool,
     pub(super) held: bool,
     pub(super) turn: Turn,
+    /// There are temporary tables on shards.
+    pub(super) temporary: bool,
 }
 
 /// Works out what one statement does to the session.
@@ -211,12 +213,11 @@ fn add_demand(
         SessionEffect::SessionAdvisoryLock => {
             hold(Holds::ADVISORY, "a session-level advisory lock", situation, out)?;
         }
+        SessionEffect::DiscardTemp if situation.sharded && situation.temporary => {
+            return Err(discard_temp());
+        }
         SessionEffect::CurrVal if !situation.in_transaction && !situation.held => {
-            return Err(Refused::new(
-                NOT_SUPPORTED,
-                "currval and lastval outside a transaction would read another session's value",
-            )
-            .hint("use INSERT … RETURNING, or call them in the transaction that called nextval"));
+            return Err(currval());
         }
         SessionEffect::DiscardAll => out.effects.push(Effect::Discarded),
         SessionEffect::Prepare { .. }
@@ -249,12 +250,28 @@ fn add_demand(
     Ok(())
 }
 
+fn discard_temp() -> Refused {
+    Refused::new(
+        NOT_SUPPORTED,
+        "DISCARD TEMP of temporary tables that are on shards is not supported",
+    )
+    .hint("DROP TABLE, or DISCARD ALL")
+}
+
+fn currval() -> Refused {
+    Refused::new(
+        NOT_SUPPORTED,
+        "currval and lastval outside a transaction would read another session's value",
+    )
+    .hint("use INSERT … RETURNING, or call them in the transaction that called nextval")
+}
+
 fn hold(reason: Holds, what: &str, situation: Situation, out: &mut Demands) -> Result<(), Refused> {
     if situation.turn == Turn::Statement {
         return Err(refuse_hold(what));
     }
     // These are one shard's affair, which its own backend remembers.
-    let local = reason == Holds::ADVISORY || reason == Holds::CURSOR;
+    let local = [Holds::ADVISORY, Holds::CURSOR, Holds::TEMP].contains(&reason);
     if situation.sharded && !local {
         return Err(Refused::new(
             NOT_SUPPORTED,
@@ -273,9 +290,23 @@ fn hold_temp_path(
     out: &mut Demands,
 ) -> Result<(), Refused> {
     if creates_in_temp(name, value) {
-        return hold(Holds::TEMP, "a search path that begins with pg_temp", situation, out);
+        return hold_temp_first(situation, out);
     }
     Ok(())
+}
+
+/// Whatever is created is temporary from then on: on a shard nobody would know
+/// which names.
+fn hold_temp_first(situation: Situation, out: &mut Demands) -> Result<(), Refused> {
+    let what = "a search path that begins with pg_temp";
+    if situation.sharded {
+        return Err(Refused::new(
+            NOT_SUPPORTED,
+            format!("{what} is not supported on a sharded database"),
+        )
+        .hint("CREATE TEMPORARY TABLE says it by itself"));
+    }
+    hold(Holds::TEMP, what, situation, out)
 }
 
 /// True for a search path under which whatever is created is temporary.
@@ -353,7 +384,7 @@ fn add_set_config(
             _ => return untracked(situation, out),
         };
         if creates_in_temp(SEARCH_PATH, path.as_deref()) {
-            hold(Holds::TEMP, "a search path that begins with pg_temp", situation, out)?;
+            hold_temp_first(situation, out)?;
         }
         out.effects.push(Effect::Path(path));
         return Ok(());

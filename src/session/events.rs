@@ -271,12 +271,12 @@ impl Session {
         self.unnamed.forget();
         self.portals.clear();
         self.log.clear();
+        self.kept.clear();
         self.settings = Rc::clone(&self.startup);
         let startup = Rc::clone(&self.startup);
         self.note_settings(&startup);
         self.own.forget();
         self.channels.clear();
-        self.kept.clear();
         self.holds = Holds(self.holds.0 & Holds::SESSION.0);
         self.seat = None;
     }

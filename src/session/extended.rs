@@ -479,6 +479,7 @@ impl Feed<'_, '_> {
             let demand = self.demands_here(facts, &text, Some(bind))?;
             self.s.admit_hold(demand.holds)?;
             self.hold_and_mark(demand.holds, demand.dirty);
+            self.note_temporary(template);
             portal.effects.extend(demand.effects);
             portal.spoken = restore::replacement(facts, &self.s.startup).map(|(_, tag)| tag);
             portal.copy_in |= demand.copy_in;

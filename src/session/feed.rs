@@ -369,6 +369,7 @@ impl Feed<'_, '_> {
             // With shards it may be another backend than the one of before.
             held: !self.s.holds.is_empty() && !self.map().is_sharded(),
             turn: self.s.turn,
+            temporary: self.s.kept.has_temporary(),
         }
     }
 
@@ -524,6 +525,13 @@ impl Feed<'_, '_> {
             && let Some(backend) = self.backend()
         {
             backend.push(Expect::OwnQuery(purpose));
+        }
+    }
+
+    /// Notes the temporary tables that a statement makes on the held backend.
+    pub(super) fn note_temporary(&mut self, template: &Template) {
+        if let Some((_, shard)) = &self.env.backend {
+            self.s.note_temporary(template.temporary(), *shard);
         }
     }
 

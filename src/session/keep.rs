@@ -4,6 +4,7 @@
 //! backend that something holds is set aside by the shell and comes back when
 //! its shard is wanted, so that the session may work on others meanwhile.
 
+use crate::route::SearchPath;
 use crate::types::ShardId;
 
 use super::refusal::{NOT_SUPPORTED, Refused};
@@ -14,6 +15,8 @@ use super::{Holds, Session};
 pub(super) struct Kept {
     sharded: bool,
     shards: Vec<(ShardId, Holds)>,
+    /// Temporary tables that it has made, and where.
+    temporary: Vec<(Box<str>, ShardId)>,
 }
 
 impl Kept {
@@ -28,6 +31,12 @@ impl Kept {
     /// Nothing holds any more.
     pub(super) fn clear(&mut self) {
         self.shards.clear();
+        self.temporary.clear();
+    }
+
+    /// True if there is, or has been, a temporary table.
+    pub(super) fn has_temporary(&self) -> bool {
+        !self.temporary.is_empty()
     }
 
     pub(super) const fn note_sharded(&mut self, sharded: bool) {
@@ -65,6 +74,34 @@ impl Session {
     /// True if the backend of `shard` stays with the session when it is released.
     pub fn keeps(&self, shard: ShardId) -> bool {
         self.kept.is_sharded() && (self.holds.contains(Holds::SESSION) || self.kept.contains(shard))
+    }
+}
+
+impl Session {
+    /// Names without a schema are looked up by `path` from now on, after the
+    /// session's temporary tables.
+    pub(super) fn look_up_by(&mut self, path: SearchPath) {
+        self.search_path = if self.kept.has_temporary() {
+            path.with_temporary(&self.kept.temporary)
+        } else {
+            path
+        };
+    }
+
+    /// The statement that is sent to `shard` makes these temporary tables. They
+    /// are known from here to the end of everything that the session keeps: one
+    /// that is gone before is nowhere else.
+    pub(super) fn note_temporary(&mut self, names: &[Box<str>], shard: ShardId) {
+        if names.is_empty() {
+            return;
+        }
+        for name in names {
+            if !self.kept.temporary.iter().any(|(known, _)| known == name) {
+                self.kept.temporary.push((name.clone(), shard));
+            }
+        }
+        let path = std::mem::take(&mut self.search_path);
+        self.look_up_by(path);
     }
 }
 

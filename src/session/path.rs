@@ -30,8 +30,8 @@ impl Session {
         let fixed = path.is_some() && of_user.is_none();
         self.path_of = if fixed { PathOf::Client } else { PathOf::Catalog(0) };
         let user = self.role.as_deref().unwrap_or(&self.user);
-        self.search_path = SearchPath::parse(path.unwrap_or(DEFAULT_SEARCH_PATH), user)
-            .unwrap_or_else(|| SearchPath::new([]));
+        let path = SearchPath::parse(path.unwrap_or(DEFAULT_SEARCH_PATH), user);
+        self.look_up_by(path.unwrap_or_else(|| SearchPath::new([])));
     }
 
     /// The path and role that the running transaction has set, or the settings'.
@@ -102,7 +102,8 @@ impl Feed<'_, '_> {
             None => self.env.catalog.search_path(login).unwrap_or(DEFAULT_SEARCH_PATH),
         };
         let user = self.s.role.as_deref().unwrap_or(login);
-        self.s.search_path = SearchPath::parse(path, user).unwrap_or_else(|| SearchPath::new([]));
+        let path = SearchPath::parse(path, user).unwrap_or_else(|| SearchPath::new([]));
+        self.s.look_up_by(path);
     }
 }
 

@@ -190,6 +190,9 @@ impl Feed<'_, '_> {
         let bound = self.env.backend.as_ref().map(|(backend, shard)| (is_busy(backend), *shard));
         let (shard, movable) = match &route.targets {
             Targets::Shard(shard) => (*shard, false),
+            Targets::Home if route.reason == Reason::Temporary => {
+                (bound.map_or(home, |(_, shard)| shard), false)
+            }
             Targets::Home => (home, false),
             Targets::AnyShard if route.reason == Reason::Cursor => {
                 match self.s.kept.shard_of_cursors() {

@@ -294,6 +294,7 @@ impl Feed<'_, '_> {
             }
         }
         self.hold_and_mark(holds, dirty);
+        self.note_temporary(&template);
         self.s.effects.extend(effects);
         self.fix_map();
         let commits = statements.iter().any(|f| matches!(f.tx, TxEffect::Commit { .. }));
