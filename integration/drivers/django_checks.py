@@ -57,9 +57,9 @@ def command(*words, **options):
 
 
 def save_all(tasks, **options):
-    """Many rows at once; on shards one by one, since bulk_create hides the keys in arrays."""
-    for part in ([task] for task in tasks) if SHARDED else [tasks]:
-        Task.objects.bulk_create(part, **options)
+    """The rows of each tenant at once: a statement's rows are of one shard."""
+    for tenant in sorted({task.tenant_id for task in tasks}):
+        Task.objects.bulk_create([task for task in tasks if task.tenant_id == tenant], **options)
 
 
 def of(tenant, model=Project):

@@ -142,6 +142,22 @@ pub(super) fn column(expr: &Expr) -> Option<Column> {
     Some(Column::Named { qualifier: qualifier.to_vec(), name: name.clone(), within: None })
 }
 
+/// Whether a value of the first type is the same one of the second, if that has
+/// it at all: drivers write the type that they chose before the one that is meant.
+fn keeps_values(before: &Cast, after: &Cast) -> bool {
+    let alike = |one: &str, two: &str| one == two || (is_integer(one) && is_integer(two));
+    match (before, after) {
+        (Cast::To(one), Cast::To(two)) | (Cast::ToArray(one), Cast::ToArray(two)) => {
+            alike(one, two)
+        }
+        (Cast::None | Cast::To(_) | Cast::ToArray(_), _) => false,
+    }
+}
+
+fn is_integer(word: &str) -> bool {
+    matches!(word, "int2" | "int4" | "int8")
+}
+
 /// The constant or parameter that `expr` is, with its sign and cast.
 pub(super) fn value(expr: &Expr) -> Option<Value> {
     let bare = |place| Some(Value { place, minus: false, cast: Cast::None });
@@ -157,12 +173,16 @@ pub(super) fn value(expr: &Expr) -> Option<Value> {
         }
         ExprKind::Cast(inner, to) => {
             let inner = value(inner)?;
-            if inner.cast != Cast::None || to.modified || to.word.is_empty() {
+            if to.modified || to.word.is_empty() {
                 return None;
             }
             let word = to.word.clone();
             let cast = if to.array { Cast::ToArray(word) } else { Cast::To(word) };
-            Some(Value { cast, ..inner })
+            if inner.cast == Cast::None {
+                return Some(Value { cast, ..inner });
+            }
+            // The first cast says how it is written.
+            keeps_values(&inner.cast, &cast).then_some(inner)
         }
         ExprKind::Column(_)
         | ExprKind::Star(..)
