@@ -15,22 +15,32 @@ pub(crate) fn on_replicas(cluster: &Cluster, seed: u64, running: &dyn Fn() -> bo
     rest(running, 1_000);
     while running() {
         let node = NodeName { shard: 1, replica: 1 + u16::try_from(dice.roll(2)).unwrap() };
-        match dice.roll(5) {
-            0 | 1 => {
-                sql(cluster, node, "SELECT pg_wal_replay_pause()");
-                rest(running, 700);
-                sql(cluster, node, "SELECT pg_wal_replay_resume()");
-            }
-            2 => {
-                delay(cluster, node, "250ms");
-                rest(running, 900);
-                delay(cluster, node, "0");
-            }
-            3 => restart(cluster, node, Stop::Fast),
-            _ => restart(cluster, node, Stop::Immediate),
-        }
-        rest(running, 200 + dice.roll(500));
+        strike(cluster, node, &mut dice, running);
     }
+}
+
+/// Does one thing to a replica, makes it whole, and lets it rest.
+pub(crate) fn strike(
+    cluster: &Cluster,
+    node: NodeName,
+    dice: &mut Dice,
+    running: &dyn Fn() -> bool,
+) {
+    match dice.roll(5) {
+        0 | 1 => {
+            sql(cluster, node, "SELECT pg_wal_replay_pause()");
+            rest(running, 700);
+            sql(cluster, node, "SELECT pg_wal_replay_resume()");
+        }
+        2 => {
+            delay(cluster, node, "250ms");
+            rest(running, 900);
+            delay(cluster, node, "0");
+        }
+        3 => restart(cluster, node, Stop::Fast),
+        _ => restart(cluster, node, Stop::Immediate),
+    }
+    rest(running, 200 + dice.roll(500));
 }
 
 fn restart(cluster: &Cluster, node: NodeName, stop: Stop) {
@@ -49,7 +59,7 @@ fn sql(cluster: &Cluster, node: NodeName, sql: &str) {
 }
 
 /// Sleeps, but not past the run's end.
-fn rest(running: &dyn Fn() -> bool, ms: u64) {
+pub(crate) fn rest(running: &dyn Fn() -> bool, ms: u64) {
     for _ in 0..ms / 20 {
         if !running() {
             return;

@@ -18,6 +18,8 @@ use super::support::wait_for;
 pub(crate) struct Outage {
     pub(crate) clients: u64,
     pub(crate) errors: u64,
+    /// Those of them that don't tell the client to try again.
+    pub(crate) wrong: u64,
     /// From the promotion's end to the first write that was acknowledged.
     pub(crate) after_promotion: Duration,
 }
@@ -26,7 +28,7 @@ pub(crate) struct Outage {
 /// write, each statement by itself.
 pub(crate) fn under_load(cluster: &Cluster, router: &Router) -> Outage {
     let over = AtomicBool::new(false);
-    let errors = AtomicU64::new(0);
+    let (errors, wrong) = (AtomicU64::new(0), AtomicU64::new(0));
     // In microseconds since the start; zero is "not yet".
     let (promoted, written) = (AtomicU64::new(0), AtomicU64::new(0));
     let began = Instant::now();
@@ -37,6 +39,7 @@ pub(crate) fn under_load(cluster: &Cluster, router: &Router) -> Outage {
             let runtime = runtime.enable_all().build().unwrap();
             runtime.block_on(async {
                 let (over, errors, promoted, written) = (&over, &errors, &promoted, &written);
+                let wrong = &wrong;
                 let now = &now;
                 let loops = (0..CLIENTS).map(|id| async move {
                     let mut client = open(router).await;
@@ -55,6 +58,9 @@ pub(crate) fn under_load(cluster: &Cluster, router: &Router) -> Outage {
                             Err(error) => {
                                 println!("in flight: {error:?}");
                                 errors.fetch_add(1, Ordering::Relaxed);
+                                let code = error.code().map(|code| code.code().to_owned());
+                                let says = code.is_none_or(|code| RETRYABLE.contains(&&*code));
+                                wrong.fetch_add(u64::from(!says), Ordering::Relaxed);
                                 // A server that ends a session ends the client's.
                                 client = open(router).await;
                             }
@@ -79,6 +85,7 @@ pub(crate) fn under_load(cluster: &Cluster, router: &Router) -> Outage {
     Outage {
         clients: CLIENTS,
         errors: errors.load(Ordering::Relaxed),
+        wrong: wrong.load(Ordering::Relaxed),
         after_promotion: Duration::from_micros(between),
     }
 }
@@ -121,5 +128,8 @@ async fn all(tasks: impl Iterator<Item = impl Future<Output = ()>>) {
 }
 
 const CLIENTS: u64 = 8;
+/// What a client hears of a backend that is lost: from the router, or from the
+/// server as it dies.
+const RETRYABLE: &[&str] = &["08006", "08007", "57P01", "57P02", "57P03"];
 const PRIMARY: NodeName = NodeName { shard: 1, replica: 0 };
 const REPLICA: NodeName = NodeName { shard: 1, replica: 1 };

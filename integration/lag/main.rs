@@ -18,6 +18,8 @@ mod chaos;
 mod failover;
 mod levels;
 mod naive;
+mod primaries;
+mod promotions;
 mod registers;
 mod transactions;
 
@@ -116,6 +118,7 @@ fn workload(router: &Router, clients: u64) -> Workload {
         limit: Duration::from_secs(if operations.is_some() { 900 } else { 4 }),
         pause: Duration::from_millis(2),
         seed: seed(),
+        lives: Arc::default(),
     }
 }
 
@@ -228,6 +231,40 @@ fn every_level_keeps_its_promise_whatever_happens_to_the_replicas() {
 const PROMISES: &[Promise] = &[Promise::Slot, Promise::Session, Promise::Bounded(300)];
 
 #[test]
+fn every_level_keeps_its_promise_while_primaries_die_and_replicas_are_promoted() {
+    let _alone = alone();
+    let cluster = cluster();
+    promotions::secure(&cluster);
+    let router = router(&cluster, "slot", "pool.checkout_timeout = \"20s\"");
+    let short = workload(&router, 16);
+    let limit = short.limit.max(promotions::SHORT);
+    let workload = Workload { reader: Reader::Levels(LEVELS), limit, ..short };
+    let mut ends = promotions::Ends::default();
+    let seen = run(&workload, |running| {
+        let (registers, lives) = (workload.registers, &workload.lives);
+        ends = promotions::go_on(&cluster, seed() + 2, registers, lives, running);
+    });
+    let share = share(&router);
+    println!(
+        "all levels, primaries die: {seen}; {ends:?}; {:.1} % of the reads on replicas",
+        share * 100.0
+    );
+    assert_eq!((seen.stale, seen.backward), (0, 0), "{seen:?}\n{}", router.log());
+    assert_eq!(ends.broken, 0, "what a synchronous commit has secured is there: {ends:?}");
+    assert!(ends.promotions + ends.crashes > 0, "{ends:?}");
+    assert!(seen.reads > 300 && share > 0.01, "{share} {seen:?}");
+}
+
+const LEVELS: &[Promise] = &[
+    Promise::Slot,
+    Promise::Session,
+    Promise::Bounded(300),
+    Promise::Slot,
+    Promise::Primary,
+    Promise::Any,
+];
+
+#[test]
 fn replicas_that_are_well_serve_most_reads_at_level_slot() {
     let _alone = alone();
     let cluster = shared();
@@ -243,6 +280,11 @@ fn replicas_that_are_well_serve_most_reads_at_level_slot() {
     let used = monitor_cpu(cluster).saturating_sub(cpu_before).as_secs_f64();
     let of_a_core = used / began.elapsed().as_secs_f64() * 100.0;
     println!("the monitor's session on the primary: {of_a_core:.2} % of a core");
+    let (cpu_before, began) = (monitor_cpu(cluster), tokio::time::Instant::now());
+    std::thread::sleep(Duration::from_secs(number("KEYWAY_LAG_IDLE_SECONDS").unwrap_or(1)));
+    let used = monitor_cpu(cluster).saturating_sub(cpu_before).as_secs_f64();
+    let of_a_core = used / began.elapsed().as_secs_f64() * 100.0;
+    println!("the same while nobody writes: {of_a_core:.3} % of a core");
     let share = share_since(&router, &before);
     println!("slot, healthy: {seen}; {:.1} % of the reads on replicas", share * 100.0);
     assert_eq!((seen.stale, seen.backward), (0, 0), "{seen}");
@@ -394,6 +436,7 @@ fn a_promotion_moves_the_writes_and_no_replica_of_the_dead_primary_serves() {
     let outage = failover::under_load(&cluster, &router);
     println!("{outage:?}");
     assert!(outage.errors <= outage.clients, "only what was in flight fails: {outage:?}");
+    assert_eq!(outage.wrong, 0, "and may be tried again: {outage:?}");
     assert!(outage.after_promotion < Duration::from_secs(10), "{outage:?}");
     // The second replica still has the dead primary's data, and more of its
     // log than the new primary, perhaps.
@@ -405,11 +448,26 @@ fn a_promotion_moves_the_writes_and_no_replica_of_the_dead_primary_serves() {
 }
 
 #[test]
+fn writes_go_to_the_primary_that_the_authority_names_and_reads_go_on_without_one() {
+    let _alone = alone();
+    let cluster = cluster();
+    primaries::two_of_them(&cluster);
+    primaries::none(&cluster);
+}
+
+#[test]
 fn a_read_whose_replica_connection_is_ended_gets_its_own_answer() {
     let _alone = alone();
     let cluster = shared();
     let router = router(cluster, "any", "");
+    let suspects = std::cell::Cell::new(0_u64);
+    let states = |state: &str| -> u64 {
+        let suffix = format!("state=\"{state}\"}} 1");
+        let page = page(router.http_port(), "/metrics");
+        page.lines().filter(|line| line.ends_with(&suffix)).count().try_into().unwrap()
+    };
     let seen = run_identities(&router, || {
+        suspects.set(suspects.get() + states("suspect"));
         for replica in [1, 2] {
             let node = keyway::local::NodeName { shard: 1, replica };
             let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
@@ -418,7 +476,10 @@ fn a_read_whose_replica_connection_is_ended_gets_its_own_answer() {
         }
     });
     let all = reads(&router);
-    println!("{seen} reads; {all:?}");
+    println!("{seen} reads; {all:?}; suspect {} times", suspects.get());
+    // What clients lose makes a node suspect, and probes make it well again.
+    assert!(suspects.get() > 0, "{}", router.log());
+    wait_for("all nodes to be healthy", || states("healthy") == 3);
     assert!(all.iter().any(|(reason, count)| reason == "tried_again" && *count > 0), "{all:?}");
 }
 

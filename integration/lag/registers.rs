@@ -24,6 +24,10 @@ pub(crate) enum Promise {
     Session,
     /// What was acknowledged to anybody so many milliseconds before.
     Bounded(u64),
+    /// The same as `Slot`, on the primary.
+    Primary,
+    /// Nothing.
+    Any,
 }
 
 impl Promise {
@@ -32,6 +36,8 @@ impl Promise {
             Self::Slot => "slot".to_owned(),
             Self::Session => "session".to_owned(),
             Self::Bounded(ms) => format!("bounded({ms}ms)"),
+            Self::Primary => "primary".to_owned(),
+            Self::Any => "any".to_owned(),
         }
     }
 }
@@ -65,6 +71,46 @@ pub(crate) struct Workload {
     /// Waits between two operations of a client.
     pub(crate) pause: Duration,
     pub(crate) seed: u64,
+    /// The lives of the primary, where it changes under way.
+    pub(crate) lives: Arc<Lives>,
+}
+
+/// Which life of the primary it is. Odd: one has ended, and what is left of
+/// its writes is not known yet.
+#[derive(Debug, Default)]
+pub(crate) struct Lives {
+    count: AtomicU64,
+    board: Mutex<Option<Arc<Board>>>,
+}
+
+impl Lives {
+    fn now(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// The primary's life is about to end. Until `begun` no read is judged.
+    pub(crate) fn ends(&self) {
+        assert!(self.count.fetch_add(1, Ordering::SeqCst).is_multiple_of(2));
+    }
+
+    /// Another life has begun, whose registers hold `values`. What was
+    /// acknowledged beyond them is gone; returns how many registers have lost
+    /// something, and how many of them what a synchronous commit had secured.
+    pub(crate) fn begun(&self, values: &[i64]) -> (u64, u64) {
+        let (mut lost, mut broken) = (0, 0);
+        if let Some(board) = &*self.board.lock().unwrap() {
+            for (register, value) in board.registers.iter().zip(values) {
+                let mut acknowledged = register.acknowledged.lock().unwrap();
+                let before = acknowledged.len();
+                acknowledged.retain(|(acknowledged, _)| acknowledged <= value);
+                lost += u64::from(acknowledged.len() < before);
+                broken += u64::from(register.secured.load(Ordering::SeqCst) > *value);
+                register.shown.store(0, Ordering::SeqCst);
+            }
+        }
+        self.count.fetch_add(1, Ordering::SeqCst);
+        (lost, broken)
+    }
 }
 
 /// What a run saw.
@@ -82,16 +128,19 @@ pub(crate) struct Seen {
     pub(crate) backward_elsewhere: u64,
     /// The oldest acknowledgement that a read missed.
     pub(crate) stale_ms_max: u64,
+    /// Reads that saw a primary's life end.
+    pub(crate) unjudged: u64,
 }
 
 impl std::fmt::Display for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} operations ({} reads, {} writes, {} errors): {} stale (up to {} ms), \
-             {} backward in their session, {} behind another session's read",
+            "{} operations ({} reads, {} of them unjudged, {} writes, {} errors): {} stale (up to \
+             {} ms), {} backward in their session, {} behind another session's read",
             self.reads + self.writes,
             self.reads,
+            self.unjudged,
             self.writes,
             self.errors,
             self.stale,
@@ -103,7 +152,10 @@ impl std::fmt::Display for Seen {
 }
 
 /// What all clients know of the registers.
+#[derive(Debug)]
 struct Board {
+    lives: Arc<Lives>,
+    unjudged: AtomicU64,
     registers: Vec<Register>,
     began: Instant,
     /// Lets the clients begin when all of them are logged in.
@@ -119,8 +171,10 @@ struct Board {
     stale_ms_max: AtomicU64,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Register {
+    /// The greatest value that was acknowledged under synchronous replication.
+    secured: AtomicI64,
     /// The values that were acknowledged and when, both growing.
     acknowledged: Mutex<Vec<(i64, u64)>>,
     /// The greatest value that any read showed.
@@ -144,7 +198,8 @@ impl Board {
     fn floor(&self, register: usize, promise: Promise, own: Own) -> (i64, u64) {
         let now = self.now_ms();
         let until = match promise {
-            Promise::Slot => now,
+            Promise::Slot | Promise::Primary => now,
+            Promise::Any => return (0, now),
             Promise::Session => return (own.written, now),
             Promise::Bounded(ms) => now.saturating_sub(ms),
         };
@@ -153,12 +208,21 @@ impl Board {
         old.copied().unwrap_or_default()
     }
 
-    fn acknowledge(&self, register: usize, value: i64) {
-        let mut acknowledged = self.registers[register].acknowledged.lock().unwrap();
+    /// A write that was sent in the life `life` is acknowledged.
+    fn acknowledge(&self, register: usize, value: i64, life: u64, commit: Commit) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        let register = &self.registers[register];
+        let mut acknowledged = register.acknowledged.lock().unwrap();
+        // By whom it was acknowledged is not known if a life has ended since.
+        if self.lives.now() != life || !life.is_multiple_of(2) {
+            return;
+        }
         if acknowledged.last().is_none_or(|(last, _)| *last < value) {
             acknowledged.push((value, self.now_ms()));
         }
-        self.writes.fetch_add(1, Ordering::Relaxed);
+        if commit.is_secure() {
+            register.secured.fetch_max(value, Ordering::SeqCst);
+        }
     }
 }
 
@@ -166,6 +230,8 @@ impl Board {
 pub(crate) async fn run(workload: &Workload, over: &AtomicBool) -> Seen {
     let count = usize::try_from(workload.registers).unwrap();
     let board = Arc::new(Board {
+        lives: Arc::clone(&workload.lives),
+        unjudged: AtomicU64::new(0),
         registers: (0..count).map(|_| Register::default()).collect(),
         began: Instant::now(),
         ready: Barrier::new(usize::try_from(workload.clients).unwrap()),
@@ -179,6 +245,7 @@ pub(crate) async fn run(workload: &Workload, over: &AtomicBool) -> Seen {
         backward_elsewhere: AtomicU64::new(0),
         stale_ms_max: AtomicU64::new(0),
     });
+    *workload.lives.board.lock().unwrap() = Some(Arc::clone(&board));
     let mut tasks = Vec::new();
     for number in 0..workload.clients {
         tasks.push(tokio::spawn(client(workload.clone(), number, Arc::clone(&board))));
@@ -196,6 +263,7 @@ pub(crate) async fn run(workload: &Workload, over: &AtomicBool) -> Seen {
         backward: get(&board.backward),
         backward_elsewhere: get(&board.backward_elsewhere),
         stale_ms_max: get(&board.stale_ms_max),
+        unjudged: get(&board.unjudged),
     }
 }
 
@@ -208,6 +276,7 @@ async fn client(workload: Workload, number: u64, board: Arc<Board>) {
     }
     board.ready.wait().await;
     let began = Instant::now();
+    let mut life = 0;
     while !board.stop.load(Ordering::Relaxed) {
         if began.elapsed() > workload.limit
             || board.done.load(Ordering::Relaxed) >= workload.operations
@@ -221,6 +290,11 @@ async fn client(workload: Workload, number: u64, board: Arc<Board>) {
             own.fill(Own::default());
             continue;
         };
+        // What a session has seen of a life that ended may be gone.
+        if std::mem::replace(&mut life, board.lives.now()) != life {
+            own.fill(Own::default());
+        }
+        open.life.store(life, Ordering::Relaxed);
         let register = usize::try_from(dice.roll(u64::try_from(own.len()).unwrap())).unwrap();
         let write = dice.roll(100) < workload.write_percent;
         let done = if write {
@@ -257,7 +331,22 @@ struct Session {
     pair: Statement,
     write: Statement,
     promise: Promise,
+    commit: Commit,
+    /// The primary's life in which its present operation began.
+    life: AtomicU64,
     naive: Option<Arc<Naive>>,
+}
+
+/// A session's `synchronous_commit`.
+#[derive(Clone, Copy, Debug)]
+struct Commit(&'static str);
+
+impl Commit {
+    /// True if what it acknowledged is on a replica's disk, too, where
+    /// replication is synchronous.
+    fn is_secure(self) -> bool {
+        ["on", "remote_apply"].contains(&self.0)
+    }
 }
 
 impl Session {
@@ -265,22 +354,23 @@ impl Session {
         let (client, connection) = tokio_postgres::connect(&workload.url, NoTls).await.ok()?;
         tokio::spawn(connection);
         let at = |count: usize| usize::try_from(number).unwrap() % count;
-        let commit = ["on", "off", "local"][at(3)];
-        client.batch_execute(&format!("SET synchronous_commit = {commit}")).await.ok()?;
+        // So that every level meets every one of them.
+        let commit = Commit(["on", "off", "local", "remote_apply"][(at(4) + at(16) / 4) % 4]);
+        client.batch_execute(&format!("SET synchronous_commit = {}", commit.0)).await.ok()?;
         let (promise, naive) = match &workload.reader {
             Reader::Router => (Promise::Slot, None),
             Reader::Naive(naive) => (Promise::Slot, Some(Arc::clone(naive))),
             Reader::Levels(promises) => {
                 let promise = promises[at(promises.len())];
                 let level = promise.level();
-                client.batch_execute(&format!("SET keyway.consistency = '{level}'")).await.unwrap();
+                client.batch_execute(&format!("SET keyway.consistency = '{level}'")).await.ok()?;
                 (promise, None)
             }
         };
         let read = client.prepare(READ).await.ok()?;
         let pair = client.prepare(PAIR).await.ok()?;
         let write = client.prepare(WRITE).await.ok()?;
-        Some(Self { client, read, pair, write, promise, naive })
+        Some(Self { client, read, pair, write, promise, commit, life: AtomicU64::new(0), naive })
     }
 
     async fn write(
@@ -291,6 +381,7 @@ impl Session {
         own: &mut [Own],
     ) -> Result<(), tokio_postgres::Error> {
         let id = i64::try_from(register).unwrap();
+        let life = self.life.load(Ordering::Relaxed);
         let value: i64 = match dice.roll(4) {
             // In a transaction of several statements.
             0 => {
@@ -317,7 +408,7 @@ impl Session {
         if let Some(naive) = &self.naive {
             naive.acknowledged(register);
         }
-        board.acknowledge(register, value);
+        board.acknowledge(register, value, life, self.commit);
         own[register].written = own[register].written.max(value);
         Ok(())
     }
@@ -415,6 +506,11 @@ impl Session {
         elsewhere: i64,
         own: &mut Own,
     ) {
+        let life = self.life.load(Ordering::Relaxed);
+        if board.lives.now() != life || !life.is_multiple_of(2) {
+            board.unjudged.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         if value < floor {
             if board.stale.fetch_add(1, Ordering::Relaxed) < SHOWN_MAX {
                 println!(
@@ -424,7 +520,7 @@ impl Session {
             }
             let missed = board.now_ms().saturating_sub(since);
             board.stale_ms_max.fetch_max(missed, Ordering::Relaxed);
-        } else if value < own.shown && self.promise == Promise::Slot {
+        } else if value < own.shown && [Promise::Slot, Promise::Primary].contains(&self.promise) {
             board.backward.fetch_add(1, Ordering::Relaxed);
         } else if value < elsewhere {
             board.backward_elsewhere.fetch_add(1, Ordering::Relaxed);

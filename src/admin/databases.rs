@@ -93,7 +93,6 @@ pub(super) fn nodes(inputs: &Inputs) -> Grid {
         for node in view.map.nodes() {
             let state = view.cluster.node(node.id);
             let replay = state.and_then(|state| state.replay);
-            let lag = state.filter(|_| node.role == Role::Replica);
             grid.row([
                 view.name().into(),
                 view.shard_of(node).into(),
@@ -105,7 +104,7 @@ pub(super) fn nodes(inputs: &Inputs) -> Grid {
                 state.map(|state| state.breaker.as_str()).into(),
                 replay.map(|replay| replay.lsn.to_string()).into(),
                 replay.map(|replay| replay.lag_bytes).into(),
-                lag.and_then(|state| state.lag_ms(inputs.now)).map(|lag| lag.count()).into(),
+                state.and_then(|state| state.lag_ms(inputs.now)).map(|lag| lag.count()).into(),
                 u64::from(node.endpoint.weight).into(),
                 node.endpoint.zone.clone().into(),
                 connections.get(&(view.name(), node.id)).copied().unwrap_or(0).into(),

@@ -271,9 +271,7 @@ fn nodes(inputs: &Inputs) -> Vec<Family> {
             }
             let writes = view.cluster.primary_of(state.member.shard) == Some(state.member.node);
             writers.push((labels.clone(), Sample::Level(u64::from(writes))));
-            if state.member.role == Role::Primary {
-                continue;
-            }
+            // Who follows now, whatever the map says.
             if let Some(lag) = state.lag_bytes() {
                 bytes.push((labels.clone(), Sample::Level(lag)));
             }

@@ -69,7 +69,7 @@ pub(super) struct Configured {
 pub(super) struct Database {
     pub(super) served: Served,
     pub(super) cluster: Arc<Cluster>,
-    pub(super) monitor: Option<Monitor>,
+    pub(super) monitor: Option<Arc<Monitor>>,
     catalogs: Catalogs,
 }
 
@@ -239,7 +239,7 @@ impl Plane {
         let Some(marks) = marks else { return };
         let monitor = Monitor::start(self.targets(map), rhythm, &nodes.patroni_url, marks, publish);
         if let Some(database) = self.databases().get_mut(index) {
-            database.monitor = Some(monitor);
+            database.monitor = Some(Arc::new(monitor));
         }
     }
 
@@ -375,8 +375,13 @@ impl Plane {
             message: format!("shard {:?} has no node {:?}", order.shard, order.node),
             hint: Some("SHOW NODES lists them".to_owned()),
         };
-        let (Some(node), Some(monitor)) = (node, &database.monitor) else { return Err(absent) };
-        match monitor.name_primary(node.id) {
+        let node = node.map(|node| node.id);
+        let (Some(node), Some(monitor)) = (node, database.monitor.clone()) else {
+            return Err(absent);
+        };
+        // What it publishes comes back here.
+        drop(databases);
+        match monitor.name_primary(node) {
             Ok(()) => {
                 tracing::warn!(shard = %order.shard, node = %order.node, "an operator names the primary");
                 Ok(Outcome::Named)

@@ -3,6 +3,7 @@
 //! One value owns the folder's lock, the watchdog and the server processes.
 //! Dropped, or gone with its process, it leaves no server behind.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -88,6 +89,8 @@ pub struct LocalCluster {
     passwords: Passwords,
     installation: Installation,
     nodes: Vec<Node>,
+    /// Shards whose primary is another node than at first, and which.
+    leaders: BTreeMap<u16, usize>,
     // Last but the lock: it ends what a failed stop left over.
     guard: Guard,
     _lock: Lock,
@@ -124,8 +127,9 @@ impl LocalCluster {
             Node::new(n.name(), home, installation.clone(), account.clone())
         });
         let nodes = nodes.collect();
+        let leaders = BTreeMap::new();
         let mut cluster =
-            Self { options, state, passwords, installation, nodes, guard, _lock: lock };
+            Self { options, state, passwords, installation, nodes, leaders, guard, _lock: lock };
         cluster.prepare_folders(&account)?;
         cluster.choose_ports()?;
         cluster.start_role(Role::Primary, progress)?;
@@ -167,6 +171,55 @@ impl LocalCluster {
             return Err(error);
         }
         self.state.write(&self.options.dir)
+    }
+
+    /// Makes a replica its shard's primary, and waits until it is. The shard's
+    /// other nodes stay as they are.
+    ///
+    /// # Errors
+    /// `NotRunning` if there is no such node; else what stood in the way.
+    pub fn promote_node(&mut self, name: NodeName) -> Result<(), LocalError> {
+        let index = self.index(name)?;
+        self.sql(index, SUPERUSER, "SELECT pg_promote(true, 60)")?;
+        self.leaders.insert(name.shard, index);
+        Ok(())
+    }
+
+    /// Lets a running replica follow its shard's primary of now. It must not
+    /// be ahead of where that one was promoted.
+    ///
+    /// # Errors
+    /// As `promote_node`.
+    pub fn follow_primary(&mut self, name: NodeName) -> Result<(), LocalError> {
+        let index = self.index(name)?;
+        let Some(state) = self.state.nodes.get(index) else { return Ok(()) };
+        let (slot, leader) = (state.slot(), self.primary_of(state)?);
+        self.sql(
+            leader,
+            SUPERUSER,
+            &format!(
+                "SELECT pg_create_physical_replication_slot('{slot}') \
+                 WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{slot}')"
+            ),
+        )?;
+        self.with_settings(index, |node, settings| node.configure(settings).map(|_| ()))?;
+        self.sql(index, SUPERUSER, "SELECT pg_reload_conf()")?;
+        Ok(())
+    }
+
+    /// Makes a node, wherever it was, a replica of its shard's primary of now,
+    /// with a new copy of its data, and waits until it takes connections.
+    ///
+    /// # Errors
+    /// As `promote_node`.
+    pub fn rejoin_node(&mut self, name: NodeName) -> Result<(), LocalError> {
+        let index = self.index(name)?;
+        self.end(index, Stop::Immediate)?;
+        let (Some(node), Some(state)) = (self.nodes.get(index), self.state.nodes.get(index)) else {
+            return Ok(());
+        };
+        self.copy(node, state, self.primary_of(state)?)?;
+        self.start_node(name)
     }
 
     /// Names of the servers that ended by themselves. They stay down until
@@ -320,11 +373,28 @@ impl LocalCluster {
     }
 
     fn primary_of(&self, node: &NodeState) -> Result<usize, LocalError> {
+        if let Some(leader) = self.leaders.get(&node.shard) {
+            return Ok(*leader);
+        }
         self.index(NodeName { shard: node.shard, replica: 0 })
     }
 
     fn start_one(&mut self, index: usize) -> Result<(), LocalError> {
-        let Some(state) = self.state.nodes.get(index) else { return Ok(()) };
+        let Some(pid) = self.with_settings(index, Node::start)? else { return Ok(()) };
+        self.guard.watch(pid)?;
+        if let Some(state) = self.state.nodes.get_mut(index) {
+            state.pid = Some(pid);
+        }
+        Ok(())
+    }
+
+    /// Does something with a node and its settings of now.
+    fn with_settings<R>(
+        &mut self,
+        index: usize,
+        act: impl FnOnce(&mut Node, &NodeSettings<'_>) -> Result<R, LocalError>,
+    ) -> Result<Option<R>, LocalError> {
+        let Some(state) = self.state.nodes.get(index) else { return Ok(None) };
         let name = state.name();
         let home = self.state.data_root.join(&name);
         let primary = self.primary_of(state)?;
@@ -336,19 +406,13 @@ impl LocalCluster {
             ident_file: &home.join("ident.conf"),
             name: &name,
             durability: self.options.durability,
-            follows: (state.replica > 0).then_some(Follows {
+            follows: (index != primary).then_some(Follows {
                 port: self.state.nodes.get(primary).map_or(0, |n| n.port),
                 slot: &slot,
             }),
             extra: &self.options.settings,
         };
-        let Some(node) = self.nodes.get_mut(index) else { return Ok(()) };
-        let pid = node.start(&settings)?;
-        self.guard.watch(pid)?;
-        if let Some(state) = self.state.nodes.get_mut(index) {
-            state.pid = Some(pid);
-        }
-        Ok(())
+        self.nodes.get_mut(index).map(|node| act(node, &settings)).transpose()
     }
 
     fn wait_one(&mut self, index: usize) -> Result<(), LocalError> {

@@ -112,9 +112,9 @@ impl Node {
         self.account.own(&signal)
     }
 
-    /// Starts the server and returns at once.
-    pub(crate) fn start(&mut self, settings: &NodeSettings<'_>) -> Result<u32, LocalError> {
-        self.end_leftover();
+    /// Writes the server's configuration; one that runs takes it over when it
+    /// is told to.
+    pub(crate) fn configure(&self, settings: &NodeSettings<'_>) -> Result<PathBuf, LocalError> {
         self.account.make_private_dir(&self.home)?;
         let conf = self.home.join("server.conf");
         for (path, text) in [
@@ -125,6 +125,13 @@ impl Node {
             write_file(path, &text, 0o600)?;
             self.account.own(path)?;
         }
+        Ok(conf)
+    }
+
+    /// Starts the server and returns at once.
+    pub(crate) fn start(&mut self, settings: &NodeSettings<'_>) -> Result<u32, LocalError> {
+        self.end_leftover();
+        let conf = self.configure(settings)?;
         let path = self.log_file();
         if fs::metadata(&path).is_ok_and(|m| m.len() > LOG_LEN_MAX) {
             fs::rename(&path, path.with_extension("log.old"))
