@@ -6,6 +6,7 @@
 //! program gives them; they decide nothing that a pure module could.
 
 pub mod catalog;
+pub mod doctor;
 pub mod files;
 mod follow;
 pub mod lookup;

@@ -13,11 +13,8 @@ use crate::support::router::{Router, RouterOptions};
 use crate::support::wait_for;
 use crate::world::World;
 
-/// Length of the leases here; the margin of whoever waits comes on top.
-pub(crate) const LEASE: Duration = Duration::from_secs(2);
-
 /// What most routers here are told of leases.
-pub(crate) const LEASES: &str = "lease = \"2s\"\nlease_idle = \"2s\"";
+pub(crate) const LEASES: &str = "lease = \"3s\"\nlease_idle = \"3s\"";
 
 /// Two shards with a role of least rights for moves.
 pub(crate) fn world() -> World {

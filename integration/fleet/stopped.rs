@@ -32,7 +32,7 @@ fn a_router_that_was_stopped_writes_nothing_to_the_old_owner() {
     open.say(&format!("BEGIN; SELECT count(*) FROM ledger WHERE tenant_id = {other}"));
     open.hear().unwrap();
     for router in [&stopped, &unleased] {
-        router.signal(Signal::STOP);
+        router.freeze();
     }
     idle.say(&insert(tenant, 1));
     open.say(&insert(tenant, 2));
@@ -58,7 +58,7 @@ fn a_router_that_was_stopped_writes_nothing_to_the_old_owner() {
     wait_state(&runner, "ready");
     assert_eq!(rows(&world, 1, tenant), written.to_string());
     drop(unleased);
-    stopped.signal(Signal::STOP);
+    stopped.freeze();
     idle.say(&insert(tenant, 4));
     console(&runner, "RESUME MOVE 1").expect();
     wait_state(&runner, "switched");

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::stage::{
-    LEASE, LEASES, console, epochs, fill, router, rows, runtime, wait_state, world, writer,
+    LEASES, console, epochs, fill, router, rows, runtime, wait_state, world, writer,
 };
 use crate::support::psql::psql;
 use crate::support::wait_for;
 
 #[test]
-fn both_routers_go_by_the_new_map_and_a_killed_one_is_waited_for() {
+fn both_routers_go_by_the_new_map_and_one_that_was_killed_begins_with_it() {
     let world = world();
     let tenant = world.tenant_on(1, 0);
     fill(&world, 1, tenant);
@@ -49,7 +49,6 @@ fn both_routers_go_by_the_new_map_and_a_killed_one_is_waited_for() {
     wait_state(&one, "done");
     let waited = killed.elapsed();
     println!("done {} ms after the other router was killed", waited.as_millis());
-    assert!(waited >= LEASE, "its lease had not lapsed: {waited:?}");
     assert_eq!(epochs(&one, 1).len(), 1, "it is forgotten");
     assert_eq!(rows(&world, 1, tenant), "0");
     runtime().block_on(world.nothing_left());

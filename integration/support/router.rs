@@ -200,6 +200,19 @@ impl Router {
         kill_process(pid.unwrap(), signal).unwrap();
     }
 
+    /// Stops it where it stands, until it gets a signal to go on. Other threads
+    /// run on until the one that takes the signal has run.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        wait_for("the router to stand still", || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+            tasks.flatten().all(|task| {
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T"))
+            })
+        });
+    }
+
     /// Waits for its end and returns its exit code.
     pub fn wait_end(&mut self) -> Option<i32> {
         let mut code = None;

@@ -35,6 +35,12 @@ pub enum Command {
     Plan(PlanArgs),
     /// Move rows until they are where a shard map wants them.
     Apply(ApplyArgs),
+    /// Move rows back to where an earlier map has them.
+    Rollback(RollbackArgs),
+    /// Say who has put which map into force, and when.
+    History(HistoryArgs),
+    /// Find what moves have left behind, and rows on shards that don't own them.
+    Doctor(DoctorArgs),
     /// Check shard maps and configuration files.
     Check(CheckArgs),
     /// Make a configuration out of another pooler's.
@@ -150,6 +156,61 @@ pub struct ApplyArgs {
     /// Delete the rows at their source as soon as the target owns them.
     #[arg(long)]
     pub finish: bool,
+}
+
+/// `keyway rollback`.
+#[derive(Args, Debug)]
+#[command(max_term_width = 100, long_about = ROLLBACK_ABOUT)]
+pub struct RollbackArgs {
+    /// A shard map that says how the shards are reached now.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The epoch whose owners are wanted; without it the one before the last change of owners.
+    #[arg(value_name = "EPOCH")]
+    pub epoch: Option<u64>,
+    /// Role to log in as, with the password in PGPASSWORD, instead of the map's.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Only say what would move.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Delete the rows that are left behind as soon as they may be.
+    #[arg(long)]
+    pub finish: bool,
+}
+
+/// `keyway history`.
+#[derive(Args, Debug)]
+#[command(max_term_width = 100, long_about = HISTORY_ABOUT)]
+pub struct HistoryArgs {
+    /// A shard map that says how the shards are reached now.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Print the map of this epoch as a file instead.
+    #[arg(long, value_name = "EPOCH")]
+    pub print: Option<u64>,
+    /// Role to log in as, with the password in PGPASSWORD, instead of the map's.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+}
+
+/// `keyway doctor`.
+#[derive(Args, Debug)]
+#[command(max_term_width = 100, long_about = DOCTOR_ABOUT)]
+pub struct DoctorArgs {
+    /// A shard map that says how the shards are reached now.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Role to log in as, with the password in PGPASSWORD, instead of the map's.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Take away what is found.
+    #[arg(long)]
+    pub fix: bool,
+    /// Print the SQL that gives ROLE the least rights with which rows can be moved, and do
+    /// nothing else.
+    #[arg(long, value_name = "ROLE", conflicts_with = "fix")]
+    pub grants: Option<String>,
 }
 
 /// `keyway check`.
@@ -306,6 +367,32 @@ Say what a shard map would move, and what stands in the way.
 Compares FILE with the map in force, which the home shard knows, and checks on both
 shards of every move whether it may begin. Each thing in the way comes with the SQL
 that cures it. Nothing is changed.";
+
+const ROLLBACK_ABOUT: &str = "\
+Move rows back to where an earlier map has them.
+
+The owners of that map become a new epoch, by moves, as keyway apply makes them; a
+move that is not finished yet goes back instead, with everything written since. The
+map file is not changed: keyway history --print EPOCH says what to put into it.
+
+Exit codes: as keyway apply.";
+
+const DOCTOR_ABOUT: &str = "\
+Find what moves have left behind, and rows on shards that don't own them.
+
+Looks on every shard for publications, subscriptions, replication slots, origins,
+roles, triggers and functions of moves that have ended, and for rows whose slot
+another shard owns by the map in force. Says what would take it away; --fix does it.
+Misplaced rows are only removed where their owner has the same row.
+
+Exit codes: 0 nothing is wrong, 1 something is, 2 usage, 3 a file can't be read or a
+shard can't be asked.";
+
+const HISTORY_ABOUT: &str = "\
+Say who has put which map into force, and when.
+
+The home shard keeps every map since something was moved first, or since routers
+take leases there.";
 
 const PLAN_EXAMPLES: &str = "\
 Examples:

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::moves::home_of;
 use super::plane::Plane;
@@ -28,6 +29,8 @@ use crate::types::{Epoch, Millis};
 #[derive(Debug)]
 pub(super) struct Fleets {
     id: String,
+    /// Names the processes that this one can see; empty if nothing does.
+    processes: String,
     name: String,
     members: Mutex<HashMap<usize, Arc<Member>>>,
 }
@@ -35,19 +38,34 @@ pub(super) struct Fleets {
 impl Fleets {
     /// A router that listens at `port`, and is told apart from all others.
     pub(super) fn new(port: Option<u16>) -> Self {
-        let mut id = [0_u8; 16];
+        let (pid, processes) = (std::process::id(), processes());
+        let mut dice = [0_u8; 8];
         // Without randomness the process still has a number of its own.
-        let _ = getrandom::fill(&mut id);
-        let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let _ = getrandom::fill(&mut dice);
+        let digits: String = dice.iter().map(|byte| format!("{byte:02x}")).collect();
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let pid = std::process::id();
         Self {
-            id: format!("{digits}-{pid}"),
+            id: format!("{processes}/{pid}/{}/{digits}", begin_of(pid).unwrap_or_default()),
+            processes,
             name: port.map_or_else(
                 || format!("{host} pid {pid}"),
                 |port| format!("{host}:{port} pid {pid}"),
             ),
             members: Mutex::default(),
+        }
+    }
+
+    /// Whether the process behind a row was one of this machine, and has ended:
+    /// it sends nothing any more, whatever its lease.
+    fn has_ended(&self, row: &RouterRow) -> bool {
+        let mut parts = row.id.split('/');
+        let (place, pid, begin) = (parts.next(), parts.next(), parts.next());
+        let pid = pid.and_then(|pid| pid.parse().ok());
+        match (place, pid, begin) {
+            (Some(place), Some(pid), Some(begin)) if !place.is_empty() && !begin.is_empty() => {
+                place == self.processes && begin_of(pid).as_deref() != Some(begin)
+            }
+            _ => false,
         }
     }
 
@@ -76,6 +94,32 @@ impl Fleets {
     }
 }
 
+/// Names the processes among which a process's number says which it is: those
+/// of one boot of one machine and one namespace. Empty where the system does
+/// not tell.
+fn processes() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let space = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    let space: String = space.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
+    if boot.trim().is_empty() || space.is_empty() {
+        return String::new();
+    }
+    format!("{:016x}", xxh3_64(format!("{} {space}", boot.trim()).as_bytes()))
+}
+
+/// When a process began, in the system's ticks; `None` if there is none.
+fn begin_of(pid: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Behind the name, which may hold anything; the state comes first.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    // Ended, but not fetched by its parent yet.
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18).map(str::to_owned)
+}
+
 /// This router among those of one database.
 #[derive(Debug, Default)]
 pub(super) struct Member {
@@ -100,6 +144,8 @@ struct Own {
     tenure: Option<Tenure>,
     beat: i64,
     left: bool,
+    /// The last answer did not come in time.
+    late: bool,
     /// What went wrong last, which is said once.
     trouble: String,
 }
@@ -232,14 +278,15 @@ impl Plane {
                 member.look(rows)
             };
             let now = clock::now();
-            let soon = self.config.settings.moves.hold_max;
             let in_the_way = match wanted {
                 Wanted::Epoch(epoch) => fleet.behind(*epoch, now),
                 Wanted::Settled(token, epoch) => fleet.unsettled(token, *epoch, now),
-                Wanted::Ready(epoch) => fleet.doubtful(*epoch, soon, now),
+                Wanted::Ready(epoch) => fleet.doubtful(*epoch, SOON, now),
             };
-            let others: Vec<&&RouterRow> =
-                in_the_way.iter().filter(|row| row.id != self.fleets.id).collect();
+            let others: Vec<&&RouterRow> = in_the_way
+                .iter()
+                .filter(|row| row.id != self.fleets.id && !self.fleets.has_ended(row))
+                .collect();
             if others.is_empty() {
                 return Ok(());
             }
@@ -249,6 +296,24 @@ impl Plane {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Deletes the rows of routers that are gone.
+    async fn forget_gone(
+        &self,
+        client: &tokio_postgres::Client,
+        map: &Map,
+        fleet: &Fleet,
+    ) -> Result<(), TableError> {
+        let now = clock::now();
+        for known in fleet.all() {
+            let (row, lapsed) = (&known.row, known.has_lapsed(now));
+            if lapsed || self.fleets.has_ended(row) {
+                tracing::warn!(router = row.name, lapsed, "a router is gone: it is forgotten");
+                routers::forget(client, map.database(), row).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Another runner has the move `id`. If that is a router whose lease is
@@ -263,7 +328,9 @@ impl Plane {
         let runner = moves::runner(client, id).await.map_err(|error| error.to_string())?;
         let Some((pid, name)) = runner else { return Ok(()) };
         let Some(router) = name.strip_prefix(RUNNER) else { return Ok(()) };
-        let live = |known: &Known| known.row.id == router && !known.has_lapsed(now);
+        let live = |known: &Known| {
+            known.row.id == router && !known.has_lapsed(now) && !self.fleets.has_ended(&known.row)
+        };
         if router == self.fleets.id || seen.all().any(live) {
             return Ok(());
         }
@@ -277,8 +344,10 @@ impl Plane {
 
     /// How this router is called at the home shard while it runs a move.
     pub(super) fn runner_name(&self) -> Option<String> {
-        (self.config.settings.moves.lease > Millis::ZERO)
-            .then(|| format!("{RUNNER}{}", self.fleets.id))
+        let name = format!("{RUNNER}{}", self.fleets.id);
+        let leased = self.config.settings.moves.lease > Millis::ZERO;
+        // The server would cut a longer one off, and it would name nobody.
+        (leased && name.len() < APPLICATION_NAME_MAX).then_some(name)
     }
 
     fn row(&self, map: &Map, beat: i64, lease: Millis, member: &Member) -> RouterRow {
@@ -328,7 +397,7 @@ async fn renew(plane: &Arc<Plane>, index: usize, member: &Member) -> Duration {
     let precision = if moving { Precision::Exact } else { Precision::Coarse };
     // The first one is waited for by all clients, and may have tables to make.
     let limit = match own.tenure {
-        Some(_) => clock::duration(settings.lease) / 2,
+        Some(_) => clock::duration(length),
         None => FIRST,
     };
     let asked =
@@ -336,6 +405,7 @@ async fn renew(plane: &Arc<Plane>, index: usize, member: &Member) -> Duration {
     let trouble = match asked.await.unwrap_or(Err(Trouble::Late(limit))) {
         Ok(Given::Granted) => {
             own.trouble.clear();
+            own.late = false;
             return clock::duration(settings.lease) / 3;
         }
         Ok(Given::Behind) => {
@@ -345,7 +415,11 @@ async fn renew(plane: &Arc<Plane>, index: usize, member: &Member) -> Duration {
         }
         Err(trouble) => trouble,
     };
-    own.home = None;
+    // One that is only slow may still be quicker than a new connection.
+    if !matches!(trouble, Trouble::Late(_)) || std::mem::replace(&mut own.late, true) {
+        own.home = None;
+        own.late = false;
+    }
     let text = trouble.to_string();
     if own.trouble != text {
         match &trouble {
@@ -404,10 +478,7 @@ impl Own {
             lease.set(tenure.until(), precision);
             let rows = routers::list(client, map.database()).await?;
             let fleet = member.look(rows);
-            for row in fleet.lapsed(clock::now()) {
-                tracing::warn!(router = row.name, "has not renewed its lease: it is forgotten");
-                routers::forget(client, map.database(), row).await?;
-            }
+            plane.forget_gone(client, map, &fleet).await?;
         }
         Ok(given)
     }
@@ -464,6 +535,10 @@ pub(super) fn first_lease(map: &Map, lease: Millis) -> Arc<Lease> {
 
 /// What stands before a router's name where it runs a move.
 const RUNNER: &str = "keyway mover ";
+/// Bytes of a name that a server keeps, and one.
+const APPLICATION_NAME_MAX: usize = 64;
+/// The longest lease with which a router may be part of a cutover.
+const SOON: Millis = Millis::new(60_000);
 /// Time between two looks at the other routers while a move waits for them.
 const LOOK: Duration = Duration::from_millis(5);
 /// How long the first lease is waited for before it is asked for again.

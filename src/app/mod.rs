@@ -9,9 +9,11 @@ mod catalog;
 mod catalogs;
 pub mod check;
 pub mod cli;
+mod doctor;
 mod fleet;
 mod handover;
 mod help;
+mod history;
 mod holding;
 mod import;
 pub mod logging;
@@ -44,6 +46,9 @@ pub fn run(cli: Cli) -> Exit {
         Command::Local(args) => Exit::Local(local::run(&args)),
         Command::Plan(args) => plan::plan(&args),
         Command::Apply(args) => plan::apply(&args),
+        Command::Rollback(args) => plan::rollback(&args),
+        Command::History(args) => history::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Check(args) => check::run(&args.files),
         Command::Import(args) => import::run(&args),
         Command::Man(args) => help::man(&args.dir),

@@ -42,6 +42,13 @@ impl Movers {
         seen.iter().flat_map(|(name, all)| all.iter().map(move |one| view((name, one)))).collect()
     }
 
+    /// Whether a move of `database` has not ended.
+    pub(super) fn any(&self, database: &str) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = |all: &Vec<Stored>| all.iter().any(|stored| !stored.journal.is_ended());
+        seen.get(database).is_some_and(open)
+    }
+
     fn put(&self, database: &str, all: Vec<Stored>) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.insert(database.to_owned(), all);

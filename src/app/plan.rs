@@ -1,4 +1,5 @@
-//! `keyway plan` and `keyway apply`: what a map file would move, and moving it.
+//! `keyway plan`, `keyway apply` and `keyway rollback`: what a map would move,
+//! and moving it.
 //!
 //! They ask the shards themselves, and leave the work to the routers: a move is
 //! written into the store on the home shard, where a router finds it. Stopping
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use super::access::logins;
 use super::catalog::target_of;
-use super::cli::{ApplyArgs, Exit, PlanArgs};
+use super::cli::{ApplyArgs, Exit, PlanArgs, RollbackArgs};
 use super::complain;
 use super::route::read_map;
 use super::secrets::Environment;
@@ -47,13 +48,52 @@ pub(super) fn apply(args: &ApplyArgs) -> Exit {
     }))
 }
 
-type Failed = (Exit, String);
+/// `keyway rollback`.
+pub(super) fn rollback(args: &RollbackArgs) -> Exit {
+    finish(blocking(async {
+        let file = read_map(&args.file)?;
+        let mut reach = Reach::of(&file, &args.file, args.user.as_deref())?;
+        let client = reach.home.client().await.map_err(failed)?;
+        let all = moves::history(client, file.database()).await.map_err(failed)?;
+        let maps: Vec<Map> = all.into_iter().map(|applied| applied.map).collect();
+        let (in_force, wanted) = earlier(&maps, args.epoch).map_err(|why| (Exit::Refused, why))?;
+        say(&format!(
+            "owners as in epoch {}; epoch {} is in force",
+            wanted.epoch().number(),
+            in_force.epoch().number()
+        ));
+        let mut whole = Whole::towards(reach, in_force, &wanted, Sizes::Estimated).await?;
+        say(&whole.text());
+        if args.dry_run || whole.exit() != Exit::Done {
+            return Ok(whole.exit());
+        }
+        whole.submit().await?;
+        whole.follow(args.finish).await
+    }))
+}
 
-fn finish(ended: Result<Exit, Failed>) -> Exit {
+/// The map in force, and the one of `epoch`; without it the newest whose owners
+/// are others than now.
+fn earlier(maps: &[Map], epoch: Option<u64>) -> Result<(Map, Map), String> {
+    let in_force = maps.last().ok_or("the home shard knows no map")?;
+    let found = match epoch {
+        Some(epoch) => maps.iter().find(|map| map.epoch().number() == epoch),
+        None => maps.iter().rev().find(|map| !map.same_ownership(in_force)),
+    };
+    let wanted = found.ok_or_else(|| match epoch {
+        Some(epoch) => format!("the home shard knows no map of epoch {epoch}"),
+        None => "no earlier map has other owners".to_owned(),
+    })?;
+    Ok((in_force.clone(), wanted.clone()))
+}
+
+pub(super) type Failed = (Exit, String);
+
+pub(super) fn finish(ended: Result<Exit, Failed>) -> Exit {
     ended.unwrap_or_else(|(exit, reason)| complain(exit, reason))
 }
 
-fn blocking(work: impl Future<Output = Result<Exit, Failed>>) -> Result<Exit, Failed> {
+pub(super) fn blocking(work: impl Future<Output = Result<Exit, Failed>>) -> Result<Exit, Failed> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -61,13 +101,29 @@ fn blocking(work: impl Future<Output = Result<Exit, Failed>>) -> Result<Exit, Fa
         .block_on(work)
 }
 
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     // A closed output leaves the exit code as the only answer.
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-fn failed(error: impl std::fmt::Display) -> Failed {
+pub(super) fn failed(error: impl std::fmt::Display) -> Failed {
     (Exit::Failed, error.to_string())
+}
+
+/// How a command reaches the shards.
+pub(super) struct Reach {
+    pub(super) access: Access,
+    pub(super) home: Node,
+}
+
+impl Reach {
+    /// By the map of the file at `path`, as `user` if that is given.
+    pub(super) fn of(map: &Map, path: &Path, user: Option<&str>) -> Result<Self, Failed> {
+        let access = access(map, path.parent().unwrap_or(Path::new("")), user)?;
+        let home = access.primaries.get(&access.home).cloned();
+        let home = Node::new(home.ok_or_else(|| failed("home has no primary"))?);
+        Ok(Self { access, home })
+    }
 }
 
 /// The plan: every move, and what is no move.
@@ -78,6 +134,8 @@ struct Whole {
     planned: Vec<Planned>,
     /// Moves that are under way already, and do what the file wants.
     under_way: Vec<u32>,
+    /// Moves that are not finished, and whose way back is what is wanted.
+    back: Vec<u32>,
     /// What the file changes and no move can.
     others: Vec<String>,
 }
@@ -85,12 +143,9 @@ struct Whole {
 impl Whole {
     async fn of(args: &PlanArgs) -> Result<Self, Failed> {
         let desired = read_map(&args.file)?;
-        let folder = args.file.parent().unwrap_or(Path::new(""));
-        let access = access(&desired, folder, args.user.as_deref())?;
-        let home = access.primaries.get(&access.home).cloned();
-        let mut home = Node::new(home.ok_or_else(|| failed("home has no primary"))?);
+        let mut reach = Reach::of(&desired, &args.file, args.user.as_deref())?;
         let stored = {
-            let client = home.client().await.map_err(failed)?;
+            let client = reach.home.client().await.map_err(failed)?;
             match moves::newest_map(client, desired.database()).await {
                 Err(error) if error.is_missing() => None,
                 other => other.map_err(failed)?,
@@ -108,16 +163,28 @@ impl Whole {
                 ));
             }
         };
+        let sizes = if args.exact { Sizes::Counted } else { Sizes::Estimated };
+        Self::towards(reach, in_force, &desired, sizes).await
+    }
+
+    /// What makes the owners of `desired` out of those of `in_force`.
+    async fn towards(
+        reach: Reach,
+        in_force: Map,
+        desired: &Map,
+        sizes: Sizes,
+    ) -> Result<Self, Failed> {
+        let Reach { access, home } = reach;
         let mut whole = Self {
             access,
             in_force,
             home,
             planned: Vec::new(),
             under_way: Vec::new(),
+            back: Vec::new(),
             others: Vec::new(),
         };
-        let sizes = if args.exact { Sizes::Counted } else { Sizes::Estimated };
-        for change in whole.in_force.diff(&desired) {
+        for change in whole.in_force.diff(desired) {
             whole.add(&change, sizes).await?;
         }
         Ok(whole)
@@ -151,14 +218,18 @@ impl Whole {
         };
         let target = target.id;
         let same = |journal: &Journal| {
-            journal.keyspace == *keyspace
-                && journal.subject == subject
-                && journal.target == target.number()
-                && !journal.is_ended()
+            journal.keyspace == *keyspace && journal.subject == subject && !journal.is_ended()
         };
         if let Some(found) = self.stored().await?.iter().find(|stored| same(&stored.journal)) {
-            self.under_way.push(found.journal.id);
-            return Ok(());
+            let Journal { id, phase, .. } = &found.journal;
+            if found.journal.target == target.number() {
+                self.under_way.push(*id);
+                return Ok(());
+            }
+            if found.journal.source == target.number() && *phase == Phase::Standing(Side::Target) {
+                self.back.push(*id);
+                return Ok(());
+            }
         }
         let wanted = Wanted { keyspace: keyspace.clone(), subject, target };
         let planned = submit::plan(&self.access, &self.in_force, &wanted, sizes).await;
@@ -214,6 +285,7 @@ impl Whole {
             }
         }
         lines.extend(self.under_way.iter().map(|id| format!("move {id} is under way")));
+        lines.extend(self.back.iter().map(|id| format!("move {id} goes back")));
         lines.extend(self.others.iter().map(|what| format!("refused: {what}")));
         if lines.is_empty() {
             lines.push("nothing moves".to_owned());
@@ -265,12 +337,17 @@ impl Whole {
             "epoch": self.in_force.epoch().number(),
             "moves": planned,
             "under_way": self.under_way,
+            "back": self.back,
             "refused": self.others,
         })
         .to_string()
     }
 
     async fn submit(&mut self) -> Result<(), Failed> {
+        for id in &self.back {
+            let client = self.home.client().await.map_err(failed)?;
+            moves::wish(client, *id, Wish::Reverse).await.map_err(failed)?;
+        }
         let map = submit::map_in_force(&mut self.home, &self.in_force).await.map_err(failed)?;
         for planned in std::mem::take(&mut self.planned) {
             let wanted = Wanted {
@@ -289,8 +366,13 @@ impl Whole {
         let mut said: HashMap<u32, String> = HashMap::new();
         loop {
             let all = self.stored().await?;
-            let ours: Vec<&Stored> =
-                all.iter().filter(|stored| self.under_way.contains(&stored.journal.id)).collect();
+            let ours: Vec<&Stored> = all
+                .iter()
+                .filter(|stored| {
+                    let id = stored.journal.id;
+                    self.under_way.contains(&id) || self.back.contains(&id)
+                })
+                .collect();
             let mut waiting = false;
             for stored in &ours {
                 let Stored { journal, progress, .. } = stored;
@@ -302,12 +384,17 @@ impl Whole {
                 if let Some(why) = &journal.stopped {
                     return Err((Exit::Failed, format!("move {} has stopped: {why}", journal.id)));
                 }
-                let switched = journal.phase == Phase::Standing(Side::Target);
-                if switched && finish && stored.wish != Wish::Finish {
+                let (there, last) = if self.back.contains(&journal.id) {
+                    (Phase::Standing(Side::Source), Wish::Abort)
+                } else {
+                    (Phase::Standing(Side::Target), Wish::Finish)
+                };
+                let there = journal.phase == there;
+                if there && finish && stored.wish != last {
                     let client = self.home.client().await.map_err(failed)?;
-                    moves::wish(client, journal.id, Wish::Finish).await.map_err(failed)?;
+                    moves::wish(client, journal.id, last).await.map_err(failed)?;
                 }
-                waiting |= !(journal.is_ended() || switched && !finish);
+                waiting |= !(journal.is_ended() || there && !finish);
             }
             if !waiting {
                 if !finish {

@@ -132,6 +132,11 @@ impl Plane {
             if settled.map == before {
                 return Ok(settled);
             }
+            if self.moves.any(before.database()) && !before.same_ownership(&settled.map) {
+                return Err("rows are being moved: owners change by moves only until all moves \
+                            have ended (SHOW MOVES)"
+                    .to_owned());
+            }
             match self.offer(&settled.map).await? {
                 Kept::Written => return Ok(settled),
                 Kept::Overtaken | Kept::NewerMap => {}

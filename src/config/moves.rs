@@ -23,8 +23,8 @@ section! {
         apply_max: Millis = Millis::new(5_000), Millis::new(10) => Millis::new(60_000);
         /// Longest that a statement waits while a move hands the rows of its keys over; then it fails with 40001. A move that takes longer lets go before.
         hold_max: Millis = Millis::new(5_000), Millis::new(10) => Millis::new(600_000);
-        /// A router of a database with shards holds a lease on the home shard and sends nothing to the shards once it has lapsed, so that a move knows when nobody has an older map. This is its length while rows move; without any, `0s`, a router takes no lease, and moves don't wait for it. Less than `moves.hold_max`, so that a router that is gone keeps no client of another waiting for longer.
-        lease: Millis = Millis::new(3_000), Millis::ZERO => Millis::new(600_000);
+        /// A router of a database with shards holds a lease on the home shard and sends nothing to the shards once it has lapsed, so that a move knows when nobody has an older map. This is its length while rows move; without any, `0s`, a router takes no lease, and moves don't wait for it. A router that is gone without a word keeps a move waiting for so long and a quarter more.
+        lease: Millis = Millis::new(10_000), Millis::ZERO => Millis::new(600_000);
         /// The lease's length while nothing moves: for so long the shards are served without the home shard, and so long a move waits for a router that ended without a word.
         lease_idle: Millis = Millis::new(300_000), Millis::new(1_000) => Millis::new(86_400_000);
         /// Rows that are deleted at once where a move has ended.

@@ -95,6 +95,18 @@ pub fn adopt(in_force: Option<&Map>, desired: Map) -> Adoption {
         return Adoption::Same;
     }
     let changes = current.diff(&desired);
+    if !changes.is_empty() && desired.data_already_moved() && desired.epoch() < current.epoch() {
+        // The word was meant for an earlier map; rows may have moved since.
+        return Adoption::Keep {
+            reason: format!(
+                "the file says data = \"already-moved\" of epoch {}, but epoch {now} is in force, \
+                 which has other owners: the map in force serves on; write epoch = {now} if the \
+                 rows lie as the file says today, or take the word out",
+                desired.epoch().number(),
+                now = current.epoch().number()
+            ),
+        };
+    }
     if !changes.is_empty() && !desired.data_already_moved() {
         let shown: Vec<String> =
             changes.iter().take(CHANGES_SHOWN).map(ToString::to_string).collect();

@@ -72,6 +72,34 @@ pub async fn newest_map(client: &Client, database: &str) -> Result<Option<Map>, 
     client.query_opt(sql, &[&database]).await?.map(|row| read_map(&row)).transpose()
 }
 
+/// A map as it was written, by whom and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The map.
+    pub map: Map,
+    /// The role that wrote it.
+    pub by: String,
+    /// When, by the home server's clock.
+    pub at: String,
+    /// What it was written for.
+    pub why: String,
+}
+
+/// All maps of `database`, oldest first.
+///
+/// # Errors
+/// As [`newest_map`].
+pub async fn history(client: &Client, database: &str) -> Result<Vec<Applied>, TableError> {
+    let sql = "SELECT epoch, map, applied_by, \
+        pg_catalog.to_char(applied_at, 'YYYY-MM-DD HH24:MI:SS TZ'), why \
+        FROM keyway.map_epochs WHERE database = $1 ORDER BY epoch";
+    let applied = |row: &Row| {
+        let map = read_map(row)?;
+        Ok(Applied { map, by: row.try_get(2)?, at: row.try_get(3)?, why: row.try_get(4)? })
+    };
+    client.query(sql, &[&database]).await?.iter().map(applied).collect()
+}
+
 /// Makes `map` the newest of its database.
 ///
 /// # Errors

@@ -6,7 +6,7 @@
 //! for all that have begun: a row that it does not see will be refused.
 //! [`crate::mover::fleet`] says what follows from the rows.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::moves::TableError;
 use crate::mover::fleet::RouterRow;
@@ -27,19 +27,41 @@ pub enum Lease {
 /// # Errors
 /// The server can't be asked: the row may or may not be written.
 pub async fn renew(client: &mut Client, map: &Map, row: &RouterRow) -> Result<Lease, TableError> {
-    let (database, text) = (map.database(), map.to_toml());
-    let transaction = client.transaction().await?;
-    transaction.batch_execute("SET LOCAL synchronous_commit = on").await?;
-    transaction.execute(LOCK_SHARED, &[&LEASES_CLASS, &database]).await?;
-    let (epoch, lease) = (number(row.epoch.number()), number(row.lease.count()));
-    let written = transaction
-        .execute(
-            RENEW,
-            &[&database, &row.id, &row.name, &epoch, &lease, &row.beat, &row.settled, &text],
-        )
-        .await?;
-    transaction.commit().await?;
-    Ok(if written == 1 { Lease::Granted } else { Lease::Behind })
+    let (database, text) = (literal(map.database()), literal(&map.to_toml()));
+    let (id, name) = (literal(&row.id), literal(&row.name));
+    let settled: Vec<String> = row.settled.iter().map(|token| literal(token)).collect();
+    // One text, one round trip: on a busy home each more could cost the lease.
+    // Each statement has a snapshot of its own.
+    let sql = format!(
+        "BEGIN; SET LOCAL synchronous_commit = on; \
+         SELECT pg_catalog.pg_advisory_xact_lock_shared({LEASES_CLASS}, \
+         pg_catalog.hashtext({database})); \
+         INSERT INTO keyway.routers (database, id, name, epoch, lease_ms, beat, settled) \
+         SELECT {database}, {id}, {name}, {epoch}, {lease}, {beat}, ARRAY[{settled}]::text[] \
+         WHERE COALESCE((SELECT epoch = {epoch} AND map = {text} FROM keyway.map_epochs \
+         WHERE database = {database} ORDER BY epoch DESC LIMIT 1), true) \
+         ON CONFLICT (database, id) DO UPDATE SET epoch = excluded.epoch, \
+         lease_ms = excluded.lease_ms, beat = excluded.beat, settled = excluded.settled, \
+         seen_at = pg_catalog.clock_timestamp() RETURNING 'granted'; COMMIT",
+        epoch = row.epoch.number(),
+        lease = row.lease.count(),
+        beat = row.beat,
+        settled = settled.join(", "),
+    );
+    let granted = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten() == Some("granted"),
+        _ => false,
+    };
+    match client.simple_query(&sql).await {
+        Ok(messages) if messages.iter().any(granted) => Ok(Lease::Granted),
+        Ok(_) => Ok(Lease::Behind),
+        Err(error) => {
+            if !client.is_closed() {
+                client.batch_execute("ROLLBACK").await?;
+            }
+            Err(error.into())
+        }
+    }
 }
 
 /// All routers of `database`, once the renewals that have begun are over.
@@ -85,8 +107,9 @@ pub async fn forget(client: &Client, database: &str, row: &RouterRow) -> Result<
     Ok(())
 }
 
-fn number(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
+/// A text for SQL, with standard-conforming strings, as sessions of ours have.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// A part of the shared tables.
@@ -95,16 +118,7 @@ CREATE TABLE IF NOT EXISTS keyway.routers (\
 database text NOT NULL, id text NOT NULL, name text NOT NULL, epoch bigint NOT NULL, \
 lease_ms bigint NOT NULL, beat bigint NOT NULL, settled text[] NOT NULL, \
 seen_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(), PRIMARY KEY (database, id))";
-const LOCK_SHARED: &str =
-    "SELECT pg_catalog.pg_advisory_xact_lock_shared($1, pg_catalog.hashtext($2))";
 const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock($1, pg_catalog.hashtext($2))";
-const RENEW: &str = "\
-INSERT INTO keyway.routers (database, id, name, epoch, lease_ms, beat, settled) \
-SELECT $1::text, $2::text, $3::text, $4::bigint, $5::bigint, $6::bigint, $7::text[] \
-WHERE COALESCE((SELECT epoch = $4::bigint AND map = $8::text FROM keyway.map_epochs \
-WHERE database = $1::text ORDER BY epoch DESC LIMIT 1), true) \
-ON CONFLICT (database, id) DO UPDATE SET epoch = excluded.epoch, lease_ms = excluded.lease_ms, \
-beat = excluded.beat, settled = excluded.settled, seen_at = pg_catalog.clock_timestamp()";
 const LIST: &str = "\
 SELECT id, name, epoch, lease_ms, beat, settled, \
 EXTRACT(epoch FROM pg_catalog.clock_timestamp() - seen_at)::bigint \

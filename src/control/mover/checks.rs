@@ -286,6 +286,21 @@ pub fn grants(role: &str, database: &str) -> String {
     )
 }
 
+/// What makes `role` one that moves can log in as on a server of this version,
+/// where `owners` own the tables; each statement by itself.
+pub fn rights(role: &str, database: &str, version: u32, owners: &[String]) -> Vec<String> {
+    let quoted = sql::ident(role);
+    let mut all = vec![format!("CREATE ROLE {quoted} LOGIN")];
+    if version < 16 {
+        // Nobody else can subscribe there.
+        all.push(format!("ALTER ROLE {quoted} SUPERUSER"));
+        return all;
+    }
+    all.extend(owners.iter().map(|owner| format!("GRANT {} TO {quoted}", sql::ident(owner))));
+    all.extend(grants(role, database).split("; ").map(str::to_owned));
+    all
+}
+
 /// Foreign keys by which a table that stays refers to one that moves.
 async fn foreign_keys(
     report: &mut Report,
