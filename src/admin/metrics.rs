@@ -17,7 +17,7 @@ use super::console::VERSION;
 use super::source::Inputs;
 use crate::cluster::Health;
 use crate::engine::snapshot::{ClientState, Latency, PoolSnapshot, Totals};
-use crate::types::{NodeId, Role};
+use crate::types::NodeId;
 
 /// The page's content type.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
