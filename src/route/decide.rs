@@ -59,9 +59,8 @@ pub(crate) fn decide(
         nature
     };
     let mut classified = Vec::new();
-    let mut goals = Vec::new();
+    let (mut goals, mut made) = (Vec::new(), Vec::new());
     let mut asides = Asides::default();
-    let mut made: Vec<Box<str>> = Vec::new();
     for (whole, list) in statements.iter().zip(&bare) {
         let tokens = Tokens { text, list };
         let mut one = classify::classify_with(&tokens, &known);
@@ -69,9 +68,7 @@ pub(crate) fn decide(
         asides.primary |= hints.primary;
         asides.hinted = stricter(asides.hinted, hints.consistency);
         goals.push(goal(&tokens, &one, &hints, world, &mut asides)?);
-        if world.map.is_sharded() && one.facts.effect.each().contains(&SessionEffect::TempTable) {
-            made.extend(temporary::name_made(&tokens));
-        }
+        made.extend(temporary::name_made(&tokens, &one.facts, world));
         asides.next(&mut one);
         classified.push(one);
     }

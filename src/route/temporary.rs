@@ -8,7 +8,7 @@
 //! DROP, is never taken for another one. The worst is then that the shard says
 //! that there is none.
 
-use crate::sql::statement::Kind;
+use crate::sql::statement::{Facts, Kind, SessionEffect};
 use crate::sql::token::Tokens;
 use crate::types::ShardId;
 
@@ -62,9 +62,11 @@ struct Made<'t> {
     query: Option<Tokens<'t>>,
 }
 
-/// The name that a CREATE TEMPORARY TABLE of a sharded database makes.
-pub(super) fn name_made(t: &Tokens<'_>) -> Option<Box<str>> {
-    read(t).ok().map(|made| made.name)
+/// The name that a CREATE TEMPORARY TABLE of a sharded database makes; `None`
+/// for every other statement.
+pub(super) fn name_made(t: &Tokens<'_>, facts: &Facts, world: &World<'_>) -> Option<Box<str>> {
+    let makes = world.map.is_sharded() && facts.effect.each().contains(&SessionEffect::TempTable);
+    makes.then(|| read(t).ok()).flatten().map(|made| made.name)
 }
 
 /// The goal of a statement that makes something temporary.
