@@ -83,6 +83,25 @@ fn units_run_commands_that_the_program_has_and_wait_for_its_drain() {
 }
 
 #[test]
+fn image_runs_a_command_that_the_program_has_and_not_as_root() {
+    let text = fs::read_to_string("Dockerfile").unwrap();
+    let last = |word: &str| text.lines().rev().find_map(|line| line.strip_prefix(word)).unwrap();
+    let words = |word: &str| -> Vec<String> { serde_json::from_str(last(word)).unwrap() };
+    Cli::try_parse_from([words("ENTRYPOINT "), words("CMD ")].concat()).unwrap();
+    let user: u32 = last("USER ").parse().expect("a number, which a cluster can check");
+    assert!(user > 0 && text.contains(&format!("--uid {user} ")), "the image makes user {user}");
+    // The signal on which the router drains.
+    assert_eq!(last("STOPSIGNAL "), "SIGTERM");
+    // What the program loads is in every Debian image.
+    let output = Command::new("ldd").arg(PROGRAM).output().unwrap();
+    let libraries = String::from_utf8(output.stdout).unwrap();
+    for line in libraries.lines().map(str::trim) {
+        let base = ["linux-vdso", "libgcc_s.so", "libm.so", "libc.so", "/lib"];
+        assert!(base.iter().any(|name| line.starts_with(name)), "the image lacks {line}");
+    }
+}
+
+#[test]
 fn every_command_has_a_manual_page_that_reads_without_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     let status = Command::new(PROGRAM).arg("man").arg(dir.path()).status().unwrap();
