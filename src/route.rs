@@ -15,6 +15,7 @@ mod explain;
 mod hints;
 mod keycheck;
 mod locate;
+mod of_session;
 mod place;
 mod planner;
 mod read_only;

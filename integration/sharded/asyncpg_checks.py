@@ -105,6 +105,19 @@ async def types_are_introspected():
 
 
 @check
+async def types_are_introspected_within_a_transaction():
+    for tenant, port in await homes(1):
+        c = await connect()  # knows no types, and turns jit off while it asks for them
+        async with c.transaction():
+            # The questions about types set a setting, and need the shard to be known.
+            equal(await c.fetchval(f"select {PORT} from tenants where tenant_id = $1", tenant), port)
+            row = await c.fetchrow(f"select 'busy'::mood m, {PORT} p from tenants where tenant_id = $1", tenant)
+            equal((row["m"], row["p"]), ("busy", port))
+            equal(await c.fetchval("select array['calm']::mood[] from tenants where tenant_id = $1", tenant), ["calm"])
+        await c.close()
+
+
+@check
 async def batches_and_cursors():
     (one, _), (two, port) = await homes(1)
     c = await connect()

@@ -209,3 +209,31 @@ fn reference_and_single_tables_are_read_with_the_tenants() {
     client.run("TRUNCATE app_settings");
     assert_eq!(world.cluster.sql(2, "SELECT count(*) FROM app_settings"), "0");
 }
+
+#[test]
+fn what_is_the_transactions_own_is_asked_where_it_runs() {
+    let world = world();
+    let client = Client::connect(&world.router.url());
+    for tenant in [world.tenants_on(1)[9], world.tenants_on(2)[9]] {
+        client.run("BEGIN");
+        client.run(&format!("SELECT FROM tenants WHERE tenant_id = {tenant}"));
+        let here = world.port_of(tenant).to_string();
+        assert_eq!(
+            client.value("SELECT current_setting('port'), now()").split('|').next(),
+            Some(&*here)
+        );
+        assert_eq!(client.value("SELECT set_config('work_mem', '5MB', true)"), "5MB");
+        assert_eq!(client.value("SELECT current_setting('work_mem')"), "5MB");
+        assert_eq!(client.value("SELECT now() = transaction_timestamp()"), "t");
+        let rows = client.query("SELECT set_config('work_mem', $1, false)", &[&"6MB"]).unwrap();
+        assert_eq!(rows[0].get::<_, &str>(0), "6MB");
+        client.run("ROLLBACK");
+        assert_ne!(client.value("SHOW work_mem"), "6MB");
+        // What reads rows, or counts on, is home's as ever.
+        client.run("BEGIN");
+        client.run(&format!("SELECT FROM tenants WHERE tenant_id = {tenant}"));
+        let counted = client.text("SELECT pg_advisory_xact_lock(1), now()");
+        assert_eq!(counted.is_err(), world.shard_of(tenant) == 2, "{counted:?}");
+        client.run("ROLLBACK");
+    }
+}

@@ -18,6 +18,7 @@ use super::asides::{Asides, stricter};
 use super::copy;
 use super::error::RouteError;
 use super::hints::{self, Hints};
+use super::of_session;
 use super::place::{self, Calls, Named, Open, Placed};
 use super::planner::World;
 use super::read_only::{self, InReadOnly};
@@ -572,6 +573,11 @@ pub(super) fn query(
     if temporary && let Goal::Keyed(keyed) = &mut goal {
         // Its rows are nowhere else, and on a backend that is the session's own.
         keyed.spread = Spread::OneShard;
+    }
+    if matches!(goal, Goal::Fixed(Targets::Home, Reason::NoTable))
+        && of_session::asks_session(t, world)
+    {
+        goal = Goal::Fixed(Targets::Home, Reason::Session);
     }
     if let Goal::Keyed(Keyed { open, spread: Spread::ManyShards, across, .. }) = &mut goal
         && may_spread

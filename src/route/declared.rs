@@ -151,7 +151,9 @@ pub(crate) fn without_key(
     declared: &Declared,
 ) -> Result<Option<Route>, RouteError> {
     let open = match (reason, targets) {
-        (Reason::NoTable | Reason::Temporary, Targets::Home) => declared.only_shard(map)?,
+        (Reason::NoTable | Reason::Temporary | Reason::Session, Targets::Home) => {
+            declared.only_shard(map)?
+        }
         // Any shard has them: no matter if the declaration names several.
         (Reason::Reference, Targets::AnyShard | Targets::Home) => {
             declared.only_shard(map).unwrap_or_default()

@@ -190,7 +190,9 @@ impl Feed<'_, '_> {
         let bound = self.env.backend.as_ref().map(|(backend, shard)| (is_busy(backend), *shard));
         let (shard, movable) = match &route.targets {
             Targets::Shard(shard) => (*shard, false),
-            Targets::Home if route.reason == Reason::Temporary => {
+            // How things stand with the transaction, or a table of the session's
+            // own, its shard knows.
+            Targets::Home if matches!(route.reason, Reason::Temporary | Reason::Session) => {
                 (bound.map_or(home, |(_, shard)| shard), false)
             }
             Targets::Home => (home, false),

@@ -247,11 +247,37 @@ fn is_syntax(t: &Tokens<'_>, name: &str, at: usize) -> bool {
     if functions::is_reserved(name) || (name == "conflict" && is_conflict_target(t, at)) {
         return true;
     }
+    if matches!(name, "rollup" | "cube") && is_in_group_by(t, at) {
+        return true;
+    }
     // The other words may be functions where an expression begins.
     functions::is_syntax(name)
         && (t.is_punct(at - 1, ")")
             || (t.name(at - 1).is_some()
                 && !EXPRESSIONS_FOLLOW.iter().any(|w| t.is_word(at - 1, w))))
+}
+
+/// Whether the word at `at` is an entry of GROUP BY, also within GROUPING SETS:
+/// there ROLLUP and CUBE are no functions.
+fn is_in_group_by(t: &Tokens<'_>, at: usize) -> bool {
+    let mut depth = 0_usize;
+    for i in (0..at).rev() {
+        if t.is_punct(i, ")") {
+            depth += 1;
+        } else if t.is_punct(i, "(") {
+            match depth.checked_sub(1) {
+                Some(less) => depth = less,
+                // The entry stands in parentheses of its own.
+                None if i > 0 && t.is_word(i - 1, "sets") => {}
+                None => return false,
+            }
+        } else if depth == 0 && t.is_word(i, "by") {
+            return i > 0 && t.is_word(i - 1, "group");
+        } else if depth == 0 && CLAUSES.iter().any(|word| t.is_word(i, word)) {
+            return false;
+        }
+    }
+    false
 }
 
 /// Whether `ON CONFLICT (…) DO` begins before the word at `at`, and no join's
@@ -336,6 +362,8 @@ const NAMES_FOLLOW: &[&str] = &[
     "execute",
     "prepare",
 ];
+/// Words with which a clause begins that is no list of groups.
+const CLAUSES: &[&str] = &["select", "from", "where", "having", "window", "set", "returning"];
 /// An expression may begin after these.
 const EXPRESSIONS_FOLLOW: &[&str] = &[
     "select",
