@@ -27,6 +27,7 @@ mod handle;
 mod hold;
 mod lease;
 mod listen;
+mod loads;
 mod login;
 mod logins;
 mod lookups;

@@ -62,6 +62,8 @@ pub(crate) struct Workload {
     pub(crate) registers: i64,
     /// Writes among 100 operations.
     pub(crate) write_percent: u64,
+    /// One read in eight is a READ ONLY transaction of three.
+    pub(crate) transactions: bool,
     /// Operations after which the run ends.
     pub(crate) operations: u64,
     /// Stale reads after which it ends.
@@ -299,7 +301,7 @@ async fn client(workload: Workload, number: u64, board: Arc<Board>) {
         let write = dice.roll(100) < workload.write_percent;
         let done = if write {
             open.write(&mut dice, register, &board, &mut own).await
-        } else if open.naive.is_none() && dice.roll(8) == 0 {
+        } else if workload.transactions && open.naive.is_none() && dice.roll(8) == 0 {
             let done = open.transaction(&mut dice, register, &board, &mut own).await;
             if done.is_err() {
                 let _ = open.client.batch_execute("ROLLBACK").await;

@@ -204,10 +204,22 @@ impl fmt::Display for Passed {
 }
 
 impl Cluster {
-    /// The replica that serves a read of `shard`, or the primary, and why.
-    /// Those of the router's zone come first; `tie` spreads reads over equals
-    /// by weight: a counter or any number will do.
+    /// As [`Cluster::choose_by`], of nodes that are all equally busy.
     pub fn choose(&self, shard: ShardId, wanted: Wanted, tie: u64) -> Choice {
+        self.choose_by(shard, wanted, tie, &|_| 0)
+    }
+
+    /// The replica that serves a read of `shard`, or the primary, and why.
+    /// Those of the router's zone come first; `tie`, any number, spreads reads
+    /// over equals by weight. Of two that it draws, the one with less to do by
+    /// `load` serves.
+    pub fn choose_by(
+        &self,
+        shard: ShardId,
+        wanted: Wanted,
+        tie: u64,
+        load: &dyn Fn(NodeId) -> u64,
+    ) -> Choice {
         let asked = match wanted {
             Wanted::Primary => return primary(ReadReason::ConsistencyPrimary),
             Wanted::Marks(Demand::InFlight) => return primary(ReadReason::WriteInFlight),
@@ -236,31 +248,44 @@ impl Cluster {
         // What is not well serves if nothing else can: the last is never banned.
         let node = [Fitness::Fit, Fitness::Spare]
             .into_iter()
-            .find_map(|fitness| self.share_out(shard, asked, fitness, tie));
+            .find_map(|fitness| self.share_out(shard, asked, fitness, tie, load));
         match node {
             Some(node) => Choice { node: Some(node), reason: asked.met() },
             None => primary(ReadReason::NoneFit(passed)),
         }
     }
 
-    /// One of the replicas that are so fit, by weight; those of the router's
-    /// own zone first.
-    fn share_out(&self, shard: ShardId, asked: Asked, fit: Fitness, tie: u64) -> Option<NodeId> {
+    /// One of the replicas that are so fit, by weight and load; those of the
+    /// router's own zone first.
+    fn share_out(
+        &self,
+        shard: ShardId,
+        asked: Asked,
+        fit: Fitness,
+        tie: u64,
+        load: &dyn Fn(NodeId) -> u64,
+    ) -> Option<NodeId> {
         let candidates = || self.replicas_of(shard).filter(|state| fitness(state, asked) == fit);
         let weight = |near: bool| -> u64 {
             let those = candidates().filter(|state| state.member.near == near);
-            those.map(|state| u64::from(state.member.weight)).sum()
+            those.map(NodeState::share).sum()
         };
         let near = weight(true) > 0;
-        let mut mark = tie.checked_rem(weight(near))?;
-        for state in candidates().filter(|state| state.member.near == near) {
-            let share = u64::from(state.member.weight);
-            if mark < share {
-                return Some(state.member.node);
-            }
-            mark -= share;
+        let sum = weight(near);
+        let draw = |mut mark: u64| {
+            candidates().filter(|state| state.member.near == near).find_map(|state| {
+                let found = mark < state.share();
+                mark = mark.saturating_sub(state.share());
+                found.then_some((state.member.node, state.share()))
+            })
+        };
+        let (one, share) = draw(tie.checked_rem(sum)?)?;
+        if share == sum {
+            return Some(one);
         }
-        None
+        // The other half of the number draws the second.
+        let (other, _) = draw(tie.rotate_left(32).checked_rem(sum)?)?;
+        Some(if load(other) < load(one) { other } else { one })
     }
 
     /// True if `node` may serve a read that wants this.
@@ -538,11 +563,11 @@ mod tests {
         off.member.weight = 0;
         let cluster = cluster(vec![heavy, light, off]);
         let count = |replica: u16| {
-            (0..400)
+            (0..640)
                 .filter(|tie| node(&cluster, Wanted::Any, *tie) == Some(NodeId::new(replica)))
                 .count()
         };
-        assert_eq!((count(1), count(2), count(3)), (300, 100, 0));
+        assert_eq!((count(1), count(2), count(3)), (480, 160, 0));
     }
 
     #[test]
@@ -574,6 +599,49 @@ mod tests {
         }
         assert_eq!(node(&both, proof(500), 0), Some(NodeId::new(1)));
         assert_eq!(node(&cluster(vec![lagging]), Wanted::Any, 3), Some(NodeId::new(1)));
+    }
+
+    #[test]
+    fn of_two_that_are_drawn_the_one_with_less_to_do_serves() {
+        let cluster = cluster((1..=4).map(|node| replica(node, Some(0))).collect());
+        let load = |node: NodeId| if node == NodeId::new(1) { 900 } else { 100 };
+        let mut served = [0; 5];
+        let mut tie = 0x9E37_79B9_7F4A_7C15_u64;
+        for _ in 0..4_000 {
+            tie ^= tie << 13;
+            tie ^= tie >> 7;
+            tie ^= tie << 17;
+            let node = cluster.choose_by(SHARD, Wanted::Any, tie, &load).node().unwrap();
+            served[node.index()] += 1;
+        }
+        // It serves when it is drawn twice: one read in sixteen, and stays known.
+        assert!((150..400).contains(&served[1]), "{served:?}");
+        assert!(served[2..].iter().all(|count| *count > 1_000), "{served:?}");
+    }
+
+    #[test]
+    fn the_only_one_that_fits_serves_however_busy_it_is() {
+        let cluster = cluster(vec![replica(1, Some(0)), replica(2, None)]);
+        for tie in 0..50 {
+            let choice = cluster.choose_by(SHARD, proof(3), tie, &|_| u64::MAX);
+            assert_eq!(choice.node(), Some(NodeId::new(1)));
+        }
+    }
+
+    #[test]
+    fn one_that_has_come_back_gets_its_share_by_and_by() {
+        let count = |warmth: u32| {
+            let mut cold = replica(2, Some(0));
+            cold.warmth = warmth;
+            let cluster = cluster(vec![replica(1, Some(0)), cold]);
+            let served = |tie: &u64| node(&cluster, Wanted::Any, *tie) == Some(NodeId::new(2));
+            (0..1_632).filter(served).count()
+        };
+        assert_eq!((count(0), count(1), count(16)), (96, 96, 816));
+        assert!((500..600).contains(&count(8)), "{}", count(8));
+        let mut cold = replica(1, Some(0));
+        cold.warmth = 0;
+        assert!(node(&cluster(vec![cold]), Wanted::Any, 7).is_some(), "alone it serves all");
     }
 
     #[test]

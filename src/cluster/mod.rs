@@ -217,9 +217,15 @@ pub struct NodeState {
     /// Counts the changes of what `replay` belongs to: another process, or a
     /// time in which nobody watched.
     pub life: u32,
+    /// How much of its weight counts, in parts of [`NodeState::WARM`]: one that
+    /// has come back has its caches still to fill.
+    pub warmth: u32,
 }
 
 impl NodeState {
+    /// The warmth at which its whole weight counts.
+    pub const WARM: u32 = 16;
+
     /// A node that nobody has asked yet.
     pub const fn unknown(member: Member) -> Self {
         Self {
@@ -233,6 +239,7 @@ impl NodeState {
             sampled_at: None,
             incarnation: None,
             life: 0,
+            warmth: Self::WARM,
         }
     }
 
@@ -240,6 +247,11 @@ impl NodeState {
     /// primary that long ago has been replayed. `None` if nothing is proven.
     pub fn lag_ms(&self, now: Moment) -> Option<Millis> {
         self.replay?.proven.map(|proof| now.since(proof.begun))
+    }
+
+    /// Its share of the reads, relative to its siblings.
+    fn share(&self) -> u64 {
+        u64::from(self.member.weight) * u64::from(self.warmth.clamp(1, Self::WARM))
     }
 
     /// A replica's lag in bytes as of its last sample.

@@ -10,6 +10,7 @@ use crate::session::Writes;
 use crate::types::{Moment, ShardId};
 
 use super::crew::Places;
+use super::loads::Lent;
 use super::marks::Account;
 use super::pools::SharedPool;
 use super::share::Farewell;
@@ -40,6 +41,8 @@ pub(super) struct Conn {
     /// The server that it leads to, as it said after the login.
     pub(super) incarnation: Option<Incarnation>,
     pub(super) account: Account,
+    /// It leads to a replica and is lent to a client.
+    pub(super) lent: Option<Lent>,
     pub(super) uses: u64,
     /// How often its pool had been told to close its connections.
     pub(super) generation: u64,

@@ -208,6 +208,7 @@ async fn attempt(
         params: Rc::new(greeting.params),
         counted: false,
         places: Some(places),
+        lent: None,
     }))
 }
 

@@ -305,6 +305,9 @@ impl Driver {
         if self.unit_since_us > 0 && !self.session.is_awaiting() {
             let us = clock::now_us().saturating_sub(self.unit_since_us);
             self.thread.stats.note_latency(us);
+            if let Some(lent) = &conn.lent {
+                lent.note(us);
+            }
             self.unit_since_us = 0;
         }
         match after {
@@ -356,7 +359,9 @@ impl Driver {
             Some(Writer::Node(_) | Writer::Several | Writer::Unconfirmed | Writer::Absent)
             | None => Writes::Possible,
         };
-        conn.machine.note_replica(conn.writes == Writes::Impossible);
+        let replica = conn.writes == Writes::Impossible;
+        conn.machine.note_replica(replica);
+        conn.lent = replica.then(|| self.database.loads.lend(node));
         // Whoever held it before was the one to be woken.
         conn.watched = false;
         self.entry.running.borrow_mut().add(&conn);

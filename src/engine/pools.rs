@@ -529,6 +529,7 @@ impl Thread {
     /// Gives a clean connection back; anything else is closed.
     pub(super) fn release(self: &Rc<Self>, mut conn: Box<Conn>) {
         let pool = conn.pool.clone();
+        conn.lent = None;
         if !conn.machine.is_clean() || !conn.out.is_empty() || pool.is_outdated(conn.generation) {
             drop(conn);
             return;

@@ -270,7 +270,8 @@ impl Driver {
             {
                 return Choice::same_replica(node);
             }
-            let choice = cluster.choose(want.shard, wanted, tie);
+            let load = |node: NodeId| self.database.loads.weigh(node);
+            let choice = cluster.choose_by(want.shard, wanted, tie, &load);
             let allowed = self.thread.settings.reads.read_only_when_primary_down;
             if choice.node().is_some()
                 || allowed == Millis::ZERO

@@ -25,6 +25,7 @@ use super::client::ClientEntry;
 use super::conn::Conn;
 use super::crew::{self, Crew, LedgerKey};
 use super::lease::Lease;
+use super::loads::Loads;
 use super::logins::{Access, BackendLogin, EngineOptions, Users};
 use super::lookups::Lookups;
 use super::marks::Marks;
@@ -82,6 +83,7 @@ pub(super) struct Database {
     catalog: RefCell<Rc<Catalog>>,
     catalog_serial: Cell<u64>,
     pub(super) marks: Arc<Marks>,
+    pub(super) loads: Loads,
     pub(super) lease: Arc<Lease>,
     pub(super) planner: RefCell<Planner>,
     params: RefCell<Option<Rc<ServerParams>>>,
@@ -214,6 +216,7 @@ impl Thread {
                     catalog: RefCell::default(),
                     catalog_serial: Cell::new(1),
                     marks: Arc::clone(&database.marks),
+                    loads: Loads::default(),
                     lease: Arc::clone(&database.lease),
                     planner: RefCell::new(Planner::new(number(0), planner_limits(&settings))),
                     params: RefCell::new(None),

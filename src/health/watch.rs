@@ -7,7 +7,7 @@ use super::{Authority, Condition, Geometry, Life, Lineage, Over, Thresholds, Vou
 use crate::cluster::{
     Cluster, Health, Incarnation, LineageId, Member, NodeState, Proof, Replay, SampleNumber, Writer,
 };
-use crate::types::{Lsn, Moment, NodeId, Role, ShardId};
+use crate::types::{Lsn, Millis, Moment, NodeId, Role, ShardId};
 
 /// A sample that has been begun; hand it back with the answer.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +75,8 @@ struct Watched {
     identity: Option<Identity>,
     /// When the present identity was first seen.
     since: Moment,
+    /// When it came back from where it served nothing.
+    back: Moment,
     voucher: Voucher,
     geometry: Geometry,
     /// The lineage whose marker this incarnation has shown.
@@ -120,6 +122,7 @@ impl Watch {
                     condition: Condition::UNKNOWN,
                     identity: None,
                     since: Moment::START,
+                    back: Moment::START,
                     voucher: Voucher::Silent,
                     geometry: Geometry::default(),
                     shown: None,
@@ -166,8 +169,10 @@ impl Watch {
             }
             Answer::Replica { identity, replay } => {
                 let over = watched.identify(identity, now);
+                let served = watched.state.health.may_serve();
                 watched.condition.answered(now, over, &self.thresholds);
                 watched.publish_condition();
+                watched.warm_up(served, now);
                 watched.show_role(Role::Replica);
                 watched.state.insert_lsn = None;
                 self.settle_writer(shard);
@@ -520,6 +525,17 @@ impl Watched {
         self.state.breaker = self.condition.breaker();
     }
 
+    /// A replica that has come back gets its share of the reads by and by.
+    fn warm_up(&mut self, served: bool, now: Moment) {
+        if !served && self.state.health.may_serve() {
+            self.back = now;
+        }
+        let passed = now.since(self.back.max(self.since)).count();
+        let steps = passed.saturating_mul(u64::from(NodeState::WARM)) / WARM_UP.count();
+        let steps = u32::try_from(steps).unwrap_or(NodeState::WARM);
+        self.state.warmth = steps.saturating_add(1).min(NodeState::WARM);
+    }
+
     /// What a Patroni said of it in another role counts no more.
     fn show_role(&mut self, role: Role) {
         if self.state.role_seen != Some(role) {
@@ -549,6 +565,9 @@ impl Watched {
         self.state.replay = None;
     }
 }
+
+/// Time in which a replica that has come back gets its whole share.
+const WARM_UP: Millis = Millis::new(10_000);
 
 /// The later of two proofs of one incarnation.
 fn later(one: Option<Proof>, other: Option<Proof>) -> Option<Proof> {
