@@ -163,7 +163,7 @@ pub(crate) fn two_of_them(cluster: &Cluster) {
         let read = "SELECT /* keyway: consistency=any */ pg_is_in_recovery() FROM registers \
                     WHERE tenant_id = 77";
         wait_for("reads on replicas", || psql(&router.url(), read).expect() == "t");
-        wait_for("a proof of the old primary's", || node_of(router, old, 10) != "");
+        wait_for("a proof of the old primary's", || !node_of(router, old, 10).is_empty());
     }
 }
 

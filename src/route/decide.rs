@@ -73,16 +73,8 @@ pub(crate) fn decide(
         asides.next(&mut one);
         classified.push(one);
     }
-    let mut replica_ok = !asides.primary
-        && !classified.is_empty()
-        && classified.iter().all(|one| {
-            one.facts.kind == Kind::Select
-                && one.facts.is_plain()
-                && one.facts.access == Access::Read
-                && matches!(one.nature, Nature::Neutral | Nature::Bound)
-        });
     let of_tables = goals.iter().all(may_use_replica);
-    replica_ok &= of_tables;
+    let replica_ok = !asides.primary && of_tables && read_only::reads_apart(&classified);
     let read_only = read_only::of(&classified, asides.primary, of_tables);
     if world.map.is_sharded() {
         check_paths(&goals, &classified)?;

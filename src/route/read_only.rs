@@ -11,6 +11,7 @@
 use crate::sql::classify::Classified;
 use crate::sql::functions::Nature;
 use crate::sql::statement::{Kind, SessionEffect, TxEffect};
+use crate::types::Access;
 
 /// Where a text may run as part of a READ ONLY transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +24,19 @@ pub enum InReadOnly {
     Primary,
 }
 
-/// The same of these statements together. `primary`: they read what no replica
+/// True if these statements only read, and depend on no session: a replica may run
+/// them outside of a transaction, if it has what they read.
+pub(crate) fn reads_apart(statements: &[Classified]) -> bool {
+    !statements.is_empty()
+        && statements.iter().all(|one| {
+            one.facts.kind == Kind::Select
+                && one.facts.is_plain()
+                && one.facts.access == Access::Read
+                && matches!(one.nature, Nature::Neutral | Nature::Bound)
+        })
+}
+
+/// The place of these statements together. `primary`: they read what no replica
 /// has. `of_tables`: each reads tables, on one shard or on any.
 pub(crate) fn of(statements: &[Classified], primary: bool, of_tables: bool) -> InReadOnly {
     // What stands behind the end of the transaction is no part of it.
