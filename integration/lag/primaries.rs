@@ -160,9 +160,17 @@ pub(crate) fn two_of_them(cluster: &Cluster) {
         for _ in 0..10 {
             assert_eq!(writer(router), Ok(new), "whatever the map declares");
         }
-        let read = "SELECT /* keyway: consistency=any */ pg_is_in_recovery() FROM registers \
-                    WHERE tenant_id = 77";
-        wait_for("reads on replicas", || psql(&router.url(), read).expect() == "t");
+        let read =
+            format!("SELECT value FROM identities WHERE tenant_id = {}", router.port() % 9_999);
+        let any = format!("/* keyway: consistency=any */ {read}");
+        let seen = format!(
+            "SELECT count(*) FROM pg_stat_activity \
+             WHERE query LIKE '%{read}' AND pid <> pg_backend_pid()"
+        );
+        wait_for("reads of the old primary", || {
+            psql(&router.url(), &any).expect();
+            cluster.servers().superuser_sql(node(0), &seen).unwrap() != "0"
+        });
         wait_for("a proof of the old primary's", || !node_of(router, old, 10).is_empty());
     }
 }

@@ -11,8 +11,9 @@ use super::plane::Plane;
 use crate::admin::CatalogView;
 use crate::catalog::Catalog;
 use crate::control::catalog::{Loader, Report};
+use crate::control::monitor::Target;
 use crate::shardmap::Map;
-use crate::types::ShardId;
+use crate::types::{Role, ShardId};
 
 /// The catalogs of one database.
 #[derive(Debug, Default)]
@@ -79,7 +80,14 @@ impl Plane {
         });
         // The loader before it must end first, or it could still report.
         self.with_catalogs(index, |catalogs| catalogs.loader = None);
-        let loader = Loader::start(self.targets(map), &self.schema_changes(), &publish);
+        // After a failover another node than the declared one is asked.
+        let as_of_now = |mut target: Target| {
+            let writes = self.takes_writes(map, &target);
+            target.member.role = if writes { Role::Primary } else { Role::Replica };
+            target
+        };
+        let targets = self.targets(map).into_iter().map(as_of_now).collect();
+        let loader = Loader::start(targets, &self.schema_changes(), &publish);
         let kept = self.with_catalogs(index, |catalogs| {
             catalogs.loader = Some(loader);
             catalogs.failures.clear();

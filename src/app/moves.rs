@@ -71,7 +71,8 @@ impl Plane {
         let own = self.mover_login();
         let mut primaries = HashMap::new();
         for mut target in self.targets(map) {
-            if target.is_primary() {
+            // Of now: after a failover it is not the one that the map declares.
+            if self.takes_writes(map, &target) {
                 if let Some((user, password)) = &own {
                     target.user.clone_from(user);
                     target.password.clone_from(password);

@@ -230,10 +230,22 @@ impl Plane {
         rhythm.thresholds.lagging_after = nodes.lagging_after;
         let publish = Arc::new(move |cluster: Arc<Cluster>| {
             let Some(plane) = plane.upgrade() else { return };
+            let mut failed_over = None;
             if let Some(database) = plane.databases().get_mut(index) {
-                database.cluster = Arc::clone(&cluster);
+                let before = std::mem::replace(&mut database.cluster, Arc::clone(&cluster));
+                let moved = |shard| {
+                    let (old, new) = (before.primary_of(shard), cluster.primary_of(shard));
+                    new.is_some() && old != new
+                };
+                if cluster.shards().any(moved) {
+                    failed_over = Some(Arc::clone(&database.served.map));
+                }
             }
             plane.handle.publish_cluster(&name, &cluster);
+            if let Some(map) = failed_over {
+                // The schemas are read where the writes go.
+                plane.start_catalogs(index, &map);
+            }
         });
         let marks = self.databases().get(index).map(|database| Arc::clone(&database.served.marks));
         let Some(marks) = marks else { return };
@@ -241,6 +253,15 @@ impl Plane {
         if let Some(database) = self.databases().get_mut(index) {
             database.monitor = Some(Arc::new(monitor));
         }
+    }
+
+    /// Whether a node gets its shard's writes, as far as the monitor knows.
+    pub(super) fn takes_writes(&self, map: &Map, target: &Target) -> bool {
+        let databases = self.databases();
+        let database = databases.iter().find(|d| d.served.map.database() == map.database());
+        let same = database.filter(|d| map.watches_like(&d.served.map));
+        let writer = same.and_then(|d| d.cluster.primary_of(target.member.shard));
+        writer.map_or(target.is_primary(), |writer| writer == target.member.node)
     }
 
     /// The nodes to watch. Without a role of its own the monitor logs in as
