@@ -3,7 +3,7 @@
 //! show less than its level promises.
 //!
 //! `KEYWAY_LAG_OPERATIONS` makes the runs longer (the long form), and
-//! `KEYWAY_LAG_SEED` other ones.
+//! `KEYWAY_LAG_SEED` other ones; with `KEYWAY_LAG_PAUSE_MS=0` clients don't pause.
 
 #![allow(
     clippy::unwrap_used,
@@ -118,7 +118,7 @@ fn workload(router: &Router, clients: u64) -> Workload {
         operations: operations.unwrap_or(12_000),
         stale: u64::MAX,
         limit: Duration::from_secs(if operations.is_some() { 900 } else { 4 }),
-        pause: Duration::from_millis(2),
+        pause: Duration::from_millis(number("KEYWAY_LAG_PAUSE_MS").unwrap_or(2)),
         seed: seed(),
         lives: Arc::default(),
     }

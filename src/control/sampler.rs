@@ -101,7 +101,13 @@ impl Sampler {
         );
         match self.run(&insert, limit).await {
             Err(SampleError::Postgres(error)) if is_missing(&error) => {
-                self.run(MARKER_TABLE, limit).await?;
+                match self.run(MARKER_TABLE, limit).await {
+                    // Another router, or this one's lease, makes the schema too.
+                    Err(SampleError::Postgres(error)) if is_made_elsewhere(&error) => {
+                        self.run(MARKER_TABLE, limit).await?;
+                    }
+                    made => made?,
+                }
                 self.run(&insert, limit).await
             }
             other => other,
@@ -245,6 +251,14 @@ fn is_missing(error: &tokio_postgres::Error) -> bool {
     use tokio_postgres::error::SqlState;
     let code = error.code();
     code == Some(&SqlState::UNDEFINED_TABLE) || code == Some(&SqlState::INVALID_SCHEMA_NAME)
+}
+
+/// True if somebody else made the same at the same moment.
+fn is_made_elsewhere(error: &tokio_postgres::Error) -> bool {
+    use tokio_postgres::error::SqlState;
+    let made =
+        [&SqlState::UNIQUE_VIOLATION, &SqlState::DUPLICATE_SCHEMA, &SqlState::DUPLICATE_TABLE];
+    error.code().is_some_and(|code| made.contains(&code))
 }
 
 /// Why there is no sample.
