@@ -489,6 +489,6 @@ const FAULTS: [Fault; 7] = [
 /// Moves of the short form.
 const MOVES: u64 = 10;
 /// Moves at a time.
-const LANES: usize = 3;
+const LANES: usize = 2;
 /// A move that takes longer hangs.
-const MOVE_MAX: Duration = Duration::from_secs(180);
+const MOVE_MAX: Duration = Duration::from_secs(600);

@@ -317,6 +317,9 @@ fn limits(settings: &MoveSettings) -> Limits {
         apply: time(settings.apply_max).min(hold / 2),
         purge_rows: settings.purge_rows,
         sequence_margin: i64::from(settings.sequence_margin),
+        replica_lag: u64::try_from(settings.replica_lag_max.count()).unwrap_or(u64::MAX),
+        active: settings.active_max,
+        target_bytes: u64::try_from(settings.target_bytes_max.count()).unwrap_or(u64::MAX),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::types::Millis;
 
-use super::setting::section;
+use super::setting::{Bytes, section};
 
 section! {
     /// Moves of tenants and slots between shards.
@@ -29,6 +29,12 @@ section! {
         lease_idle: Millis = Millis::new(300_000), Millis::new(1_000) => Millis::new(86_400_000);
         /// Rows that are deleted at once where a move has ended.
         purge_rows: u32 = 5_000, 1 => 1_000_000;
+        /// Rows are not copied or purged while a replica of one of the two shards is further behind than this; 0 for no limit.
+        replica_lag_max: Bytes = Bytes::mib(1024), Bytes::new(0) => Bytes::mib(1 << 20);
+        /// Rows are not copied or purged while more sessions than this are at work on one of the two primaries; 0 for no limit.
+        active_max: u32 = 0, 0 => 100_000;
+        /// Rows are not copied while the target's database has more bytes than this; 0 for no limit.
+        target_bytes_max: Bytes = Bytes::new(0), Bytes::new(0) => Bytes::mib(1 << 30);
         /// Values by which the sequences of the moved tables are ahead on the new owner.
         sequence_margin: u32 = 1_000, 0 => 1_000_000_000;
     }

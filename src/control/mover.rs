@@ -12,6 +12,7 @@ pub mod node;
 mod run;
 pub mod sql;
 pub mod submit;
+mod throttle;
 mod verify;
 mod watch;
 mod work;

@@ -88,13 +88,22 @@ pub async fn check(
     let t = |error| (Side::Target, error);
     let here = tables(source, journal).await.map_err(s)?;
     let there = tables(target, journal).await.map_err(t)?;
+    let roles = (source.target().user.clone(), target.target().user.clone());
     for (index, table) in journal.tables.iter().enumerate() {
         let of = |rows: &[Row]| rows.get(index).cloned().unwrap_or_default();
-        judge_table(&mut report, table, &of(&here), &of(&there));
+        judge_table(&mut report, table, (&of(&here), &of(&there)), (&roles.0, &roles.1));
+    }
+    let lives = (node_life(source).await.map_err(s)?, node_life(target).await.map_err(t)?);
+    if lives.0 == lives.1 {
+        report.refuse(
+            "both shards are databases of one server, which can't subscribe to itself".to_owned(),
+            None,
+        );
     }
     server(&mut report, source, "the source").await.map_err(s)?;
     server(&mut report, target, "the target").await.map_err(t)?;
     foreign_keys(&mut report, source, journal).await.map_err(s)?;
+    sequences(&mut report, source, target, journal).await?;
     if report.is_safe() {
         for table in &journal.tables {
             let column = sql::ident(&table.column);
@@ -109,6 +118,7 @@ pub async fn check(
             report.shares.push(share);
             strangers(&mut report, target, table, &condition).await.map_err(t)?;
         }
+        kept_log(&mut report, source).await.map_err(s)?;
     }
     report.findings.sort_by_key(|finding| finding.weight == Weight::Note);
     Ok(report)
@@ -131,7 +141,12 @@ async fn tables(node: &mut Node, journal: &Journal) -> Result<Vec<Row>, NodeErro
     node.rows(&TABLE_FACTS.replace("{list}", &list.join(", "))).await
 }
 
-fn judge_table(report: &mut Report, table: &MovedTable, here: &Row, there: &Row) {
+fn judge_table(
+    report: &mut Report,
+    table: &MovedTable,
+    (here, there): (&Row, &Row),
+    roles: (&str, &str),
+) {
     let cell = |row: &Row, i: usize| row.get(i).cloned().flatten().unwrap_or_default();
     let (kind, key) = (cell(here, KIND), sql::ident(&table.column));
     let on = sql::table(table);
@@ -141,7 +156,9 @@ fn judge_table(report: &mut Report, table: &MovedTable, here: &Row, there: &Row)
     if cell(there, KIND).is_empty() {
         return report.refuse(
             format!("{table} is not on the target"),
-            Some(format!("-- create {on} on the target as it is on the source")),
+            Some(format!(
+                "-- keyway apply --create-schema makes {on} on the target, as it is on the source"
+            )),
         );
     }
     if !matches!(kind.as_str(), "r" | "p") || cell(here, PERSISTENCE) != "p" {
@@ -153,23 +170,35 @@ fn judge_table(report: &mut Report, table: &MovedTable, here: &Row, there: &Row)
     if cell(here, TYPE_KIND) != "b" {
         report.refuse(
             format!("the key of {table} has an enum's or a domain's type, which no filter takes"),
-            Some(format!("ALTER TABLE {on} ALTER {key} TYPE /* its base type */")),
+            Some(format!(
+                "ALTER TABLE {on} ALTER {key} TYPE {0} USING {key}::{0}",
+                cell(here, BASE_TYPE)
+            )),
         );
     }
     if cell(here, GENERATED) == "true" {
-        report.refuse(format!("the key of {table} is a generated column"), None);
+        report.refuse(
+            format!("the key of {table} is a generated column"),
+            Some(format!("ALTER TABLE {on} ALTER {key} DROP EXPRESSION")),
+        );
     }
     if cell(here, DETERMINISTIC) == "false" {
         report.refuse(
             format!("the key of {table} has a collation in which different texts are equal"),
-            None,
+            Some(format!(
+                "ALTER TABLE {on} ALTER {key} TYPE {} COLLATE \"C\"",
+                cell(here, BASE_TYPE)
+            )),
         );
     }
-    for (row, side) in [(here, "source"), (there, "target")] {
-        judge_side(report, table, row, side);
+    for (row, side, role) in [(here, "source", roles.0), (there, "target", roles.1)] {
+        judge_side(report, table, row, (side, role));
     }
-    if cell(here, INHERITED) == "true" {
-        report.refuse(format!("{table} has children by inheritance"), None);
+    if cell(here, KIND) == "r" && !cell(here, CHILDREN).is_empty() {
+        report.refuse(
+            format!("{table} has children by inheritance, whose rows would stay"),
+            Some(cell(here, CHILDREN)),
+        );
     }
     if cell(here, COLUMNS) != cell(there, COLUMNS) {
         report.refuse(
@@ -178,13 +207,13 @@ fn judge_table(report: &mut Report, table: &MovedTable, here: &Row, there: &Row)
                 cell(here, COLUMNS),
                 cell(there, COLUMNS)
             ),
-            None,
+            Some(format!("-- ALTER TABLE {on} on the target, until its columns are the source's")),
         );
     }
 }
 
 /// What must be so of a table on both sides.
-fn judge_side(report: &mut Report, table: &MovedTable, row: &Row, side: &str) {
+fn judge_side(report: &mut Report, table: &MovedTable, row: &Row, (side, role): (&str, &str)) {
     let cell = |row: &Row, i: usize| row.get(i).cloned().flatten().unwrap_or_default();
     let (on, key) = (sql::table(table), sql::ident(&table.column));
     if cell(row, IDENTITY) != "true" {
@@ -211,7 +240,14 @@ fn judge_side(report: &mut Report, table: &MovedTable, row: &Row, side: &str) {
                 "on the {side} the triggers {after} of {table} run after the fence's, \
                  or also for rows that are applied"
             ),
-            Some(format!("ALTER TRIGGER … ON {on} RENAME TO … -- a name before ~")),
+            Some(cell(row, TRIGGER_CURES)),
+        );
+    }
+    if cell(row, OWNED) != "true" {
+        let (owner, role) = (sql::ident(&cell(row, OWNER)), sql::ident(role));
+        report.refuse(
+            format!("on the {side} {role} is no member of {owner}, who owns {table}"),
+            Some(format!("GRANT {owner} TO {role}")),
         );
     }
     let rest = cell(row, LEFTOVERS);
@@ -231,16 +267,23 @@ async fn server(report: &mut Report, node: &mut Node, name: &str) -> Result<(), 
             Some("ALTER SYSTEM SET wal_level = logical -- and restart".to_owned()),
         );
     }
+    let origins = cell(17);
     let free = [
         ("max_replication_slots", number(1) - number(2), SLOTS_PER_MOVE),
         ("max_wal_senders", number(3) - number(4), SLOTS_PER_MOVE),
         ("max_logical_replication_workers", number(5) - number(6), WORKERS_PER_MOVE),
+        ("max_worker_processes", number(13) - number(14), WORKERS_PER_MOVE),
+        // Before version 18 the replication slots' setting counts origins too.
+        (origins.as_str(), number(15) - number(16), WORKERS_PER_MOVE),
     ];
     for (setting, left, wanted) in free {
         if left < wanted {
             report.refuse(
                 format!("{name} has {left} free of {setting}, a move takes up to {wanted}"),
-                Some(format!("ALTER SYSTEM SET {setting} = 20 -- and restart")),
+                Some(format!(
+                    "ALTER SYSTEM SET {setting} = {} -- and restart",
+                    if setting == "max_worker_processes" { 24 } else { 20 }
+                )),
             );
         }
     }
@@ -257,8 +300,12 @@ async fn server(report: &mut Report, node: &mut Node, name: &str) -> Result<(), 
         ));
     }
     let (role, database) = (node.target().user.clone(), node.target().dbname.clone());
-    for (column, right) in [(9, "create subscriptions"), (10, "create logins"), (11, "purge rows")]
-    {
+    for (column, right) in [
+        (9, "create subscriptions"),
+        (10, "create logins"),
+        (11, "purge rows"),
+        (12, "create publications"),
+    ] {
         if cell(column) != "true" {
             report.refuse(
                 format!("{role} may not {right} on {name}"),
@@ -307,12 +354,17 @@ async fn foreign_keys(
     node: &mut Node,
     journal: &Journal,
 ) -> Result<(), NodeError> {
-    let list: Vec<String> = journal.tables.iter().map(|t| sql::literal(&sql::table(t))).collect();
+    // A table that is missing is a finding of its own.
+    let list: Vec<String> = journal
+        .tables
+        .iter()
+        .map(|t| format!("pg_catalog.to_regclass({})", sql::literal(&sql::table(t))))
+        .collect();
     let asked = format!(
         "SELECT conname, conrelid::pg_catalog.regclass::text, confrelid::pg_catalog.regclass::text \
          FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 \
-         AND confrelid = ANY (ARRAY[{0}]::pg_catalog.regclass[]) \
-         AND NOT conrelid = ANY (ARRAY[{0}]::pg_catalog.regclass[])",
+         AND confrelid = ANY (ARRAY[{0}]::oid[]) \
+         AND (conrelid = ANY (ARRAY[{0}]::oid[])) IS NOT TRUE",
         list.join(", ")
     );
     for row in node.rows(&asked).await? {
@@ -330,7 +382,64 @@ async fn foreign_keys(
     Ok(())
 }
 
-async fn share(
+/// Sequences that would have to be carried, and can't.
+async fn sequences(
+    report: &mut Report,
+    source: &mut Node,
+    target: &mut Node,
+    journal: &Journal,
+) -> Result<(), (Side, NodeError)> {
+    if !report.is_safe() {
+        // A table that is missing has no sequences to ask for.
+        return Ok(());
+    }
+    let asked = sql::sequences(&journal.tables);
+    let name = |row: &Row| {
+        let cell = |i: usize| row.get(i).cloned().flatten().unwrap_or_default();
+        format!("{}.{}", sql::ident(&cell(0)), sql::ident(&cell(1)))
+    };
+    let here = source.rows(&asked).await.map_err(|error| (Side::Source, error))?;
+    for sequence in here.iter().map(name) {
+        let there = format!(
+            "SELECT (pg_catalog.to_regclass({}) IS NOT NULL)::text",
+            sql::literal(&sequence)
+        );
+        let found = target.value(&there).await.map_err(|error| (Side::Target, error))?;
+        if found.as_deref() != Some("true") {
+            report.refuse(
+                format!(
+                    "the sequence {sequence}, which the moved tables use, is not on the target"
+                ),
+                Some(format!("CREATE SEQUENCE {sequence} -- on the target")),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether the source may throw away the log that a stream still needs.
+async fn kept_log(report: &mut Report, node: &mut Node) -> Result<(), NodeError> {
+    let bytes: u64 = report.shares.iter().map(|share| share.bytes).sum();
+    let asked = "SELECT CASE setting WHEN '-1' THEN -1 ELSE setting::bigint * 1048576 END::text \
+                 FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size'";
+    let kept = node.number(asked).await?;
+    if u64::try_from(kept).is_ok_and(|kept| kept < bytes.saturating_mul(2)) {
+        report.note(format!(
+            "the source keeps {kept} bytes of log for a stream (max_slot_wal_keep_size): \
+             if more is written while {bytes} bytes are copied, the move ends"
+        ));
+    }
+    Ok(())
+}
+
+/// Tells one run of one server from another.
+async fn node_life(node: &mut Node) -> Result<Option<String>, NodeError> {
+    let asked = "SELECT system_identifier::text || ' ' || \
+                 pg_catalog.pg_postmaster_start_time()::text FROM pg_catalog.pg_control_system()";
+    node.value(asked).await
+}
+
+pub(super) async fn share(
     node: &mut Node,
     table: &MovedTable,
     condition: &str,
@@ -390,8 +499,12 @@ const IDENTITY: usize = 5;
 const ROW_SECURITY: usize = 6;
 const TRIGGERS: usize = 7;
 const LEFTOVERS: usize = 8;
-const INHERITED: usize = 9;
+const CHILDREN: usize = 9;
 const COLUMNS: usize = 10;
+const BASE_TYPE: usize = 11;
+const TRIGGER_CURES: usize = 12;
+const OWNED: usize = 13;
+const OWNER: usize = 14;
 const TABLE_FACTS: &str = "\
 SELECT c.relkind::text, c.relpersistence::text, t.typtype::text, (a.attgenerated <> '')::text, \
 coalesce(o.collisdeterministic, true)::text, \
@@ -407,11 +520,22 @@ WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgname NOT LIKE '~keyway%' 
 AND (g.tgname::text COLLATE \"C\" > '~' OR g.tgenabled IN ('A', 'R'))), \
 (SELECT count(*) FROM pg_catalog.pg_trigger g WHERE g.tgrelid = c.oid \
 AND g.tgname LIKE '~keyway%')::text, \
-(c.relkind = 'r' AND EXISTS (SELECT FROM pg_catalog.pg_inherits h \
-WHERE h.inhparent = c.oid))::text, \
+(SELECT pg_catalog.string_agg(pg_catalog.format('ALTER TABLE %s NO INHERIT %s', \
+h.inhrelid::pg_catalog.regclass, x.tab), '; ') FROM pg_catalog.pg_inherits h \
+WHERE h.inhparent = c.oid), \
 (SELECT pg_catalog.string_agg(b.attname || ' ' || \
 pg_catalog.format_type(b.atttypid, b.atttypmod), ', ' ORDER BY b.attname COLLATE \"C\") \
-FROM pg_catalog.pg_attribute b WHERE b.attrelid = c.oid AND b.attnum > 0 AND NOT b.attisdropped) \
+FROM pg_catalog.pg_attribute b WHERE b.attrelid = c.oid AND b.attnum > 0 AND NOT b.attisdropped), \
+CASE WHEN t.typtype = 'd' THEN pg_catalog.format_type(t.typbasetype, t.typtypmod) \
+WHEN t.typtype = 'b' THEN pg_catalog.format_type(a.atttypid, a.atttypmod) ELSE 'text' END, \
+(SELECT pg_catalog.string_agg(CASE WHEN g.tgenabled IN ('A', 'R') \
+THEN pg_catalog.format('ALTER TABLE %s ENABLE TRIGGER %I', x.tab, g.tgname) \
+ELSE pg_catalog.format('ALTER TRIGGER %I ON %s RENAME TO %I', g.tgname, x.tab, \
+'a_' || g.tgname) END, '; ') FROM pg_catalog.pg_trigger g \
+WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgname NOT LIKE '~keyway%' \
+AND (g.tgname::text COLLATE \"C\" > '~' OR g.tgenabled IN ('A', 'R'))), \
+pg_catalog.pg_has_role(CURRENT_USER, c.relowner, 'USAGE')::text, \
+pg_catalog.pg_get_userbyid(c.relowner) \
 FROM (VALUES {list}) x(number, tab, col) \
 LEFT JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(x.tab) \
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = x.col \
@@ -440,7 +564,16 @@ AND pg_catalog.has_function_privilege(\
 AND pg_catalog.has_function_privilege(\
 'pg_catalog.pg_replication_origin_oid(text)', 'EXECUTE') \
 AND pg_catalog.has_function_privilege(\
-'pg_catalog.pg_replication_origin_session_setup(text)', 'EXECUTE'))::text \
+'pg_catalog.pg_replication_origin_session_setup(text)', 'EXECUTE'))::text, \
+pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')::text, \
+pg_catalog.current_setting('max_worker_processes'), \
+(SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'parallel worker' \
+OR backend_type LIKE 'logical replication%')::text, \
+coalesce(pg_catalog.current_setting('max_active_replication_origins', true), \
+pg_catalog.current_setting('max_replication_slots')), \
+(SELECT count(*) FROM pg_catalog.pg_replication_origin)::text, \
+CASE WHEN pg_catalog.current_setting('max_active_replication_origins', true) IS NULL \
+THEN 'max_replication_slots' ELSE 'max_active_replication_origins' END \
 FROM pg_catalog.pg_roles r WHERE r.rolname = CURRENT_USER";
 /// One stream's, and two for copying.
 const SLOTS_PER_MOVE: i64 = 3;

@@ -107,7 +107,9 @@ impl Work {
         // What follows must not run with the rights and the origin of a purge.
         self.node(side).disconnect();
         match done {
-            Ok(Ok(())) => Outcome::Done,
+            Ok(Ok(Purged::All)) => Outcome::Done,
+            // The servers are asked what they bear before it goes on.
+            Ok(Ok(Purged::Some)) => Outcome::Waiting,
             Ok(Err(why)) => Outcome::Impossible(why),
             Err(error) => self.failed(side, &error),
         }
@@ -118,7 +120,7 @@ impl Work {
         journal: &Journal,
         keyspace: &Keyspace,
         side: Side,
-    ) -> Result<Result<(), String>, NodeError> {
+    ) -> Result<Result<Purged, String>, NodeError> {
         let (names, rows) = (self.names.clone(), self.limits.purge_rows);
         let allowed = sql::may_purge(&names, journal.generation);
         let origin = sql::literal(&names.purge());
@@ -126,7 +128,7 @@ impl Work {
         if node.value(&sql::has_fence(&names)).await?.as_deref() != Some("true") {
             // Nothing comes to a side before it has its fence: what is there
             // is not ours to delete.
-            return Ok(Ok(()));
+            return Ok(Ok(Purged::All));
         }
         node.disconnect();
         node.rows(&format!(
@@ -155,14 +157,17 @@ impl Work {
                     let gone = self.node(side).number(&text).await?;
                     let gone = u64::try_from(gone).unwrap_or(0);
                     purged = purged.saturating_add(gone);
-                    self.note = format!("{purged} rows purged");
+                    self.note = format!("{purged} rows purged in one go");
+                    if purged >= u64::from(rows).saturating_mul(PURGE_BATCHES) {
+                        return Ok(Ok(Purged::Some));
+                    }
                     if gone < u64::from(rows) {
                         break;
                     }
                 }
             }
         }
-        Ok(Ok(()))
+        Ok(Ok(Purged::All))
     }
 
     /// Removes fence and rest from `side`.
@@ -201,4 +206,13 @@ impl Work {
     }
 }
 
+/// Whether a purge has come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purged {
+    All,
+    Some,
+}
+
+/// Batches of a purge between two looks at the servers.
+const PURGE_BATCHES: u64 = 20;
 const DROP_WAIT: Duration = Duration::from_secs(20);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::node::{Node, NodeError};
 use super::sql::Names;
+use super::throttle::{Brake, Burden};
 use super::work::{Limits, Work};
 use crate::control::monitor::Target;
 use crate::mover::{Action, Journal, Machine, Outcome, Phase, Side, Subject, Wish};
@@ -187,6 +188,8 @@ struct Runner<'a> {
     map: Arc<Map>,
     /// The phase for which the routers have settled.
     settled: Option<Phase>,
+    /// Counts the rests.
+    rests: u32,
 }
 
 impl<'a> Runner<'a> {
@@ -200,6 +203,7 @@ impl<'a> Runner<'a> {
             tls: [access.tls(journal.target), access.tls(journal.source)],
             limits: given.limits,
             note: String::new(),
+            copying: None,
         };
         Ok(Self {
             machine: Machine::resume(journal),
@@ -218,6 +222,7 @@ impl<'a> Runner<'a> {
             )),
             database: access.database,
             settled: None,
+            rests: 0,
         })
     }
 
@@ -290,7 +295,10 @@ impl<'a> Runner<'a> {
                 None => none(),
             },
             Action::Subscribe(side) => self.work.subscribe(&journal, *side).await,
-            Action::AwaitCopy => self.work.await_copy(&journal).await,
+            Action::AwaitCopy => match keyspace {
+                Some(keyspace) => self.work.await_copy(&journal, keyspace).await,
+                None => none(),
+            },
             Action::Verify => match keyspace {
                 Some(keyspace) => self.work.verify(&journal, keyspace).await,
                 None => none(),
@@ -321,12 +329,7 @@ impl<'a> Runner<'a> {
             },
             Action::AwaitLeases => self.heard(self.routers.old_maps_gone(map).await),
             Action::Unguard(side) => self.work.unguard(&journal, *side).await,
-            Action::Rest => {
-                let tries = journal.tries.min(REST_DOUBLINGS);
-                let shift = if tries > 0 { 1_u32.checked_shl(tries).unwrap_or(1) } else { 1 };
-                tokio::time::sleep(REST * shift).await;
-                Outcome::Done
-            }
+            Action::Rest => self.rest(&journal).await,
             Action::Leave => Outcome::Done,
         }
     }
@@ -344,6 +347,20 @@ impl<'a> Runner<'a> {
         {
             self.work.note = why;
             return Err(Outcome::Waiting);
+        }
+        if needs_settled(action, journal) {
+            let burden = match journal.phase {
+                Phase::Purging(_) => Burden::Purge,
+                _ => Burden::Copy,
+            };
+            match self.work.pressure(burden).await {
+                Ok(None) => {}
+                Ok(Some(why)) => {
+                    self.work.note = format!("waits: {why}");
+                    return Err(Outcome::Waiting);
+                }
+                Err((side, error)) => return Err(self.work.failed(side, &error)),
+            }
         }
         if is_watched(action) {
             match self.work.watch(journal).await {
@@ -365,6 +382,24 @@ impl<'a> Runner<'a> {
         self.routers.settle(journal, map, limit).await?;
         self.settled = Some(journal.phase);
         Ok(())
+    }
+
+    async fn rest(&mut self, journal: &Journal) -> Outcome {
+        let tries = journal.tries.min(REST_DOUBLINGS);
+        let shift = if tries > 0 { 1_u32.checked_shl(tries).unwrap_or(1) } else { 1 };
+        self.rests = self.rests.wrapping_add(1);
+        let looks = tries == 0 && journal.stopped.is_none() && self.rests.is_multiple_of(RESTS);
+        let looked = match journal.phase {
+            // The servers would copy on.
+            Phase::Copying if looks => self.work.brake(journal, Brake::On).await,
+            Phase::Standing(owner) if looks => self.work.behind(owner).await,
+            _ => Ok(()),
+        };
+        if let Err(error) = looked {
+            tracing::debug!(id = journal.id, %error, "move");
+        }
+        tokio::time::sleep(REST * shift).await;
+        Outcome::Done
     }
 
     fn heard(&mut self, answer: Result<(), String>) -> Outcome {
@@ -564,6 +599,8 @@ impl std::error::Error for RunError {}
 
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Every so many rests it is looked at how the move stands.
+const RESTS: u32 = 5;
 const REST: Duration = Duration::from_millis(200);
 /// The rest after an undone cutover doubles so often.
 const REST_DOUBLINGS: u32 = 6;

@@ -379,6 +379,16 @@ pub fn slot_state(name: &str) -> String {
     )
 }
 
+/// The same, and by how many bytes its reader is behind.
+pub fn behind(name: &str) -> String {
+    format!(
+        "SELECT coalesce(wal_status, 'lost'), pg_catalog.pg_wal_lsn_diff(\
+         pg_catalog.pg_current_wal_insert_lsn(), confirmed_flush_lsn)::bigint::text \
+         FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+        literal(name)
+    )
+}
+
 /// The line of the server's life: it changes when a replica is promoted.
 const LINE: &str = "pg_catalog.substr(pg_catalog.pg_walfile_name(\
 pg_catalog.pg_current_wal_insert_lsn()), 1, 8)";
@@ -398,12 +408,60 @@ pub fn brake_trigger(id: u32) -> String {
     format!("~keyway_{id}_b")
 }
 
+/// Makes what the brakes of the target's tables go by: it begins released.
+pub fn make_brake(id: u32) -> String {
+    format!(
+        "CREATE SEQUENCE IF NOT EXISTS keyway.brake_{id} AS int MINVALUE 1 MAXVALUE 9; \
+         GRANT SELECT ON keyway.brake_{id} TO PUBLIC; \
+         CREATE OR REPLACE FUNCTION keyway.brake_{id}() RETURNS trigger LANGUAGE plpgsql \
+         AS $keyway$ BEGIN WHILE pg_catalog.pg_sequence_last_value(\
+         'keyway.brake_{id}'::pg_catalog.regclass) IS NOT DISTINCT FROM {FENCED} \
+         LOOP PERFORM pg_catalog.pg_sleep(0.1); END LOOP; RETURN new; END $keyway$"
+    )
+}
+
+/// Puts the brake on a table: rows that a stream brings wait while it is set.
+pub fn make_brake_trigger(id: u32, moved: &MovedTable) -> String {
+    let (on, name) = (table(moved), ident(&brake_trigger(id)));
+    format!(
+        "CREATE OR REPLACE TRIGGER {name} BEFORE INSERT ON {on} FOR EACH ROW \
+         WHEN (pg_catalog.pg_sequence_last_value('keyway.brake_{id}'::pg_catalog.regclass) \
+         IS NOT DISTINCT FROM {FENCED}) EXECUTE FUNCTION keyway.brake_{id}(); \
+         ALTER TABLE {on} ENABLE REPLICA TRIGGER {name}"
+    )
+}
+
+/// Sets or releases the brake, unless it is so already.
+pub fn set_brake(id: u32, on: bool) -> String {
+    let state = if on { FENCED } else { OPEN };
+    format!(
+        "SELECT pg_catalog.setval('keyway.brake_{id}', {state}) \
+         WHERE coalesce(pg_catalog.pg_sequence_last_value(\
+         'keyway.brake_{id}'::pg_catalog.regclass), {OPEN}) <> {state}"
+    )
+}
+
+/// How far the slowest replica is behind, how many sessions are at work, and
+/// the size of the database. Streams of moves are no replicas.
+pub const PRESSURE: &str = "\
+SELECT coalesce((SELECT pg_catalog.max(pg_catalog.pg_wal_lsn_diff(\
+pg_catalog.pg_current_wal_insert_lsn(), r.replay_lsn)) FROM pg_catalog.pg_stat_replication r \
+WHERE r.replay_lsn IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots s \
+WHERE s.active_pid = r.pid AND s.slot_type = 'logical')), 0)::bigint::text, \
+(SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE state = 'active' \
+AND backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid())::text, \
+pg_catalog.pg_database_size(pg_catalog.current_database())::text";
+
 /// Takes the triggers off a table and its partitions.
 pub fn drop_triggers(names: &Names, moved: &MovedTable, parts: &[(String, String)]) -> String {
     let on = table(moved);
     let rows = names.row_triggers();
-    let mut drops: Vec<String> =
-        rows.iter().map(|name| format!("DROP TRIGGER IF EXISTS {} ON {on}", ident(name))).collect();
+    let brake = brake_trigger(names.id);
+    let mut drops: Vec<String> = rows
+        .iter()
+        .chain([&brake])
+        .map(|name| format!("DROP TRIGGER IF EXISTS {} ON {on}", ident(name)))
+        .collect();
     let own = (moved.schema.clone(), moved.name.clone());
     for (schema, name) in std::iter::once(&own).chain(parts) {
         drops.push(format!(
@@ -423,8 +481,8 @@ pub fn remove_rest(names: &Names) -> String {
     format!(
         "DROP TRIGGER IF EXISTS {prove} ON keyway.marker; \
          DROP FUNCTION IF EXISTS keyway.prove_{id}(), {fence}(), keyway.key_change_{id}(), \
-         keyway.no_truncate_{id}(); \
-         DROP SEQUENCE IF EXISTS {fence}; \
+         keyway.no_truncate_{id}(), keyway.brake_{id}(); \
+         DROP SEQUENCE IF EXISTS {fence}, keyway.brake_{id}; \
          DELETE FROM keyway.marker WHERE move_id IN ({forward}, {back}); \
          DELETE FROM keyway.proof WHERE move_id IN ({forward}, {back}); \
          DELETE FROM keyway.runner WHERE move_id = {id}",

@@ -6,8 +6,12 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::checks::{self, Sizes};
 use super::node::{Node, NodeError, Row};
 use super::sql::{self, Names};
+use super::throttle::{Brake, Burden};
 use super::{login, verify};
 use crate::mover::{Journal, MovedTable, Outcome, Side, Sight};
 use crate::shardmap::{Keyspace, Map, TlsMode};
@@ -25,6 +29,13 @@ pub struct Limits {
     pub purge_rows: u32,
     /// By how many values sequences are ahead on the new owner.
     pub sequence_margin: i64,
+    /// Bytes that a replica may be behind while rows are copied or purged;
+    /// zero for any.
+    pub replica_lag: u64,
+    /// Sessions that may be at work on a server then; zero for any.
+    pub active: u32,
+    /// Bytes that the target's database may have then; zero for any.
+    pub target_bytes: u64,
 }
 
 impl Default for Limits {
@@ -35,6 +46,9 @@ impl Default for Limits {
             apply: Duration::from_secs(10),
             purge_rows: 5000,
             sequence_margin: 1000,
+            replica_lag: 0,
+            active: 0,
+            target_bytes: 0,
         }
     }
 }
@@ -49,6 +63,9 @@ pub(super) struct Work {
     pub(super) limits: Limits,
     /// What the operator should know of the last action.
     pub(super) note: String,
+    /// When this runner began to watch the copy, and the rows and bytes that it
+    /// has to bring by the planner's statistics.
+    pub(super) copying: Option<(Instant, u64, u64)>,
 }
 
 impl Work {
@@ -123,13 +140,20 @@ impl Work {
             &[sql::make_fence(&names, side, journal.generation), sql::make_functions(&names)],
         )
         .await?;
+        if side == Side::Target {
+            node.transact(wait, &[sql::make_brake(journal.id)]).await?;
+        }
         for (table, new, old) in conditions {
             let parts = pairs(&node.rows(&sql::parts(table)).await?);
             // What is there takes no lock again.
             if has_triggers(node, &names, table, parts.len()).await? {
                 continue;
             }
-            node.transact(wait, &[sql::make_triggers(&names, table, (new, old), &parts)]).await?;
+            let mut made = vec![sql::make_triggers(&names, table, (new, old), &parts)];
+            if side == Side::Target {
+                made.push(sql::make_brake_trigger(journal.id, table));
+            }
+            node.transact(wait, &made).await?;
         }
         node.rows(&sql::note_shape(journal.id, &journal.tables)).await?;
         Ok(())
@@ -267,11 +291,57 @@ impl Work {
         Ok(true)
     }
 
-    pub(super) async fn await_copy(&mut self, journal: &Journal) -> Outcome {
-        match self.copy_state(journal).await {
+    pub(super) async fn await_copy(&mut self, journal: &Journal, keyspace: &Keyspace) -> Outcome {
+        match self.try_await_copy(journal, keyspace).await {
             Ok(outcome) => outcome,
-            Err(error) => self.failed(Side::Target, &error),
+            Err((side, error)) => self.failed(side, &error),
         }
+    }
+
+    async fn try_await_copy(
+        &mut self,
+        journal: &Journal,
+        keyspace: &Keyspace,
+    ) -> Result<Outcome, (Side, NodeError)> {
+        let target = |error| (Side::Target, error);
+        if self.copying.is_none() {
+            let expected = self.expected(journal, keyspace).await;
+            let (rows, bytes) = expected.map_err(|error| (Side::Source, error))?;
+            self.copying = Some((Instant::now(), rows, bytes));
+        }
+        if self.copy_state(journal).await.map_err(target)? == Outcome::Done {
+            self.brake(journal, Brake::Off).await.map_err(target)?;
+            return Ok(Outcome::Done);
+        }
+        let brake = match self.pressure(Burden::Copy).await? {
+            Some(why) => {
+                self.note = format!("the copy waits: {why}; {}", self.note);
+                Brake::On
+            }
+            None => Brake::Off,
+        };
+        self.brake(journal, brake).await.map_err(target)?;
+        Ok(Outcome::Waiting)
+    }
+
+    /// Rows and bytes that are to be copied, by the planner's statistics.
+    async fn expected(
+        &mut self,
+        journal: &Journal,
+        keyspace: &Keyspace,
+    ) -> Result<(u64, u64), NodeError> {
+        let (mut rows, mut bytes) = (0_u64, 0_u64);
+        for table in &journal.tables {
+            let Ok(condition) = sql::condition(journal, keyspace, &sql::ident(&table.column))
+            else {
+                continue;
+            };
+            let share =
+                checks::share(&mut self.source, table, &condition, Sizes::Estimated).await?;
+            rows = rows.saturating_add(share.rows);
+            bytes = bytes.saturating_add(share.bytes);
+        }
+        Ok((rows, bytes))
     }
 
     async fn copy_state(&mut self, journal: &Journal) -> Result<Outcome, NodeError> {
@@ -279,24 +349,26 @@ impl Work {
         let states = self
             .target
             .rows(&format!(
-                "SELECT r.srsubstate::text, r.srrelid::pg_catalog.regclass::text, \
-                 coalesce(p.tuples_processed::text, ''), coalesce(p.bytes_processed::text, '') \
+                "SELECT r.srsubstate::text, \
+                 coalesce(p.tuples_processed, CASE WHEN r.srsubstate IN ('f', 's', 'r') \
+                 THEN pg_catalog.pg_stat_get_tuples_inserted(r.srrelid) END, 0)::text, \
+                 coalesce(p.bytes_processed, 0)::text \
                  FROM pg_catalog.pg_subscription_rel r \
                  JOIN pg_catalog.pg_subscription s ON s.oid = r.srsubid \
-                 LEFT JOIN pg_catalog.pg_stat_progress_copy p ON p.relid = r.srrelid \
-                 AND p.command = 'COPY FROM' WHERE s.subname = {name}"
+                 LEFT JOIN (SELECT relid, sum(tuples_processed) AS tuples_processed, \
+                 sum(bytes_processed) AS bytes_processed \
+                 FROM pg_catalog.pg_stat_progress_copy WHERE command = 'COPY FROM' \
+                 GROUP BY relid) p ON p.relid = r.srrelid WHERE s.subname = {name}"
             ))
             .await?;
-        let cell = |row: &Row, i: usize| row.get(i).cloned().flatten().unwrap_or_default();
         let ready = states.iter().filter(|row| cell(row, 0) == "r").count();
         if ready == states.len() && ready > journal.tables.len() {
             return Ok(Outcome::Done);
         }
-        let copying: Vec<String> = states
-            .iter()
-            .filter(|row| !cell(row, 2).is_empty())
-            .map(|row| format!("{} {} rows {} bytes", cell(row, 1), cell(row, 2), cell(row, 3)))
-            .collect();
+        let sum = |i: usize| -> u64 {
+            states.iter().filter_map(|row| cell(row, i).parse::<u64>().ok()).sum()
+        };
+        let (rows, bytes) = (sum(1), sum(2));
         let errors = self
             .target
             .number(&format!(
@@ -310,11 +382,38 @@ impl Work {
             String::new()
         };
         self.note = format!(
-            "{ready} of {} tables copied{}{trouble}",
+            "{ready} of {} tables are copied, {rows} rows{}; {bytes} bytes of the tables in \
+             copying{trouble}",
             states.len(),
-            if copying.is_empty() { String::new() } else { format!("; {}", copying.join(", ")) }
+            self.estimate(rows),
         );
         Ok(Outcome::Waiting)
+    }
+
+    /// How much there is to copy, and how long that will take if it goes on as
+    /// it began.
+    fn estimate(&self, rows: u64) -> String {
+        let Some((begun, total, bytes)) = self.copying else { return String::new() };
+        let left = total.saturating_sub(rows);
+        let begun_s = begun.elapsed().as_secs();
+        let time = match left.saturating_mul(begun_s).checked_div(rows) {
+            Some(seconds) if begun_s > 0 => format!(", about {seconds} s left"),
+            Some(_) | None => String::new(),
+        };
+        format!(" of about {total} ({bytes} bytes){time}")
+    }
+
+    /// How far the side that follows is behind; for the operator only.
+    pub(super) async fn behind(&mut self, owner: Side) -> Result<(), NodeError> {
+        let name = self.names.stream_from(owner);
+        let rows = self.node(owner).rows(&sql::behind(&name)).await?;
+        let row = rows.into_iter().next().unwrap_or_default();
+        self.note = match cell(&row, 0).as_str() {
+            "" => "the replication slot of the other side is gone".to_owned(),
+            "lost" => "the replication slot of the other side is lost".to_owned(),
+            _ => format!("the other side is {} bytes behind", cell(&row, 1)),
+        };
+        Ok(())
     }
 
     pub(super) async fn verify(&mut self, journal: &Journal, keyspace: &Keyspace) -> Outcome {
@@ -508,6 +607,10 @@ impl Work {
     pub(super) fn keyspace<'a>(map: &'a Map, journal: &Journal) -> Option<&'a Keyspace> {
         map.keyspace_named(&journal.keyspace)
     }
+}
+
+fn cell(row: &Row, i: usize) -> String {
+    row.get(i).cloned().flatten().unwrap_or_default()
 }
 
 /// The first two columns of each row.
