@@ -155,7 +155,11 @@ impl Shared {
             Psql::Failed(text) => {
                 let code = |line: &str| {
                     let rest = line.split_once("ERROR:").or(line.split_once("FATAL:"))?.1;
-                    Some(rest.trim_start().get(..5)?.to_owned())
+                    let code = rest.trim_start().get(..5)?.to_owned();
+                    // What the client library says by itself has none.
+                    code.bytes()
+                        .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+                        .then_some(code)
                 };
                 let code = text.lines().find_map(code);
                 self.judge(writer, code.as_deref(), text)
