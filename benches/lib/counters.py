@@ -59,9 +59,11 @@ class Failed(Exception):
     """pgbench gave no figures."""
 
 
-def pgbench(host, port, protocol, clients, seconds, script=None, user="app", password=""):
-    """One run of selects; transactions done, and per second."""
-    command = ["pgbench", "-n", "-M", protocol, "-c", str(clients), "-j", "1", "-T", str(seconds)]
+def pgbench(host, port, protocol, clients, seconds, script=None, user="app", password="", queries=0):
+    """One run of selects, so many seconds long or, per client, so many
+    `queries`; transactions done, and per second."""
+    length = ["-t", str(queries)] if queries else ["-T", str(seconds)]
+    command = ["pgbench", "-n", "-M", protocol, "-c", str(clients), "-j", "1", *length]
     command += ["-h", host, "-p", str(port), "-U", user]
     command += ["-f", script] if script else ["-S"]
     env = {**os.environ, "PGSSLMODE": "disable", "PGGSSENCMODE": "disable"}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 class Row:
     """What is compared: all targets of one row run the same queries."""
 
-    workload: str  # "one database" or "two shards"
+    workload: str  # "one database", "two shards" or "several threads"
     protocol: str
     clients: int
     via: str  # how Postgres is reached: "tcp" or "unix"
@@ -41,6 +41,14 @@ def summary(runs, base):
     return out
 
 
+# What a row's ratios are to: the first of these that it has.
+BASES = ("pgbouncer", "1 thread")
+
+
+def base_of(targets):
+    return next((name for name in BASES if name in targets), None)
+
+
 def summaries(results):
     """Of every row: {target: summary}, in the order of measuring."""
     rows = {}
@@ -49,16 +57,18 @@ def summaries(results):
         runs = {int(n): run for n, run in result["rounds"].items()}
         rows.setdefault(row, {})[result["target"]] = runs
     return {
-        row: {target: summary(runs, targets.get("pgbouncer", {})) for target, runs in targets.items()}
+        row: {
+            target: summary(runs, targets.get(base_of(targets), {})) for target, runs in targets.items()
+        }
         for row, targets in rows.items()
     }
 
 
 def means(rows):
-    """Geometric means of Keyway's ratios, by workload and socket."""
+    """Geometric means of the ratios of what is measured, by workload and socket."""
     groups = {}
     for row, targets in rows.items():
-        found = targets.get("keyway")
+        found = targets.get("keyway") or targets.get("2 threads")
         if found and "ratio" in found:
             groups.setdefault((row.workload, row.via), []).append(found["ratio"])
     return {
@@ -73,13 +83,21 @@ VIA = {"tcp": "TCP", "unix": "Unix sockets"}
 def table(report):
     """The whole report in Markdown."""
     rows = summaries(report["results"])
-    lines = [f"{report['setting']}", ""]
+    lines = []
+    # Parts that were measured in other runs say so.
+    settings = report["settings"]
+    for setting in dict.fromkeys(settings.values()):
+        parts = [part for part, one in settings.items() if one == setting]
+        apart = f"{', '.join(parts)}: " if len(set(settings.values())) > 1 else ""
+        lines += [f"{apart}{setting}", ""]
     for group in dict.fromkeys((row.workload, row.via) for row in rows):
         workload, via = group
+        base = next(base_of(targets) for row, targets in rows.items() if (row.workload, row.via) == group)
         lines += [
             f"**{workload}, {VIA[via]} to Postgres**",
             "",
-            "| | target | queries/s | CPU µs/query (min–max) | kernel | switches/query | × pgbouncer (min–max) |",
+            "| | target | queries/s | CPU µs/query (min–max) | kernel | switches/query |"
+            f" × {base or '–'} (min–max) |",
             "|---|---|---:|---:|---:|---:|---:|",
         ]
         for row, targets in rows.items():
@@ -87,11 +105,11 @@ def table(report):
                 continue
             title = row.title()
             for target, found in targets.items():
-                lines.append(f"| {title} | {target} | {cells(target, found)} |")
+                lines.append(f"| {title} | {target} | {cells(target, found, base)} |")
                 title = ""
         mean = means(rows).get(group)
         if mean:
-            lines += ["", f"Geometric mean of {mean[1]} ratios: **{mean[0]:.2f}**."]
+            lines += ["", f"Geometric mean of {mean[1]} ratios to {base}: **{mean[0]:.2f}**."]
         lines.append("")
     if report.get("idle"):
         lines += idle_table(report["idle"])
@@ -100,14 +118,14 @@ def table(report):
     return "\n".join(lines).rstrip() + "\n"
 
 
-def cells(target, found):
+def cells(target, found, base):
     if found is None:
         return "– | – | – | – | –"
     if target == "direct":
         return f"{found['tps']:.0f} | | | |"
     cpu = f"{found['us']:.1f} ({found['us_min']:.1f}–{found['us_max']:.1f})"
     ratio = ""
-    if target != "pgbouncer":
+    if target != base:
         ratio = "–"
         if "ratio" in found:
             ratio = f"**{found['ratio']:.2f}** ({found['ratio_min']:.2f}–{found['ratio_max']:.2f})"

@@ -46,12 +46,12 @@ def wait_for_port(port, process, what):
 class Cluster:
     """Postgres servers of `keyway local`, in a folder that goes with them."""
 
-    def __init__(self, keyway, shards, settings=()):
+    def __init__(self, keyway, shards, settings=(), replicas=0):
         self.keyway = keyway
         self.dir = Path(tempfile.mkdtemp(prefix="keyway-bench-"))
         self.dir.chmod(0o755)
         command = [keyway, "local", "up", "--dir", self.dir / "cluster", "--shards", str(shards)]
-        command += ["--replicas", "0", "--port", str(free_port()), "--fast", "--detach", "--json"]
+        command += ["--replicas", str(replicas), "--port", str(free_port()), "--fast", "--detach", "--json"]
         for setting in settings:
             command += ["--set", setting]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -68,6 +68,9 @@ class Cluster:
 
     def url(self, shard=1):
         return self.view["shards"][shard - 1]["primary"]["url"]
+
+    def replica_url(self, shard=1):
+        return self.view["shards"][shard - 1]["replicas"][0]["url"]
 
     def backend_url(self, via, shard=1):
         """As the router is told it: over TCP, or by the Unix socket."""
@@ -101,9 +104,11 @@ class Cluster:
             )
             self.psql(shard["number"], "VACUUM ANALYZE accounts")
 
-    def map(self, via):
-        """The shard map of the tenants' tables."""
+    def map(self, via, level=None):
+        """The shard map of the tenants' tables, and the level of reads from replicas."""
         lines = ["epoch = 1", 'database = "app"', 'home = "shard1"']
+        if level:
+            lines.append(f'consistency = "{level}"')
         ranges = []
         for shard in self.view["shards"]:
             lines += [
@@ -115,6 +120,11 @@ class Cluster:
                 'tls = "disable"',
                 f'primary = {{ host = "{self.host(via)}", port = {shard["primary"]["port"]} }}',
             ]
+            replicas = [
+                f'{{ host = "{self.host(via)}", port = {replica["port"]} }}'
+                for replica in shard["replicas"]
+            ]
+            lines.append(f"replicas = [{', '.join(replicas)}]")
             first, last = shard["slots"]
             ranges.append(f'{shard["name"]} = ["{first}-{last}"]')
         lines += [
@@ -202,11 +212,15 @@ class Pgbouncer(Server):
 class Router(Server):
     """`keyway serve` of one database, or of the tenants' shards."""
 
-    def __init__(self, cluster, via, sharded=False, keyway=None, limits=None):
+    def __init__(self, cluster, via, sharded=False, limits=None, threads=1, level=None, under=()):
         super().__init__(f"keyway-{'sharded-' if sharded else ''}{via}")
         lines = [f'listen = ["127.0.0.1:{self.port}"]', f'state_dir = "{self.dir}/state"']
+        lines.append(f"threads = {threads}")
+        self.http_port = free_port()
+        if level:
+            lines.append(f'http_listen = "127.0.0.1:{self.http_port}"')
         if sharded:
-            (self.dir / "map.toml").write_text(cluster.map(via))
+            (self.dir / "map.toml").write_text(cluster.map(via, level))
             lines.append(f'maps = ["{self.dir}/map.toml"]')
         else:
             lines.append(f'backend = "{cluster.backend_url(via)}"')
@@ -215,7 +229,7 @@ class Router(Server):
         lines += ["[log]", 'level = "warn"']
         lines += ["[[user]]", f'name = "{cluster.user}"', "trust = true"]
         (self.dir / "keyway.toml").write_text("\n".join(lines) + "\n")
-        command = [str(keyway or cluster.keyway), "serve", "--config", str(self.dir / "keyway.toml")]
+        command = [*under, str(cluster.keyway), "serve", "--config", str(self.dir / "keyway.toml")]
         self.start(command, {"PGPASSWORD": cluster.password}, limits)
 
 

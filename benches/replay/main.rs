@@ -21,27 +21,52 @@
 use std::time::Instant;
 
 mod exchange;
+mod plans;
 
 use exchange::{Replay, SCENARIOS};
+use plans::{KINDS, Plans};
 
 fn main() {
     let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with("--"));
     match (args.next(), args.next()) {
         (Some(name), Some(count)) => {
-            let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name);
-            let scenario = scenario.expect("a scenario of that name");
-            Replay::warm(scenario).run(count.parse().expect("a number of queries"));
-        }
-        _ => {
-            for scenario in &SCENARIOS {
-                let mut replay = Replay::warm(scenario);
-                let started = Instant::now();
-                replay.run(QUERIES);
-                let ns = started.elapsed().as_nanos() / QUERIES as u128;
-                println!("{:<18} {ns} ns", scenario.name);
+            let count = count.parse().expect("a number of queries");
+            if let Some(scenario) = SCENARIOS.iter().find(|scenario| scenario.name == name) {
+                Replay::warm(scenario).run(count);
+            } else {
+                let kind = KINDS.iter().find(|kind| kind.name == name);
+                Plans::of(kind.expect("a scenario or a kind of that name")).run(count);
             }
+        }
+        _ => print_times(),
+    }
+}
+
+/// The least of several rounds: what others do on the machine only adds.
+fn print_times() {
+    let print = |name: &str, count: usize, run: &mut dyn FnMut()| {
+        let rounds = (0..ROUNDS).map(|_| {
+            let started = Instant::now();
+            run();
+            started.elapsed().as_nanos() / count as u128
+        });
+        println!("{name:<18} {} ns", rounds.min().unwrap_or_default());
+    };
+    for scenario in &SCENARIOS {
+        let mut replay = Replay::warm(scenario);
+        print(scenario.name, QUERIES, &mut || replay.run(QUERIES));
+    }
+    for kind in &KINDS {
+        let mut plans = Plans::of(kind);
+        if kind.is_cold() {
+            // Only the first round meets new texts.
+            print(kind.name, PLANS, &mut || plans.run_anew(PLANS));
+        } else {
+            print(kind.name, PLANS, &mut || plans.run(PLANS));
         }
     }
 }
 
-const QUERIES: usize = 200_000;
+const QUERIES: usize = 50_000;
+const PLANS: usize = 2_500;
+const ROUNDS: usize = 9;
