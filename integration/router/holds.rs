@@ -49,7 +49,8 @@ fn shards_keep_what_a_session_holds_on_them() {
         cluster.superuser_sql(shard, &sql)
     };
     assert_eq!((&*locks(1, 7), &*locks(2, 8), &*locks(1, 8)), ("1", "1", "0"));
-    let row = shown(&router, "CLIENTS").into_iter().find(|row| row[8] == "advisory lock").unwrap();
+    let row = shown(&router, &format!("CLIENTS {}", client.pid)).remove(0);
+    assert_eq!(row[8], "advisory lock");
     assert_eq!(row[10].split(", ").count(), 2, "two backends: {row:?}");
     assert_eq!(client.value("SELECT pg_advisory_unlock(7)"), "t");
     assert_eq!(client.value(&on_second.replace("_lock", "_unlock")), "t");

@@ -73,7 +73,8 @@ fn pause_waits_for_transactions_and_holds_up_new_units() {
 
 #[test]
 fn pause_that_takes_too_long_is_an_error_and_a_cancel_ends_the_wait() {
-    let router = router(cluster(), "timeouts.paused = \"300ms\"");
+    // Long enough to be seen waiting.
+    let router = router(cluster(), "timeouts.paused = \"3s\"");
     let mut client = Wire::open(router.port(), "t1");
     let mut other = Wire::open(router.port(), "t1");
     other.query("BEGIN; SELECT 1").unwrap();
@@ -82,7 +83,7 @@ fn pause_that_takes_too_long_is_an_error_and_a_cancel_ends_the_wait() {
     wait_for("the pause", || shown(&router, "DATABASES")[0][9] == "yes");
     let refusal = client.query("SELECT 1").unwrap_err();
     assert_eq!(refusal.code, "57P03");
-    assert_eq!(refusal.message, "the database has been paused for 300 ms");
+    assert_eq!(refusal.message, "the database has been paused for 3000 ms");
     client.send_query("SELECT 1");
     wait_for("the client to wait", || {
         shown(&router, "CLIENTS").iter().any(|row| row[1] == "t1" && row[3] == "waiting")
