@@ -16,6 +16,7 @@ mod begin;
 pub mod fleet;
 mod journal;
 mod machine;
+pub mod queue;
 #[cfg(test)]
 mod simulation;
 mod told;

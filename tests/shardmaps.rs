@@ -6,7 +6,7 @@
 use std::fs;
 
 use keyway::shardmap::{Adoption, Change, Key, KeyType, Map, Scratch, Table, adopt, schema};
-use keyway::types::{Epoch, Format, Oid};
+use keyway::types::{Epoch, Format, Oid, ShardId, SlotId};
 
 fn two_shards() -> (String, Map) {
     let text = fs::read_to_string("shardmaps/example-two-shards.toml").unwrap();
@@ -197,6 +197,19 @@ fn change_of_ownership_keeps_the_map_in_force() {
     let wanted = Map::parse(&text, "m").unwrap();
     let Adoption::Serve(adopted) = adopt(Some(&map), wanted) else { panic!() };
     assert_eq!(adopted.epoch(), Epoch::new(2), "epochs only grow");
+}
+
+#[test]
+fn a_word_left_in_the_file_brings_no_old_owners_back() {
+    let (text, map) = two_shards();
+    let left = Map::parse(&format!("data = \"already-moved\"\n{text}"), "m").unwrap();
+    let slots = (SlotId::new(2047), SlotId::new(2047));
+    let moved = map.with_slots_on("tenants", slots, ShardId::new(2)).unwrap();
+    let Adoption::Keep { reason } = adopt(Some(&moved), left.clone()) else { panic!() };
+    assert!(reason.contains("of epoch 1, but epoch 2 is in force"), "{reason}");
+    // Said of today, it counts.
+    let today = left.with_epoch(Epoch::new(2));
+    assert!(matches!(adopt(Some(&moved), today), Adoption::Serve(_)));
 }
 
 #[test]

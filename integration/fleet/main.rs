@@ -15,6 +15,8 @@ mod support;
 #[path = "../moves/world.rs"]
 mod world;
 
+mod back;
+mod found;
 mod lapses;
 mod stage;
 mod stopped;

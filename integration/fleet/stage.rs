@@ -1,10 +1,10 @@
 //! Two shards, and routers that may move rows between them.
 
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use keyway::control::mover::checks::grants;
 use keyway::local::Version;
 use tokio_postgres::{Client, NoTls};
 
@@ -19,19 +19,43 @@ pub(crate) const LEASES: &str = "lease = \"3s\"\nlease_idle = \"3s\"";
 /// Two shards with a role of least rights for moves.
 pub(crate) fn world() -> World {
     let world = World::start(Version::Newest);
-    let version = runtime().block_on(world.node(1).version()).unwrap();
-    let rights = if version < 16 {
-        "ALTER ROLE keyway_mover SUPERUSER".to_owned()
-    } else {
-        grants("keyway_mover", "app")
-    };
-    let grants = format!(
-        "CREATE ROLE keyway_mover LOGIN PASSWORD 'sesame'; GRANT app TO keyway_mover; {rights}"
-    );
-    for shard in [1, 2] {
-        runtime().block_on(world.node(shard).rows(&grants)).unwrap();
+    std::fs::write(map_file(&world), &world.map_text).unwrap();
+    let grants = doctor(&world, &["--grants", "keyway_mover"]);
+    assert!(grants.status.success(), "{grants:?}");
+    let text = String::from_utf8(grants.stdout).unwrap();
+    let parts: Vec<&str> = text.split("-- shard").collect();
+    for shard in [1_u16, 2] {
+        let part = parts.iter().find(|part| part.starts_with(&format!("{shard},"))).unwrap();
+        let (_, sql) = part.split_once('\n').unwrap();
+        let sql = format!("{sql} ALTER ROLE keyway_mover PASSWORD 'sesame'");
+        runtime().block_on(world.node(shard).rows(&sql)).unwrap();
     }
     world
+}
+
+/// The map as a file, for the command line.
+pub(crate) fn map_file(world: &World) -> String {
+    let folder = std::path::Path::new(&world.cluster.view().map).parent().unwrap().to_owned();
+    folder.join("fleet-map.toml").display().to_string()
+}
+
+/// `keyway doctor` as a superuser.
+pub(crate) fn doctor(world: &World, args: &[&str]) -> Output {
+    let url: tokio_postgres::Config = world.cluster.primary(1).superuser_url.parse().unwrap();
+    let password = String::from_utf8(url.get_password().unwrap().to_vec()).unwrap();
+    let args: Vec<&str> = ["--user", url.get_user().unwrap()].iter().chain(args).copied().collect();
+    keyway(world, "doctor", &args, &password)
+}
+
+/// A command of the program's on the map.
+pub(crate) fn keyway(world: &World, command: &str, args: &[&str], password: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_keyway"))
+        .arg(command)
+        .arg(map_file(world))
+        .args(args)
+        .env("PGPASSWORD", password)
+        .output()
+        .unwrap()
 }
 
 /// A router before both, with `moves` in its section of moves.

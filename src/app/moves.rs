@@ -17,7 +17,8 @@ use crate::config::MoveSettings;
 use crate::control::mover::node::Node;
 use crate::control::mover::submit::{self, SubmitError, Wanted};
 use crate::control::mover::{Access, Limits, Run, run};
-use crate::mover::Wish;
+use crate::mover::queue::{Candidate, Turn, turns};
+use crate::mover::{Phase, Wish};
 use crate::net::clock;
 use crate::shardmap::{Map, SecretRef};
 use crate::store::moves::{self, Stored, TableError};
@@ -218,7 +219,12 @@ async fn follow(plane: Arc<Plane>, index: usize) {
                     (Ok(()), Some(newest)) => settle_for_others(&plane, index, &all, &newest),
                     (Ok(()), None) => {}
                 }
-                start(&plane, index, &all, &mut running);
+                let waiting = start(&plane, index, &all, &mut running);
+                if let Some(node) = &mut home
+                    && let Err(error) = say_waiting(node, &all, waiting).await
+                {
+                    tracing::debug!(%error, "moves that wait don't say so");
+                }
                 plane.moves.put(map.database(), all);
             }
             // Nothing was ever moved here.
@@ -248,21 +254,58 @@ async fn look(home: &mut Node, map: &Map) -> Result<(Option<Map>, Vec<Stored>), 
     Ok((newest, moves::list(client, map.database()).await?))
 }
 
-/// Starts runners for moves that have none here.
+/// Starts runners for moves that have none here; returns which moves wait, and
+/// for which.
 fn start(
     plane: &Arc<Plane>,
     index: usize,
     all: &[Stored],
     running: &mut HashMap<u32, JoinHandle<()>>,
-) {
+) -> Vec<(u32, Vec<u32>)> {
     running.retain(|_, task| !task.is_finished());
     let most = usize::try_from(plane.config.settings.moves.parallel_max).unwrap_or(1);
-    for stored in all.iter().filter(|stored| !stored.journal.is_ended()) {
-        let id = stored.journal.id;
-        if running.len() < most && !running.contains_key(&id) {
-            running.insert(id, tokio::spawn(run_one(Arc::clone(plane), index, id)));
+    let candidates: Vec<Candidate<'_>> = all
+        .iter()
+        .map(|stored| Candidate {
+            journal: &stored.journal,
+            wish: stored.wish,
+            runs: running.contains_key(&stored.journal.id),
+        })
+        .collect();
+    let mut waiting = Vec::new();
+    for (id, turn) in turns(&candidates, most) {
+        match turn {
+            Turn::Run => {
+                running.insert(id, tokio::spawn(run_one(Arc::clone(plane), index, id)));
+            }
+            // With none that works here, other routers run what there is.
+            Turn::Wait(others) if others.is_empty() => {}
+            Turn::Wait(others) => waiting.push((id, others)),
         }
     }
+    waiting
+}
+
+/// Writes down for which others a move waits that has not begun.
+async fn say_waiting(
+    home: &mut Node,
+    all: &[Stored],
+    waiting: Vec<(u32, Vec<u32>)>,
+) -> Result<(), TableError> {
+    for (id, others) in waiting {
+        let found = all.iter().find(|stored| stored.journal.id == id);
+        let Some(stored) = found.filter(|stored| stored.journal.phase == Phase::Guarding) else {
+            continue;
+        };
+        let others: Vec<String> = others.iter().map(u32::to_string).collect();
+        let text = format!("waits for move {}: moves.parallel_max", others.join(", "));
+        if stored.progress != text {
+            let client =
+                home.client().await.map_err(|error| TableError::Damaged(error.to_string()))?;
+            moves::progress(client, id, &text).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn run_one(plane: Arc<Plane>, index: usize, id: u32) {

@@ -13,7 +13,7 @@ section! {
         password_env: Option<String> = None;
         /// File that holds its password.
         password_file: Option<String> = None;
-        /// Moves of one database that this router runs at the same time; more wait, or run by another router. With 0 it runs none.
+        /// Moves of one database that this router runs at the same time; more wait, or run by another router. One that is paused, or has switched and waits for FINISH MOVE, does not count. With 0 it runs none.
         parallel_max: u32 = 1, 0 => 16;
         /// How long a table's writers may wait for one trigger of a fence, before it is tried again later.
         lock_max: Millis = Millis::new(100), Millis::new(1) => Millis::new(10_000);
