@@ -17,6 +17,7 @@ mod extended;
 mod feed;
 mod gathering;
 mod holders;
+mod joining;
 mod keep;
 mod lazy;
 mod lookahead;
@@ -355,6 +356,12 @@ pub struct Session {
     /// Transactions are SERIALIZABLE unless they say otherwise: no replica has
     /// that.
     serializable: bool,
+    /// Shards whose transactions last as long as the client's.
+    joined: Vec<ShardId>,
+    /// The isolation of the transaction that has a shard.
+    level: joining::Level,
+    /// It has settings of its own, or may have.
+    sets_in_transaction: bool,
     /// The map of the running transaction.
     tx_map: Option<(Arc<Map>, u64)>,
     /// What it has open on keys that move.
@@ -451,6 +458,9 @@ impl Session {
             described: None,
             snapshot: read_only::Snapshot::default(),
             serializable: false,
+            joined: Vec::new(),
+            level: joining::Level::default(),
+            sets_in_transaction: false,
             tx_map: None,
             moving: None,
             search_path: SearchPath::default(),

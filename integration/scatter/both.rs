@@ -29,6 +29,11 @@ impl Both {
         SHARED.get_or_init(Self::start)
     }
 
+    /// One that no other test sees.
+    pub(crate) fn apart() -> Self {
+        Self::start()
+    }
+
     fn start() -> Self {
         let options = ClusterOptions { shards: 3, replicas: 0, version: Version::Newest };
         let cluster = Cluster::start(options);

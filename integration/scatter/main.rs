@@ -22,6 +22,7 @@ mod orm;
 mod protocol;
 mod statements;
 mod tpch;
+mod transactions;
 
 use both::Both;
 
@@ -41,6 +42,13 @@ fn generated_reads_are_equal_or_refused() {
 fn portals_limits_and_transactions() {
     let both = Both::shared();
     both.run(protocol::all(both));
+}
+
+#[test]
+fn transactions_with_a_shard_are_joined_by_others() {
+    // Its own rows change, so the others don't share it.
+    let both = Both::apart();
+    both.run(transactions::all(&both));
 }
 
 #[test]

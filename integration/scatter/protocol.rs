@@ -59,20 +59,16 @@ async fn transactions(both: &Both) {
     );
     // The transaction has no shard yet, and gets one.
     client.batch_execute("UPDATE accounts SET name = 'x' WHERE tenant_id = 1").await.unwrap();
-    let refused = client.simple_query("SELECT tenant_id FROM accounts").await.unwrap_err();
-    assert_eq!(shown(&refused).0, "0A000");
-    let failed = client.simple_query("SELECT tenant_id FROM accounts WHERE tenant_id = 1").await;
-    assert_eq!(shown(&failed.unwrap_err()).0, "25P02");
+    assert_eq!(
+        numbers(&client, "SELECT name FROM accounts ORDER BY tenant_id LIMIT 1").await,
+        ["x"]
+    );
     client.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(
         numbers(&client, "SELECT name FROM accounts WHERE tenant_id = 1").await,
         ["Berta"],
         "the update is undone"
     );
-    client.batch_execute("BEGIN ISOLATION LEVEL SERIALIZABLE").await.unwrap();
-    let refused = client.simple_query("SELECT tenant_id FROM accounts").await.unwrap_err();
-    assert_eq!(shown(&refused).0, "0A000");
-    client.batch_execute("ROLLBACK").await.unwrap();
     // An error in it fails the transaction.
     client.batch_execute("BEGIN").await.unwrap();
     let error = client.simple_query("SELECT 1 / (tenant_id - 7) FROM accounts").await.unwrap_err();

@@ -65,11 +65,17 @@ impl Driver {
                     self.hold();
                     return at;
                 }
-                Step::Again => self.release_unused(),
+                Step::Again => {
+                    self.release_beside();
+                    self.release_unused();
+                }
                 Step::Read | Step::Await => {
                     self.follow_channels();
                     if !self.held.aside.is_empty() {
                         self.sweep_aside();
+                    }
+                    if !self.held.others.is_empty() {
+                        self.release_beside();
                     }
                     self.release_unused();
                     return at;
@@ -310,6 +316,10 @@ impl Driver {
             }
             self.unit_since_us = 0;
         }
+        if !self.held.others.is_empty() {
+            self.release_beside();
+        }
+        let Some(conn) = &mut self.held.current else { return };
         match after {
             After::Keep => {}
             After::Release => {
@@ -366,11 +376,15 @@ impl Driver {
         conn.watched = false;
         self.entry.running.borrow_mut().add(&conn);
         self.session.join(conn.shard);
-        self.held.attach(conn);
+        if self.session.joins_beside() {
+            self.held.others.push(conn);
+        } else {
+            self.held.attach(conn);
+        }
     }
 
     /// The session has no use for its backend of `shard` any more.
-    fn detach(&mut self, shard: ShardId) {
+    pub(super) fn detach(&mut self, shard: ShardId) {
         let Some(conn) = self.held.take(shard) else { return };
         self.session.leave(shard);
         if self.session.keeps(shard) {
@@ -428,6 +442,9 @@ impl Driver {
 
     /// Gives the backend of `shard` up in the middle of whatever it does.
     pub(super) fn cut_off(&mut self, shard: ShardId) {
+        if !self.held.others.is_empty() && !self.session.is_gathering() {
+            self.drop_beside();
+        }
         let Some(mut conn) = self.held.take(shard) else { return };
         self.entry.running.borrow_mut().remove(&conn);
         self.session.leave(shard);

@@ -9,9 +9,11 @@ use std::task::{Context, Poll};
 
 use crate::backend::Event;
 use crate::net::clock;
+use crate::protocol::backend::TxStatus;
 use crate::session::{EventEnv, Gathering};
 use crate::types::{Millis, ShardId};
 
+use super::cleanup::LeftBehind;
 use super::conn::Conn;
 use super::driver::{Driver, Moved};
 use super::thread::READ_BYTES;
@@ -114,6 +116,11 @@ impl Driver {
     /// Lets the session go on with what it has heard.
     fn go_on_gathering(&mut self, cx: &mut Context<'_>) -> Moved {
         loop {
+            // A request that is on its way would cancel what the client's
+            // transaction does next.
+            if self.entry.cancels.get() > 0 && self.session.is_gather_resting() {
+                return Moved::Nothing;
+            }
             match self.session.gather(&mut self.out) {
                 Gathering::Read if self.out.is_empty() => return Moved::Nothing,
                 Gathering::Read | Gathering::Write => return Moved::Something,
@@ -143,6 +150,41 @@ impl Driver {
         });
     }
 
+    /// Gives back the backends beside the one that the session speaks to, but
+    /// for those whose transactions last as long as the client's.
+    pub(super) fn release_beside(&mut self) {
+        if self.session.is_scattering() {
+            return;
+        }
+        let mut index = 0;
+        while let Some(conn) = self.held.others.get(index) {
+            let shard = conn.shard;
+            let idle = conn.machine.status() == TxStatus::Idle;
+            if idle && conn.out.is_empty() && self.session.may_release(&conn.machine) {
+                self.detach(shard);
+            } else if !idle && !self.session.keeps_joined(shard) {
+                self.drop_joined(shard);
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    /// The same of all of them, whatever they do.
+    pub(super) fn drop_beside(&mut self) {
+        while let Some(shard) = self.held.others.first().map(|conn| conn.shard) {
+            self.drop_joined(shard);
+        }
+    }
+
+    fn drop_joined(&mut self, shard: ShardId) {
+        let Some(conn) = self.held.take(shard) else { return };
+        self.session.leave(shard);
+        self.entry.running.borrow_mut().remove(&conn);
+        let reset = conn.machine.is_dirty();
+        self.thread.clean_up(Some(&self.entry), conn, LeftBehind::Nothing, reset);
+    }
+
     fn after_gathering(&mut self, cx: &mut Context<'_>) {
         if self.unit_since_us > 0 {
             let us = clock::now_us().saturating_sub(self.unit_since_us);
@@ -151,6 +193,14 @@ impl Driver {
         }
         self.entry.gathered.set(self.entry.gathered.get() + 1);
         self.reads.note_gathered(&self.database);
+        while self.session.is_without_shard()
+            && let Some(conn) = &self.held.current
+            && conn.machine.status() != TxStatus::Idle
+        {
+            // It joined a transaction whose own backend is gone.
+            self.drop_joined(conn.shard);
+        }
+        self.release_beside();
         self.release_unused();
         if !self.closing {
             self.feed_kept(cx);

@@ -95,6 +95,21 @@ pub enum Count {
 }
 
 impl Scatter {
+    /// A read that one shard answers whole.
+    pub fn whole(text: &[u8]) -> Self {
+        Self {
+            text: text.into(),
+            gap: None,
+            keys: Box::default(),
+            limit: None,
+            offset: None,
+            streams: true,
+            merge: None,
+            sorted: None,
+            turned: Rc::default(),
+        }
+    }
+
     /// What each of them is sent that owns all its rows.
     pub fn text(&self) -> &[u8] {
         &self.text

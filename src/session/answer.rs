@@ -312,6 +312,7 @@ impl Feed<'_, '_> {
                 .warn(ACTIVE_TRANSACTION, "there is already a transaction in progress"));
         }
         self.s.tx = Tx::Lazy(Box::new(Lazy::new(text, modes)));
+        self.s.leave_joined();
         self.fix_map();
         Ok(Answer::tag("BEGIN"))
     }

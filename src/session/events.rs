@@ -154,6 +154,7 @@ impl Session {
             }
             self.tx_map = None;
             self.tx = Tx::Backend;
+            self.leave_joined();
             self.channels.settle();
             if std::mem::take(&mut self.schema_changed) {
                 // Only now do other sessions see it.
@@ -188,8 +189,12 @@ impl Session {
     fn on_complete(&mut self, tag: Tag, env: &mut EventEnv<'_>) {
         let effects = self.effects.pop_front().unwrap_or_default();
         match tag {
-            Tag::Commit | Tag::PrepareTransaction => self.apply_log(env),
+            Tag::Commit | Tag::PrepareTransaction => {
+                self.leave_joined();
+                self.apply_log(env);
+            }
             Tag::Rollback if !effects.iter().any(|e| matches!(e, Effect::RollbackTo(_))) => {
+                self.leave_joined();
                 self.log.clear();
                 self.refresh_own();
             }
@@ -249,6 +254,7 @@ impl Session {
     /// set is noted like the client's own SET.
     fn on_parameter(&mut self, name: Box<str>, value: Box<str>) {
         if !FIXED_PARAMETERS.contains(&&*name) {
+            self.sets_in_transaction = true;
             self.reported.push(Effect::Set(name, Setting::Flat(value)));
         }
     }
@@ -382,6 +388,7 @@ impl Session {
         }
         env.backend.set_settings(Rc::clone(&self.settings));
         if opened && let Tx::Lazy(lazy) = std::mem::replace(&mut self.tx, Tx::Backend) {
+            self.note_opened(&lazy);
             for effect in lazy.into_effects() {
                 self.log.push(effect);
             }
@@ -554,6 +561,7 @@ impl Session {
         self.everywhere = None;
         self.scatter = None;
         self.described = None;
+        self.leave_joined();
         self.outside = false;
         self.failed = false;
         self.copy_pending = false;

@@ -430,12 +430,7 @@ impl Feed<'_, '_> {
         let route =
             self.locate_bound(named, template, &BoundParams::new(bind, self.types_of(named)))?;
         if let Targets::Several(several) = route.targets {
-            let (types, text) = (self.types_of(named), self.text_of(named));
-            let scatter = self.scatter_portal(bind, types, &text, template, several.shards)?;
-            let scatter = Some(Rc::new(scatter));
-            let portal = PortalEffects { scatter, ..PortalEffects::default() };
-            self.s.portals.insert(bind.portal().into(), portal);
-            return Ok(());
+            return self.bind_scatter(bind, named, template, several.shards);
         }
         if route.targets == Targets::AllInTurn {
             if self.env.backend.is_some() {
@@ -456,7 +451,10 @@ impl Feed<'_, '_> {
             match self.place(template, &route) {
                 Place::Here | Place::Fresh(_) => {}
                 Place::Refuse(refused) => return Err(refused),
-                Place::Several(_) | Place::Need(_) | Place::Wait => {
+                Place::Several(shards) => {
+                    return self.bind_scatter(bind, named, template, shards);
+                }
+                Place::Need(_) | Place::Wait => {
                     return Err(Refused::new(
                         NOT_SUPPORTED,
                         "statement found no shard in its batch",
@@ -476,6 +474,7 @@ impl Feed<'_, '_> {
         for facts in template.statements() {
             self.s.commit_sent |= matches!(facts.tx, TxEffect::Commit { .. });
             self.s.healed_in_batch |= facts.kind != Kind::Empty && may_follow_failure(template);
+            self.s.note_in_transaction(facts);
             let demand = self.demands_here(facts, &text, Some(bind))?;
             self.s.admit_hold(demand.holds)?;
             self.hold_and_mark(demand.holds, demand.dirty);

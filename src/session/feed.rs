@@ -514,6 +514,7 @@ impl Feed<'_, '_> {
         }
         self.send_own(&begin, OwnPurpose::Begin);
         if let Tx::Lazy(lazy) = std::mem::replace(&mut self.s.tx, Tx::Backend) {
+            self.s.note_opened(&lazy);
             for effect in lazy.into_effects() {
                 self.s.log.push(effect);
             }
@@ -607,6 +608,6 @@ const fn is_known(kind: u8) -> bool {
 }
 
 /// No server reads this.
-const MUST_FAIL: &[u8] = b"keyway: refused by the router";
+pub(super) const MUST_FAIL: &[u8] = b"keyway: refused by the router";
 /// Messages that are neither statements nor values are never longer.
 const SMALL_MESSAGE_MAX: usize = 64 * 1024;

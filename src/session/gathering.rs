@@ -14,6 +14,8 @@ use crate::protocol::frontend::Target;
 use crate::types::ShardId;
 
 use super::events::EventEnv;
+use super::feed::MUST_FAIL;
+use super::joining::{BACK_TO_JOIN, Entry, Level, OwnTransaction};
 use super::merging::{Merging, Stage};
 use super::refusal::{CONNECTION_FAILURE, NOT_SUPPORTED, Refused};
 use super::scatter::{Gathering, PartState, ScatterPortal, ScatterRead, Spoken};
@@ -26,9 +28,17 @@ impl Session {
         matches!(self.phase, Phase::Gather)
     }
 
+    /// True if a read in the client's transaction has nothing under way.
+    pub fn is_gather_resting(&self) -> bool {
+        self.scatter.as_ref().is_some_and(|read| read.own.is_some() && read.is_resting())
+    }
+
     /// True if the shard's backend may be read from.
     pub fn gather_wants(&self, shard: ShardId) -> bool {
         self.scatter.as_ref().is_some_and(|read| {
+            if read.is_failing(shard) {
+                return true;
+            }
             if let Some(merging) = &read.merging {
                 let answers = merging.stage == Stage::Answer && shard == merging.place;
                 return !answers || read.gather.wants(0);
@@ -46,11 +56,23 @@ impl Session {
         let settings = Rc::clone(&self.settings);
         let Some(read) = &mut self.scatter else { return };
         let failed = read.gather.has_failed();
+        if read.must_fail_own() && read.own.is_some_and(|own| own.shard == env.shard) {
+            // As an error of a statement does.
+            read.own.iter_mut().for_each(|own| own.failing = true);
+            own_query(MUST_FAIL, OwnPurpose::End, env);
+            return;
+        }
+        let entry = OwnTransaction::entry(read.own.as_ref(), env.shard);
         let Some(part) = read.parts.iter_mut().find(|part| part.shard == env.shard) else { return };
+        if let (Entry::Joined(_), PartState::Waiting, false) = (entry, part.state, failed)
+            && !self.joined.contains(&env.shard)
+        {
+            self.joined.push(env.shard);
+        }
         if let (Some(merging), false) = (&mut read.merging, failed) {
             part.state = merge_ask(
                 merging,
-                part.state,
+                (part.state, entry),
                 &read.portal,
                 (&read.formats, read.rows_max),
                 &settings,
@@ -60,7 +82,7 @@ impl Session {
         }
         part.state = match (part.state, failed) {
             (PartState::Waiting, false) => {
-                open(&settings, env);
+                enter(entry, &settings, env);
                 let scatter = &read.portal.scatter;
                 let own = scatter.text_without(part.foreign.as_deref());
                 debug_assert!(own.is_some(), "only what can leave rows out streams");
@@ -70,11 +92,13 @@ impl Session {
             }
             (PartState::Waiting, true) => PartState::Done,
             (PartState::Held, _) => {
-                end_transaction(b"ROLLBACK", env);
+                if entry == Entry::Alone {
+                    end_transaction(b"ROLLBACK", env);
+                }
                 PartState::Leaving
             }
             (PartState::Asked, false) => {
-                bind_rows(&read.portal.values, &read.formats, read.rows_max, env);
+                bind_rows(&read.portal.values, &read.formats, read.rows_max, entry, env);
                 PartState::Bound
             }
             (PartState::Asked, true) => {
@@ -84,6 +108,41 @@ impl Session {
             }
             (state @ (PartState::Bound | PartState::Leaving | PartState::Done), _) => state,
         };
+        self.gather_rest(env);
+    }
+
+    /// A backend that owes nothing has come to rest, or is brought to it.
+    fn gather_rest(&mut self, env: &mut EventEnv<'_>) {
+        let Some(read) = &mut self.scatter else { return };
+        if !env.backend.is_settled() {
+            return;
+        }
+        let status = env.backend.status();
+        if let Some(own) = read.own.as_mut().filter(|own| own.shard == env.shard) {
+            own.status = status;
+            own.failing = false;
+        }
+        let entry = OwnTransaction::entry(read.own.as_ref(), env.shard);
+        let Some(part) = read.parts.iter_mut().find(|part| part.shard == env.shard) else { return };
+        if !matches!(part.state, PartState::Bound | PartState::Leaving) {
+            return;
+        }
+        match (entry, status) {
+            (Entry::Alone, TxStatus::Idle) | (Entry::Own, _) => part.state = PartState::Done,
+            (Entry::Alone, TxStatus::InTransaction | TxStatus::Failed) => {
+                end_transaction(b"ROLLBACK", env);
+            }
+            (Entry::Joined(_), TxStatus::InTransaction) => part.state = PartState::Done,
+            (Entry::Joined(_), TxStatus::Failed) if !env.backend.is_dirty() => {
+                end_transaction(BACK_TO_JOIN, env);
+            }
+            (Entry::Joined(_), TxStatus::Failed | TxStatus::Idle) => {
+                // What it has seen can't be seen again.
+                part.state = PartState::Done;
+                self.level = Level::Unknown;
+                self.joined.retain(|shard| *shard != env.shard);
+            }
+        }
     }
 
     /// Takes in what a backend said, and what its machine made of it.
@@ -95,7 +154,11 @@ impl Session {
     ) {
         let settings = Rc::clone(&self.settings);
         let Some(read) = &mut self.scatter else { return };
-        let Some(at) = read.parts.iter().position(|part| part.shard == env.shard) else { return };
+        let Some(at) = read.parts.iter().position(|part| part.shard == env.shard) else {
+            // The client's transaction, which only shares the failure.
+            events.clear();
+            return self.gather_rest(env);
+        };
         let source = read.source(at);
         for piece in bytes {
             match (&mut read.merging, source) {
@@ -125,6 +188,8 @@ impl Session {
                 Event::Error { fatal: true, .. } => {
                     read.gather.fail(Failure::Server(lost().frame().into()));
                 }
+                // The client's transaction was to fail, and has.
+                Event::OwnFailed(..) if read.is_failing(env.shard) => {}
                 Event::OwnFailed(_, frame) => {
                     env.backend.mark_dirty();
                     read.gather.fail(Failure::Server(frame));
@@ -143,20 +208,13 @@ impl Session {
                 | Event::CopyIn(_) => {}
             }
         }
-        let Some(part) = read.parts.get_mut(at) else { return };
-        let resting =
-            env.backend.is_settled() && matches!(part.state, PartState::Bound | PartState::Leaving);
-        if resting && env.backend.status() == TxStatus::Idle {
-            part.state = PartState::Done;
-        } else if resting {
-            end_transaction(b"ROLLBACK", env);
-        }
+        self.gather_rest(env);
     }
 
     /// Goes on with the read; what the client gets is appended to `out`.
     pub fn gather(&mut self, out: &mut Vec<u8>) -> Gathering {
         let Some(read) = &mut self.scatter else { return Gathering::Over };
-        let resting = read.parts.iter().all(|part| part.state == PartState::Done);
+        let resting = read.is_resting();
         if let Some(next) = read.merge_step(resting) {
             return next;
         }
@@ -189,6 +247,7 @@ impl Session {
                 read.turning = true;
                 Gathering::Ask
             }
+            Progress::Failed if read.must_fail_own() => Gathering::Ask,
             Progress::Failed if resting => {
                 self.end_scatter(None, out);
                 Gathering::Over
@@ -209,6 +268,23 @@ impl Session {
         }
         read.turning = false;
         read.gather.fail(Failure::Server(lost().frame().into()));
+        if self.joined.contains(&shard) {
+            self.joined.retain(|joined| *joined != shard);
+            self.level = Level::Unknown;
+        }
+        if read.own.is_some_and(|own| own.shard == shard) {
+            // The client's transaction has ended, and failed.
+            read.own = None;
+            self.joined.clear();
+            self.log.clear();
+            self.effects.clear();
+            self.unit_open = false;
+            let mut lazy =
+                super::lazy::Lazy::new(b"BEGIN", crate::sql::statement::TxModes::default());
+            lazy.fail();
+            self.tx = Tx::Lazy(Box::new(lazy));
+            self.refresh_own();
+        }
     }
 
     fn end_scatter(&mut self, end: Option<End>, out: &mut Vec<u8>) {
@@ -242,10 +318,10 @@ impl Session {
                 let status = match &self.tx {
                     Tx::Lazy(lazy) if lazy.is_failed() => TxStatus::Failed,
                     Tx::Lazy(_) => TxStatus::InTransaction,
-                    Tx::Backend => TxStatus::Idle,
+                    Tx::Backend => read.own.map_or(TxStatus::Idle, |own| own.status),
                 };
                 encode::ready_for_query(out, status);
-                if matches!(self.tx, Tx::Backend) {
+                if matches!(self.tx, Tx::Backend) && read.own.is_none() {
                     self.tx_map = None;
                 }
             }
@@ -256,6 +332,24 @@ impl Session {
 }
 
 impl ScatterRead {
+    /// True if no backend is asked anything.
+    fn is_resting(&self) -> bool {
+        self.parts.iter().all(|part| part.state == PartState::Done)
+            && !self.own.is_some_and(|own| own.failing)
+    }
+
+    /// True if the client's transaction has to fail with the read.
+    fn must_fail_own(&self) -> bool {
+        self.gather.has_failed()
+            && !self.turning
+            && self.own.is_some_and(|own| own.status == TxStatus::InTransaction)
+            && self.is_resting()
+    }
+
+    fn is_failing(&self, shard: ShardId) -> bool {
+        self.own.is_some_and(|own| own.failing && own.shard == shard)
+    }
+
     /// The source of `gather` that the part at `at` is, if it is one now.
     fn source(&self, at: usize) -> Option<usize> {
         let Some(merging) = &self.merging else { return Some(at) };
@@ -276,6 +370,13 @@ impl ScatterRead {
         }
         if !merging.advance(&self.portal.scatter, &self.portal.values) {
             return Some(Gathering::Read);
+        }
+        if merging.stage == Stage::Fetch
+            && merging.fragments() > 1
+            && self.own.is_some_and(|own| own.begins.is_none())
+        {
+            self.gather.fail(Failure::Server(torn().frame().into()));
+            return None;
         }
         if merging.stage == Stage::Answer {
             let plan = Plan {
@@ -328,7 +429,7 @@ impl ScatterRead {
 /// What a backend of a read that one server puts together is sent.
 fn merge_ask(
     merging: &mut Merging,
-    state: PartState,
+    (state, entry): (PartState, Entry),
     portal: &ScatterPortal,
     (formats, rows_max): (&[u8], i32),
     settings: &Rc<SettingsSet>,
@@ -338,7 +439,7 @@ fn merge_ask(
     let place = env.shard == merging.place;
     match (merging.stage, state) {
         (Stage::Describe, PartState::Waiting) if place => {
-            open(settings, env);
+            enter(entry, settings, env);
             merging.ask_descriptions(merge, &portal.raw_types, env);
             PartState::Held
         }
@@ -347,9 +448,11 @@ fn merge_ask(
             PartState::Held
         }
         (Stage::Fetch, PartState::Waiting) => {
-            open(settings, env);
+            enter(entry, settings, env);
             merging.ask_rows(&portal.values, env);
-            end_transaction(b"COMMIT", env);
+            if entry == Entry::Alone {
+                end_transaction(b"COMMIT", env);
+            }
             PartState::Bound
         }
         (Stage::Fetch, PartState::Held) => {
@@ -362,7 +465,7 @@ fn merge_ask(
             PartState::Asked
         }
         (Stage::Answer, PartState::Asked) => {
-            bind_rows(&merging.answer().values, formats, rows_max, env);
+            bind_rows(&merging.answer().values, formats, rows_max, entry, env);
             PartState::Bound
         }
         (
@@ -377,11 +480,18 @@ fn merge_ask(
     }
 }
 
-/// Brings a backend to the session's settings and opens its transaction.
-fn open(settings: &Rc<SettingsSet>, env: &mut EventEnv<'_>) {
+/// Brings a backend to the session's settings and opens its transaction, unless
+/// it is in one that lasts.
+fn enter(entry: Entry, settings: &Rc<SettingsSet>, env: &mut EventEnv<'_>) {
     env.backend.begin_unit(None);
     // Only reads are spread.
     env.backend.writes().declare();
+    let begin = match entry {
+        Entry::Own => return,
+        Entry::Joined(_) if env.backend.status() != TxStatus::Idle => return,
+        Entry::Joined(begin) => begin,
+        Entry::Alone => BEGIN,
+    };
     if !Rc::ptr_eq(env.backend.settings(), settings) {
         let mut sql = String::new();
         settings.transition(env.backend.settings(), &mut sql);
@@ -391,7 +501,7 @@ fn open(settings: &Rc<SettingsSet>, env: &mut EventEnv<'_>) {
             own_query(sql.as_bytes(), OwnPurpose::Prelude, env);
         }
     }
-    own_query(BEGIN, OwnPurpose::Begin, env);
+    own_query(begin, OwnPurpose::Begin, env);
 }
 
 /// Asks for the columns of a statement.
@@ -405,7 +515,7 @@ fn ask_columns(text: &[u8], types: &[u8], env: &mut EventEnv<'_>) {
     env.backend.push(Expect::Describe);
 }
 
-fn bind_rows(values: &[u8], formats: &[u8], rows_max: i32, env: &mut EventEnv<'_>) {
+fn bind_rows(values: &[u8], formats: &[u8], rows_max: i32, entry: Entry, env: &mut EventEnv<'_>) {
     let written = encode::bind_unnamed(env.to_backend, values, formats).is_ok()
         && encode::execute(env.to_backend, b"", rows_max).is_ok();
     debug_assert!(written, "values that came in a message go in one");
@@ -413,7 +523,9 @@ fn bind_rows(values: &[u8], formats: &[u8], rows_max: i32, env: &mut EventEnv<'_
     env.backend.push(Expect::Bind(None));
     env.backend.push(Expect::Execute(Report::Nothing));
     env.backend.push(Expect::Sync);
-    end_transaction(b"COMMIT", env);
+    if entry == Entry::Alone {
+        end_transaction(b"COMMIT", env);
+    }
 }
 
 fn end_transaction(sql: &[u8], env: &mut EventEnv<'_>) {
@@ -429,6 +541,15 @@ fn own_query(sql: &[u8], purpose: OwnPurpose, env: &mut EventEnv<'_>) {
 fn lost() -> Refused {
     Refused::new(CONNECTION_FAILURE, "connection to a shard was lost in a read over several shards")
         .hint("the read can be run again")
+}
+
+/// The transaction's own shard would show its tables one after the other.
+fn torn() -> Refused {
+    Refused::new(
+        NOT_SUPPORTED,
+        "a read over several shards that brings rows of several tables is not supported in a READ COMMITTED transaction that has a shard",
+    )
+    .hint("begin the transaction with ISOLATION LEVEL REPEATABLE READ, or read before its first statement with a shard")
 }
 
 /// A read that was given up for another way, in which something failed.

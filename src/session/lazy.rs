@@ -46,6 +46,22 @@ impl Lazy {
         Self::new(&self.begin, self.modes)
     }
 
+    /// The isolation that was named last; `None` if it may have been set in
+    /// another way.
+    pub(super) fn isolation(&self) -> Option<Option<Isolation>> {
+        let named = self.preamble.iter().filter_map(|entry| entry.modes?.isolation).next_back();
+        let told = self.preamble.iter().all(|entry| !entry.sets_modes);
+        told.then(|| named.or(self.modes.isolation))
+    }
+
+    /// True if it may have settings of its own.
+    pub(super) fn has_settings(&self) -> bool {
+        let sets = |entry: &Entry| {
+            !entry.text.is_empty() && entry.savepoint.is_none() && entry.modes.is_none()
+        };
+        self.preamble.iter().any(sets)
+    }
+
     /// True if an error of the router's own has failed it.
     pub(super) const fn is_failed(&self) -> bool {
         self.failed

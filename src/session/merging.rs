@@ -101,6 +101,11 @@ impl Merging {
         self.collect.take_error(at)
     }
 
+    /// How many queries each shard is asked for rows.
+    pub(super) const fn fragments(&self) -> usize {
+        self.queries.len()
+    }
+
     /// The answer's statement.
     pub(super) const fn answer(&self) -> &Answer {
         &self.answer

@@ -25,6 +25,9 @@ pub(super) struct Pending {
     refused: Option<Box<[u8]>>,
     /// The unit's place is decided; its backend is being got ready.
     placed: bool,
+    /// The backend is for the transaction of a read over several shards, which
+    /// is placed anew.
+    spread: bool,
     /// What is known of the batch's first message.
     found: Option<Found>,
     /// What of the shard the placed unit touches; nobody knows if `None`.
@@ -92,6 +95,19 @@ impl Pending {
         self.placed = true;
     }
 
+    pub(super) const fn spread(&mut self) {
+        self.spread = true;
+    }
+
+    /// True once, of a unit that is placed anew.
+    pub(super) fn take_spread(&mut self) -> bool {
+        let spread = std::mem::take(&mut self.spread);
+        if spread {
+            self.clear();
+        }
+        spread
+    }
+
     pub(super) const fn is_placed(&self) -> bool {
         self.placed
     }
@@ -148,6 +164,7 @@ impl Pending {
         self.begins = None;
         self.outside = false;
         self.placed = false;
+        self.spread = false;
         self.found = None;
     }
 }
@@ -226,6 +243,10 @@ impl Feed<'_, '_> {
                 }
                 return Place::Here;
             }
+            let keyed = matches!(route.targets, Targets::Shard(_));
+            if keyed && busy && reads_only(template) && self.in_backend_transaction() {
+                return Place::Several([shard].into());
+            }
             if busy || !self.s.holds.is_empty() {
                 return Place::Refuse(self.other_shard(shard, bound));
             }
@@ -258,7 +279,7 @@ impl Feed<'_, '_> {
         Place::Need(Want { shard, access, consistency, mark })
     }
 
-    fn other_shard(&self, wanted: ShardId, bound: ShardId) -> Refused {
+    pub(super) fn other_shard(&self, wanted: ShardId, bound: ShardId) -> Refused {
         let name = |id| self.map().shard(id).map_or("?", |shard| &*shard.name);
         let mut refused = Refused::new(
             NOT_SUPPORTED,
@@ -273,6 +294,14 @@ impl Feed<'_, '_> {
         );
         refused
     }
+}
+
+/// True for a query that only reads: any shard may join a transaction for it.
+fn reads_only(template: &Template) -> bool {
+    let plain = |facts: &crate::sql::statement::Facts| {
+        facts.is_plain() && facts.kind == Kind::Select && facts.access == Access::Read
+    };
+    matches!(template.statements(), [one] if plain(one)) && template.access() == Access::Read
 }
 
 /// True if a transaction or an unfinished unit is on it.

@@ -55,8 +55,12 @@ impl Feed<'_, '_> {
                 Ok(Place::Here) => {}
                 Ok(Place::Need(want)) => return Some(self.ask(want, Some(template))),
                 Ok(Place::Fresh(want)) => return Some(self.await_fresh(want, Some(template))),
-                Ok(Place::Several(_)) => {
-                    return self.refuse_simple(&super::scatter::not_executed(), end);
+                Ok(Place::Several(shards)) => {
+                    let refused = match (&*shards, &self.env.backend) {
+                        ([one], Some((_, bound))) => self.other_shard(*one, *bound),
+                        _ => super::scatter::not_executed(),
+                    };
+                    return self.refuse_simple(&refused, end);
                 }
                 Ok(Place::Wait) => return Some(Step::Hold),
                 Ok(Place::Refuse(refused)) | Err(refused) => {

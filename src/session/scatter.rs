@@ -3,9 +3,9 @@
 //! become one reply (`gather`).
 //!
 //! On each shard it is a READ ONLY transaction of its own, outside the client's:
-//! it joins none that has a shard, and runs beside one that has none yet and
-//! sees what every statement of READ COMMITTED would see. The client hears of
-//! the end only once every backend has come to rest.
+//! it runs beside one that has no shard yet and sees what every statement of
+//! READ COMMITTED would see; how it joins one that has a shard, `joining` says.
+//! The client hears of the end only once every backend has come to rest.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -15,15 +15,20 @@ use crate::cluster::Mark;
 use crate::gather::{Collation, Describe, Direction, Formats, Gather, Nulls, Plan, SortKey};
 use crate::protocol::frontend::{Bind, Describe as Describing, Execute, Target};
 use crate::protocol::tag::frontend as tag;
-use crate::route::{Count, Foreign, Merge, OrderKey, Scatter, Targets, Template, arrives};
+use crate::route::{
+    Count, Foreign, Merge, OrderKey, RouteError, Scatter, Targets, Template, arrives,
+};
 use crate::shardmap::{Map, Phase as MovePhase};
 use crate::types::{Access, Format, Oid, ShardId};
 
+use super::effects::PortalEffects;
 use super::feed::{Feed, refuse_route};
+use super::joining::OwnTransaction;
 use super::merging::{Bringing, Merging};
+use super::names::Named;
 use super::refusal::{INVALID_VALUE, LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused};
 use super::values::BoundParams;
-use super::{Phase, Step, Tx, Want};
+use super::{Phase, Step, Want};
 use crate::route::Params;
 
 /// What the shell does next for a read over several shards.
@@ -72,6 +77,10 @@ pub(super) struct ScatterRead {
     pub(super) portal: Rc<ScatterPortal>,
     pub(super) parts: Vec<Part>,
     pub(super) gather: Gather,
+    /// The client's transaction, if it has a shard.
+    pub(super) own: Option<OwnTransaction>,
+    /// The map in force when it was planned.
+    map: Arc<Map>,
     pub(super) spoken: Spoken,
     /// The result formats of the shards' Bind.
     pub(super) formats: Vec<u8>,
@@ -136,7 +145,10 @@ impl Feed<'_, '_> {
         if self.awaits_rows(shards) {
             return Some(Step::Hold);
         }
-        let scatter = match template.scatter(text) {
+        if let Some(step) = self.open_for_scatter(shards) {
+            return Some(step);
+        }
+        let scatter = match scatter_of(&template, text, shards) {
             Ok(scatter) => scatter,
             Err(error) => return self.refuse_simple(&refuse_route(&error), end),
         };
@@ -165,7 +177,8 @@ impl Feed<'_, '_> {
     /// its backends was planned: it is planned anew, as nothing of it was sent.
     /// `body` is that of the message at hand.
     pub(super) fn drop_outdated_scatter(&mut self, body: &[u8]) -> bool {
-        if !self.is_behind() {
+        let map = self.s.scatter.as_ref().map(|read| &read.map);
+        if map.is_none_or(|map| Arc::ptr_eq(map, self.env.map)) {
             return false;
         }
         let Some(read) = self.s.scatter.take() else { return false };
@@ -174,7 +187,9 @@ impl Feed<'_, '_> {
             self.s.described = Execute::decode(body).ok().map(|execute| execute.portal.into());
         }
         self.s.pending.clear();
-        self.s.tx_map = None;
+        if read.own.is_none() {
+            self.s.tx_map = None;
+        }
         true
     }
 
@@ -201,8 +216,23 @@ impl Feed<'_, '_> {
 
     // === the extended protocol ===
 
+    /// Binds a portal of a read over several shards, or on another one.
+    pub(super) fn bind_scatter(
+        &mut self,
+        bind: &Bind<'_>,
+        named: &Named,
+        template: &Template,
+        shards: Box<[ShardId]>,
+    ) -> Result<(), Refused> {
+        let (types, text) = (self.types_of(named), self.text_of(named));
+        let scatter = Rc::new(self.scatter_portal(bind, types, &text, template, shards)?);
+        let portal = PortalEffects { scatter: Some(scatter), ..PortalEffects::default() };
+        self.s.portals.insert(bind.portal().into(), portal);
+        Ok(())
+    }
+
     /// A portal of a read over several shards.
-    pub(super) fn scatter_portal(
+    fn scatter_portal(
         &self,
         bind: &Bind<'_>,
         raw_types: &[u8],
@@ -210,7 +240,7 @@ impl Feed<'_, '_> {
         template: &Template,
         shards: Box<[ShardId]>,
     ) -> Result<ScatterPortal, Refused> {
-        let scatter = template.scatter(text).map_err(|error| refuse_route(&error))?;
+        let scatter = scatter_of(template, text, &shards).map_err(|error| refuse_route(&error))?;
         let formats = bind.result_formats();
         let of = |index, count| {
             formats.of(index, count).ok_or_else(|| {
@@ -286,14 +316,22 @@ impl Feed<'_, '_> {
             Ok(portal) => portal,
             Err(refused) => return self.refuse_message(&refused, end),
         };
-        if self.awaits_rows(&portal.shards) {
+        let first = if self.awaits_rows(&portal.shards) {
+            Some(Step::Hold)
+        } else if self.env.backend.as_ref().is_some_and(|(backend, _)| !backend.owes_nothing()) {
+            Some(self.settle())
+        } else {
+            self.open_for_scatter(&portal.shards)
+        };
+        if first.is_some() {
             // The Describe before it counts again.
             self.s.described = match describe {
                 Describe::Rows => Some(name.into()),
                 Describe::Nothing => None,
             };
-            return Some(Step::Hold);
+            return first;
         }
+        self.s.pending.clear();
         match self.start_scatter(portal, Spoken::Extended, describe, max_rows) {
             Ok(()) => self.go_on_scattering(end),
             Err(refused) => self.refuse_message(&refused, end),
@@ -361,6 +399,9 @@ impl Feed<'_, '_> {
 
     /// The backends of the read that was about to run can't be had.
     pub(super) fn refuse_scatter(&mut self, frame: Box<[u8]>) -> Option<Step> {
+        if self.env.backend.is_some() {
+            return self.refuse_in_batch(frame);
+        }
         self.s.pending.clear();
         self.fail_lazy();
         self.env.to_client.extend_from_slice(&frame);
@@ -395,7 +436,10 @@ impl Feed<'_, '_> {
         describe: Describe,
         max_rows: i32,
     ) -> Result<(), Refused> {
-        self.may_scatter()?;
+        if let Some(refused) = self.refuse_in_failed() {
+            return Err(refused);
+        }
+        let own = self.own_transaction()?;
         if portal.shards.len() > PARTS_MAX {
             return Err(Refused::new(
                 LIMIT_EXCEEDED,
@@ -404,6 +448,10 @@ impl Feed<'_, '_> {
             .hint("fix the sharding key"));
         }
         let suspend_after = u64::try_from(max_rows).ok().filter(|max| *max > 0);
+        let rows_max = suspend_after.map_or(0, |max| {
+            // Too many to count are all of them.
+            max.checked_add(portal.offset).and_then(|sum| i32::try_from(sum).ok()).unwrap_or(0)
+        });
         let plan = Plan {
             keys: portal.scatter.keys().iter().map(sort_key).collect(),
             offset: portal.offset,
@@ -413,10 +461,6 @@ impl Feed<'_, '_> {
             describe,
             expected: None,
         };
-        let rows_max = suspend_after.map_or(0, |max| {
-            // Too many to count are all of them.
-            max.checked_add(portal.offset).and_then(|sum| i32::try_from(sum).ok()).unwrap_or(0)
-        });
         let mut shards = portal.shards.to_vec();
         let home = self.map().home();
         let homely = portal.scatter.merge().is_some_and(Merge::is_homely);
@@ -424,9 +468,11 @@ impl Feed<'_, '_> {
             shards.push(home);
             shards.sort_unstable();
         }
-        let at = match shards.iter().position(|shard| *shard == home) {
-            Some(at) if homely => at,
-            Some(_) | None => self.turn(shards.len()),
+        let of = |wanted: ShardId| shards.iter().position(|shard| *shard == wanted);
+        let at = match (of(home), own.and_then(|own| of(own.shard))) {
+            (Some(at), _) if homely => at,
+            (_, Some(at)) => at,
+            (_, None) => self.turn(shards.len()),
         };
         let place = shards.get(at).copied().unwrap_or(home);
         let bringing = self
@@ -435,25 +481,18 @@ impl Feed<'_, '_> {
             .merge
             .map(|limits| Bringing { limits, memory: Rc::clone(&self.s.memory) });
         let parts = self.parts(&shards)?;
-        let whole = parts.iter().all(|part| part.foreign.is_none());
-        let streams = portal.scatter.streams() && (whole || portal.scatter.leaves_out());
-        let merging = match (portal.scatter.merge(), &bringing) {
-            (Some(merge), Some(bringing)) if !streams => {
-                Some(Box::new(Merging::new(merge, &parts, at, bringing)))
-            }
-            (_, None) if !portal.scatter.streams() => return Err(not_brought()),
-            _ if !streams => return Err(seen_twice()),
-            _ => None,
-        };
+        let merging = merging(&portal.scatter, &parts, at, bringing.as_ref())?;
         let gather = Gather::new(plan, parts.len());
-        let access = if portal.replica_ok { Access::Read } else { Access::Write };
-        let formats = Vec::new();
+        let replica = portal.replica_ok && own.is_none();
+        let access = if replica { Access::Read } else { Access::Write };
         let read = ScatterRead {
             portal,
             parts,
             gather,
+            own,
+            map: Arc::clone(self.env.map),
             spoken,
-            formats,
+            formats: Vec::new(),
             rows_max,
             access,
             cancelled: false,
@@ -497,41 +536,34 @@ impl Feed<'_, '_> {
         let turns = usize::try_from(self.s.statements_seen).unwrap_or(0);
         turns.checked_rem(count).unwrap_or(0)
     }
+}
 
-    /// Whether such a read may run now.
-    fn may_scatter(&self) -> Result<(), Refused> {
-        if let Some(refused) = self.refuse_in_failed() {
-            return Err(refused);
+/// The server's part in a read whose rows don't stream.
+fn merging(
+    scatter: &Scatter,
+    parts: &[Part],
+    at: usize,
+    bringing: Option<&Bringing>,
+) -> Result<Option<Box<Merging>>, Refused> {
+    let whole = parts.iter().all(|part| part.foreign.is_none());
+    if scatter.streams() && (whole || scatter.leaves_out()) {
+        return Ok(None);
+    }
+    match (scatter.merge(), bringing) {
+        (Some(merge), Some(bringing)) => {
+            Ok(Some(Box::new(Merging::new(merge, parts, at, bringing))))
         }
-        let beside = |construct: &str, hint: &str| {
-            Err(Refused::new(
-                NOT_SUPPORTED,
-                format!("a read over several shards {construct} is not supported yet"),
-            )
-            .hint(hint))
-        };
-        if self.env.backend.is_some() {
-            return beside(
-                "after another statement of its transaction or batch",
-                "read before the first statement with a shard, commit first, or fix the sharding key",
-            );
-        }
-        if let Tx::Lazy(lazy) = &self.s.tx
-            && !lazy.is_plain()
-        {
-            return beside(
-                "in a transaction with modes, settings or savepoints of its own",
-                "begin the transaction with a plain BEGIN, or fix the sharding key",
-            );
-        }
-        let isolated = self.s.settings.find("default_transaction_isolation").is_some();
-        if isolated && matches!(self.s.tx, Tx::Lazy(_)) {
-            return beside(
-                "in a transaction that is not READ COMMITTED",
-                "reset default_transaction_isolation, or fix the sharding key",
-            );
-        }
-        Ok(())
+        (_, None) if !scatter.streams() => Err(not_brought()),
+        _ => Err(seen_twice()),
+    }
+}
+
+/// What the shards of a read are sent: of one that joins a transaction, the
+/// text.
+fn scatter_of(template: &Template, text: &[u8], shards: &[ShardId]) -> Result<Scatter, RouteError> {
+    match shards {
+        [_] => template.scatter(text).or_else(|_| Ok(Scatter::whole(text))),
+        _ => template.scatter(text),
     }
 }
 

@@ -51,7 +51,8 @@ impl Feed<'_, '_> {
             }
             return self.go_on_scattering(end);
         }
-        let placed = self.s.pending.is_placed();
+        let again = self.s.pending.take_spread();
+        let placed = self.s.pending.is_placed() && !again;
         let template = match self.s.pending.take_template() {
             Some(template) => Some(template),
             None => match self.plan(text) {
@@ -316,6 +317,7 @@ impl Feed<'_, '_> {
         let mut effects: Vec<Effects> = Vec::with_capacity(statements.len());
         let (mut holds, mut dirty) = (Holds::default(), false);
         for facts in statements {
+            self.s.note_in_transaction(facts);
             let demand = self.demands_here(facts, text, None)?;
             effects.push(demand.effects);
             holds.add(demand.holds);
