@@ -160,19 +160,24 @@ pub(crate) fn two_of_them(cluster: &Cluster) {
         for _ in 0..10 {
             assert_eq!(writer(router), Ok(new), "whatever the map declares");
         }
-        let read =
-            format!("SELECT value FROM identities WHERE tenant_id = {}", router.port() % 9_999);
-        let any = format!("/* keyway: consistency=any */ {read}");
-        let seen = format!(
-            "SELECT count(*) FROM pg_stat_activity \
-             WHERE query LIKE '%{read}' AND pid <> pg_backend_pid()"
-        );
-        wait_for("reads of the old primary", || {
-            psql(&router.url(), &any).expect();
-            cluster.servers().superuser_sql(node(0), &seen).unwrap() != "0"
-        });
-        wait_for("a proof of the old primary's", || !node_of(router, old, 10).is_empty());
+        serves_reads(cluster, router, old);
     }
+}
+
+/// Waits until reads through `router` have reached the node at `old`, the declared
+/// primary, and its proof is shown.
+fn serves_reads(cluster: &Cluster, router: &Router, old: u16) {
+    let read = format!("SELECT value FROM identities WHERE tenant_id = {}", router.port() % 9_999);
+    let any = format!("/* keyway: consistency=any */ {read}");
+    let seen = format!(
+        "SELECT count(*) FROM pg_stat_activity \
+         WHERE query LIKE '%{read}' AND pid <> pg_backend_pid()"
+    );
+    wait_for("reads of the old primary", || {
+        psql(&router.url(), &any).expect();
+        cluster.servers().superuser_sql(NodeName { shard: 1, replica: 0 }, &seen).unwrap() != "0"
+    });
+    wait_for("a proof of the old primary's", || !node_of(router, old, 10).is_empty());
 }
 
 /// Without a primary reads are served at the allowed staleness, and nothing
