@@ -247,11 +247,8 @@ impl Feed<'_, '_> {
             if keyed && busy && reads_only(template) && self.in_backend_transaction() {
                 return Place::Several([shard].into());
             }
-            if busy || !self.s.holds.is_empty() {
-                return Place::Refuse(self.other_shard(shard, bound));
-            }
-            // Held for a unit that turned out to go elsewhere: an earlier
-            // message of this batch bound it.
+            // What it holds, its transaction, or an earlier message of this batch
+            // has bound it.
             return Place::Refuse(self.other_shard(shard, bound));
         }
         let lazy = match &self.s.tx {
