@@ -61,10 +61,19 @@ async fn a_table_that_changes_in_mid_move_stops_it_until_that_is_undone() {
     ] {
         world.cluster.sql(shard, change);
         world.wish(id, wish).await;
-        let why = stopped(&world, id).await;
         let table =
             change.split_whitespace().find(|word| ["ledger", "events", "counters"].contains(word));
-        assert!(why.contains(&format!("\"{}\"", table.unwrap())), "{change}: {why}");
+        let quoted = format!("\"{}\"", table.unwrap());
+        // What it stopped for before is told until it has looked again.
+        let mut why = stopped(&world, id).await;
+        for _ in 0..1200 {
+            if why.contains(&quoted) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            why = stopped(&world, id).await;
+        }
+        assert!(why.contains(&quoted), "{change}: {why}");
         assert!(why.contains("have changed since the move began"), "{why}");
         assert_eq!(*routers.held.lock().unwrap(), 2, "nobody waited for it");
         world.cluster.sql(shard, undo);
@@ -164,12 +173,20 @@ async fn failover(version: Version) {
     };
     world.cluster.sql(2, &more(2000));
     if keeps {
-        wait_for("the replica to keep the replication slot", || {
+        // The worker that keeps slots in step sleeps for up to 30 s.
+        let kept = || {
             on_replica(
                 "SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'kw%' \
                  AND synced AND NOT temporary AND invalidation_reason IS NULL",
             ) == "1"
-        });
+        };
+        let (mut looks, mut keeps_it) = (0, false);
+        while looks < 480 && !keeps_it {
+            looks += 1;
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            keeps_it = kept();
+        }
+        assert!(keeps_it, "the replica keeps the replication slot");
     }
     let written = world.cluster.superuser_sql(2, "SELECT pg_current_wal_insert_lsn()");
     wait_for("the replica to catch up", || {

@@ -40,7 +40,7 @@ fn reloads_under_load_fail_no_statement_and_close_no_connection_that_stays() {
     let maps = Maps { cluster: &cluster };
     let router = Router::start(
         &cluster,
-        &RouterOptions { map: Some(maps.text(Shape::default())), ..Default::default() }
+        &RouterOptions { map: Some(maps.text(Shape::default(), 1)), ..Default::default() }
             .with_config("pool.size_max = 8"),
     );
     wait_for("the schemas", || {
@@ -121,7 +121,8 @@ impl<'r> Operator<'r> {
                 1 | 3 => self.shape.replica_of_two = !self.shape.replica_of_two,
                 2 | 5 => self.shape.third_shard = !self.shape.third_shard,
                 _ => {
-                    let broken = maps.text(self.shape).replace("[[keyspace]]", "[[keyspace");
+                    let broken =
+                        maps.text(self.shape, before).replace("[[keyspace]]", "[[keyspace");
                     let said = self.reload(&broken);
                     assert!(said.contains("refused"), "{said}");
                     assert_eq!(self.epoch(), before, "a broken file changes nothing");
@@ -129,7 +130,7 @@ impl<'r> Operator<'r> {
                     continue;
                 }
             }
-            let said = self.reload(&maps.text(self.shape));
+            let said = self.reload(&maps.text(self.shape, before));
             assert!(!said.contains("refused"), "{said}");
             // The file's watcher may have been quicker than RELOAD.
             assert_eq!(self.epoch(), before + 1, "{said}");
@@ -200,12 +201,13 @@ struct Maps<'c> {
 }
 
 impl Maps<'_> {
-    fn text(&self, shape: Shape) -> String {
+    /// The map as it follows the one of `epoch`.
+    fn text(&self, shape: Shape, epoch: u64) -> String {
         let view = self.cluster.view();
         // Only the operator's word takes a shard out of a map, even an empty one.
         let word = if shape.third_shard { "" } else { "data = \"already-moved\"\n" };
         let mut text = format!(
-            "{word}epoch = 1\ndatabase = \"app\"\nhome = \"shard1\"\nconsistency = \"any\"\n"
+            "{word}epoch = {epoch}\ndatabase = \"app\"\nhome = \"shard1\"\nconsistency = \"any\"\n"
         );
         let shards = if shape.third_shard { 3 } else { 2 };
         for number in 1..=shards {

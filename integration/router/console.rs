@@ -18,7 +18,9 @@ fn every_show_has_what_is_there() {
     let mut client = Wire::try_open(router.port(), &params, 0).unwrap();
     client.query("BEGIN; SELECT 1").unwrap();
     let backend = client.value("SELECT pg_backend_pid()");
-    wait_for("the nodes to be seen", || shown(&router, "NODES").iter().all(|row| row[5] == "up"));
+    wait_for("the nodes to be seen", || {
+        shown(&router, "NODES").iter().all(|row| row[6] == "healthy")
+    });
 
     let pools = shown(&router, "POOLS");
     let home = cluster().primary(1);
@@ -46,7 +48,7 @@ fn every_show_has_what_is_there() {
     assert_eq!(databases[0][..6], ["app", "yes", "1", "2", "2", "shard1"]);
     let nodes = shown(&router, "NODES");
     assert_eq!(nodes.len(), 2);
-    assert_eq!(nodes[0][..6], ["app", "shard1", &address, "primary", "primary", "up"]);
+    assert_eq!(nodes[0][..6], ["app", "shard1", &address, "primary", "primary", "yes"]);
     let map = shown(&router, "MAP");
     assert_eq!(map[0][..5], ["app", "1", "1", "shard1", "yes"]);
     assert!(map[1][7].contains("2048 of 4096 slots (2048-4095)"), "{map:?}");

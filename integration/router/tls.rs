@@ -220,7 +220,7 @@ fn backends_are_encrypted_as_the_map_says() {
         let mut client = Wire::open(router.port(), "t1");
         assert_eq!(client.value(encrypted), seen, "{wanted}");
         wait_for("the monitor to see it", || {
-            psql(&router.console_url(), "SHOW NODES").expect().contains("|up|")
+            psql(&router.console_url(), "SHOW NODES").expect().contains("|healthy|")
         });
         // A cancel request goes the same way.
         client.send_query("SELECT pg_sleep(60) /* cancel-encrypted */");
@@ -248,7 +248,7 @@ fn certificates_of_backends_are_verified() {
     let encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     assert_eq!(Wire::open(good.port(), "t1").value(encrypted), "t");
     wait_for("the monitor to see it", || {
-        psql(&good.console_url(), "SHOW NODES").expect().contains("|up|")
+        psql(&good.console_url(), "SHOW NODES").expect().contains("|healthy|")
     });
     let bad = Router::start(&cluster, &options.with_map(|map| verify_full(map, &strangers)));
     let refusal = Wire::open(bad.port(), "t1").query("SELECT 1").unwrap_err();
@@ -277,7 +277,7 @@ fn unix_sockets_serve_on_both_sides() {
     let address = "SELECT coalesce(inet_client_addr()::text, 'socket'), 7";
     assert_eq!(psql(&url, address).expect(), "socket|7");
     wait_for("the monitor to see it", || {
-        psql(&router.console_url(), "SHOW NODES").expect().contains("|up|")
+        psql(&router.console_url(), "SHOW NODES").expect().contains("|healthy|")
     });
     let clients = psql(&url.replace("dbname=app", "dbname=keyway"), "SHOW CLIENTS").expect();
     assert!(clients.contains("|unix|"), "{clients}");

@@ -406,7 +406,11 @@ impl Driver {
         // Nobody waits for it: it may have something to say.
         conn.watched = false;
         self.session.join(shard);
-        self.held.attach(conn);
+        if self.session.joins_beside() {
+            self.held.others.push(conn);
+        } else {
+            self.held.attach(conn);
+        }
         true
     }
 

@@ -230,6 +230,22 @@ impl Feed<'_, '_> {
         let begins = self.s.level.begins();
         Ok(Some(OwnTransaction { shard, status, failing: false, begins }))
     }
+
+    /// The backends that the session keeps don't join its transaction on `own`:
+    /// what undoes a join would take with it what they are kept for.
+    ///
+    /// # Errors
+    /// One of `shards` has such a backend.
+    pub(super) fn spare_kept(&self, own: ShardId, shards: &[ShardId]) -> Result<(), Refused> {
+        if !shards.iter().any(|shard| *shard != own && self.s.keeps(*shard)) {
+            return Ok(());
+        }
+        Err(Refused::new(
+            NOT_SUPPORTED,
+            "a read, within a transaction, of another shard on which the session keeps a connection is not supported",
+        )
+        .hint("read it before BEGIN, or begin the transaction on that shard"))
+    }
 }
 
 const JOIN_REPEATABLE_READ: &[u8] =

@@ -468,6 +468,9 @@ impl Feed<'_, '_> {
             shards.push(home);
             shards.sort_unstable();
         }
+        if let Some(own) = &own {
+            self.spare_kept(own.shard, &shards)?;
+        }
         let of = |wanted: ShardId| shards.iter().position(|shard| *shard == wanted);
         let at = match (of(home), own.and_then(|own| of(own.shard))) {
             (Some(at), _) if homely => at,
