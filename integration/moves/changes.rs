@@ -138,6 +138,20 @@ async fn a_lost_replication_slot_stops_the_move_with_the_reason_on_15() {
     lost(Version::Major(15)).await;
 }
 
+/// Waits until the replica has the move's replication slot. The worker that keeps
+/// slots in step sleeps for up to 30 s.
+async fn slot_is_kept(on_replica: &impl Fn(&str) -> String) {
+    let sql = "SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'kw%' \
+               AND synced AND NOT temporary AND invalidation_reason IS NULL";
+    for _ in 0..480 {
+        if on_replica(sql) == "1" {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    panic!("the replica does not keep the replication slot");
+}
+
 /// The source fails over while a move is under way. Where replicas keep its
 /// replication slots, it goes on from the new primary, and compares again; else
 /// it stops, and can be given up.
@@ -173,20 +187,7 @@ async fn failover(version: Version) {
     };
     world.cluster.sql(2, &more(2000));
     if keeps {
-        // The worker that keeps slots in step sleeps for up to 30 s.
-        let kept = || {
-            on_replica(
-                "SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'kw%' \
-                 AND synced AND NOT temporary AND invalidation_reason IS NULL",
-            ) == "1"
-        };
-        let (mut looks, mut keeps_it) = (0, false);
-        while looks < 480 && !keeps_it {
-            looks += 1;
-            tokio::time::sleep(Duration::from_millis(250)).await;
-            keeps_it = kept();
-        }
-        assert!(keeps_it, "the replica keeps the replication slot");
+        slot_is_kept(&on_replica).await;
     }
     let written = world.cluster.superuser_sql(2, "SELECT pg_current_wal_insert_lsn()");
     wait_for("the replica to catch up", || {
