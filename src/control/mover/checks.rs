@@ -157,7 +157,7 @@ fn judge_table(
         return report.refuse(
             format!("{table} is not on the target"),
             Some(format!(
-                "-- keyway apply --create-schema makes {on} on the target, as it is on the source"
+                "-- make {on} on the target, as pg_dump --schema-only writes it from the source"
             )),
         );
     }
