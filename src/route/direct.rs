@@ -7,7 +7,7 @@
 //! values near or beyond a type's ends, errors.
 
 use crate::cluster::{Mark, SlotMark};
-use crate::shardmap::{Key, KeyType, Map, Touched};
+use crate::shardmap::{Key, KeyType, Map, Touched, plain_integer};
 use crate::sql::literal::LiteralKind;
 use crate::types::{Format, Oid};
 
@@ -41,14 +41,14 @@ fn integer(source: &KeySource, values: Values<'_>) -> Option<i64> {
             if literal.kind != LiteralKind::Integer {
                 return None;
             }
-            let value = digits(literal.written(values.text))?;
+            let value = plain_integer(literal.written(values.text))?;
             if sign == Sign::Minus { -value } else { value }
         }
         (KeyPlace::Param { index, shared: Shared::KeyOnly }, Sign::Plain) => {
             let param = values.params?.get(usize::from(index))?;
             let value = param.value?;
             match (param.format, param.oid) {
-                (Format::Text, INFERRED | INT8) => digits(value)?,
+                (Format::Text, INFERRED | INT8) => plain_integer(value)?,
                 (Format::Binary, INFERRED | INT8) if value.len() == 8 => {
                     i64::from_be_bytes(*value.first_chunk()?)
                 }
@@ -76,25 +76,6 @@ fn integer(source: &KeySource, values: Values<'_>) -> Option<i64> {
     fits.then_some(value)
 }
 
-/// The number that plain digits denote, if they are few enough to fit.
-#[inline]
-fn digits(text: &[u8]) -> Option<i64> {
-    if text.is_empty() || text.len() > DIGITS_THAT_FIT {
-        return None;
-    }
-    let mut value = 0;
-    for byte in text {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        value = value * 10 + i64::from(digit);
-    }
-    Some(value)
-}
-
-/// Any number of so many digits is in the range of 64 bits.
-const DIGITS_THAT_FIT: usize = 18;
 /// The server takes the column's type.
 const INFERRED: Oid = Oid::new(0);
 const INT8: Oid = Oid::new(20);

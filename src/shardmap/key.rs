@@ -458,13 +458,15 @@ impl fmt::Display for KeyError {
 
 impl std::error::Error for KeyError {}
 
-/// What nearly every text is: a few digits and nothing else.
-fn plain_integer(text: &str) -> Option<i64> {
+/// What nearly every text of a key is: the number of a few digits and nothing
+/// else, if they are few enough to fit.
+#[inline]
+pub(crate) fn plain_integer(text: &[u8]) -> Option<i64> {
     if text.is_empty() || text.len() > DIGITS_THAT_FIT {
         return None;
     }
     let mut value = 0;
-    for byte in text.bytes() {
+    for byte in text {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
             return None;
@@ -479,7 +481,7 @@ const DIGITS_THAT_FIT: usize = 18;
 
 /// Blanks, a sign, decimal digits, blanks.
 fn parse_integer(key_type: KeyType, text: &str) -> Result<i64, KeyError> {
-    if let Some(value) = plain_integer(text) {
+    if let Some(value) = plain_integer(text.as_bytes()) {
         return Ok(value);
     }
     let text = text.trim_matches(is_blank);

@@ -26,6 +26,7 @@ mod slots;
 pub use self::decimal::Decimal;
 pub use self::diff::{Adoption, Change, adopt};
 pub use self::hash::Hash;
+pub(crate) use self::key::plain_integer;
 pub use self::key::{Key, KeyError, KeyType, Scratch};
 pub use self::keyspace::{Keyspace, KeyspaceId, Rank};
 pub use self::map::{Map, NODES_MAX, SHARDS_MAX, Table};
