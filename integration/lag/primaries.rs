@@ -151,6 +151,7 @@ pub(crate) fn two_of_them(cluster: &Cluster) {
     cluster.servers().stop_node(node(0), Stop::Kill).unwrap();
     for router in [&by_nobody, &by_map, &by_patroni, &by_console] {
         wait_for_writer(router, new);
+        asks_settings(router);
     }
     cluster.servers().rejoin_node(node(0)).unwrap();
     for router in [&by_nobody, &by_map, &by_patroni, &by_console] {
@@ -162,6 +163,14 @@ pub(crate) fn two_of_them(cluster: &Cluster) {
         }
         serves_reads(cluster, router, old);
     }
+}
+
+/// A login's settings are asked of the primary of now, not of the declared one,
+/// which is gone: what it refuses ends the login.
+fn asks_settings(router: &Router) {
+    let url = format!("{}&options=-c%20work_mem%3Dplenty", router.url());
+    let refused = psql(&url, "SELECT 1");
+    assert!(matches!(&refused, Psql::Failed(error) if error.contains("FATAL")), "{refused:?}");
 }
 
 /// Waits until reads through `router` have reached the node at `old`, the declared
@@ -206,8 +215,14 @@ pub(crate) fn none(cluster: &Cluster) {
     proven(&waits);
     cluster.servers().stop_node(primary, Stop::Kill).unwrap();
     for level in ["slot", "session", "bounded(100ms)"] {
+        // Until its end is noticed a replica serves as before, or sends the read there.
+        let missed = || {
+            let reasons = super::reads(&serves);
+            reasons.iter().find(|(why, _)| why == "primary_down").map_or(0, |(_, count)| *count)
+        };
+        let before = missed();
         wait_for("a read without a primary", || {
-            psql(&serves.url(), &read(level)) == Psql::Done(value.clone())
+            psql(&serves.url(), &read(level)) == Psql::Done(value.clone()) && missed() > before
         });
         for _ in 0..3 {
             assert_eq!(psql(&serves.url(), &read(level)), Psql::Done(value.clone()), "{level}");

@@ -40,20 +40,19 @@ impl Thread {
         }
         let limit = clock::duration(ASK_WAIT);
         let attempt = async {
-            let primary = database.with_map(|map, _| map.shard(map.home()).map(|s| s.primary));
-            let pool = primary
+            let (home, declared) = database
+                .with_map(|map, _| (map.home(), map.shard(map.home()).map(|shard| shard.primary)));
+            // What it says of itself the declared one may say while nobody knows
+            // which one is the primary.
+            let pool = database
+                .primary_of(home)
+                .or(declared)
                 .and_then(|node| self.pool(database, user, node))
                 .ok_or(Refusal::Unreachable)?;
             let mut conn = match self.checkout(database, &pool) {
                 Ok(conn) => conn,
                 Err(waiting) => {
-                    let slot = Rc::clone(&waiting.slot);
-                    let outcome = std::future::poll_fn(|cx| {
-                        slot.set_waker(cx.waker());
-                        slot.take().map_or(std::task::Poll::Pending, std::task::Poll::Ready)
-                    })
-                    .await;
-                    outcome.map_err(|refused| match refused.state.as_str() {
+                    waiting.outcome().await.map_err(|refused| match refused.state.as_str() {
                         "08001" => Refusal::Unreachable,
                         // The server knows better who may log in.
                         _ => Refusal::Server(refused),

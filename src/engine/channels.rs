@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::cluster::Writer;
 use crate::net::clock;
 use crate::protocol::backend::ErrorFields;
 use crate::protocol::encode;
@@ -382,7 +381,7 @@ async fn connect(
     user: &Rc<str>,
 ) -> Result<Box<Conn>, Refused> {
     let gone = || Refused::new(CANT_CONNECT, "the home shard can't be reached to listen");
-    let node = home(database).ok_or_else(gone)?;
+    let node = database.primary_of(home_shard(database)).ok_or_else(gone)?;
     let pool = thread.pool(database, user, node).ok_or_else(gone)?;
     if let Some(places) = pool.take_places() {
         let made = connect::connect(thread, database, &pool, places.outside_pool()).await;
@@ -392,13 +391,8 @@ async fn connect(
     let mut conn = match thread.checkout(database, &pool) {
         Ok(conn) => conn,
         Err(waiting) => {
-            let slot = Rc::clone(&waiting.slot);
-            let outcome = std::future::poll_fn(|cx| {
-                slot.set_waker(cx.waker());
-                slot.take().map_or(std::task::Poll::Pending, std::task::Poll::Ready)
-            });
             let limit = clock::duration(thread.settings.pool.checkout_timeout);
-            match tokio::time::timeout(limit, outcome).await {
+            match tokio::time::timeout(limit, waiting.outcome()).await {
                 Ok(outcome) => outcome?,
                 Err(_) => {
                     return Err(waiting.last_error().unwrap_or_else(|| {
@@ -422,21 +416,10 @@ fn home_shard(database: &Database) -> ShardId {
     database.with_map(|map, _| map.home())
 }
 
-/// The node that the home shard's writes go to.
-fn home(database: &Database) -> Option<NodeId> {
-    let home = home_shard(database);
-    let declared = database.with_map(|map, _| map.shard(home).map(|shard| shard.primary));
-    match database.with_cluster(|cluster| cluster.writer_of(home)) {
-        Some(Writer::Node(node)) => Some(node),
-        Some(Writer::Several | Writer::Unconfirmed | Writer::Absent) => None,
-        None => declared,
-    }
-}
-
 fn is_current(database: &Database, conn: &Conn) -> bool {
     !database.gate.is_paused()
         && !conn.pool.is_outdated(conn.generation)
-        && home(database) == Some(conn.pool.node())
+        && database.primary_of(home_shard(database)) == Some(conn.pool.node())
 }
 
 fn refusal_of(frame: &[u8]) -> Refused {

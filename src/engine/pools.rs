@@ -84,6 +84,15 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// The connection, or why there will be none.
+    pub(super) async fn outcome(&self) -> Result<Box<Conn>, Refused> {
+        std::future::poll_fn(|cx| {
+            self.slot.set_waker(cx.waker());
+            self.slot.take().map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+        })
+        .await
+    }
+
     /// Gives the place in the queue up; a connection that came in the same
     /// moment goes on to the next.
     pub(super) fn leave(self, thread: &Rc<Thread>) {

@@ -8,7 +8,6 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::cluster::Writer;
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::protocol::backend::TxStatus;
@@ -51,11 +50,7 @@ impl Thread {
                 .hint("replicate from each shard: connect to its server itself"));
         }
         let home = map.home();
-        let node = match database.with_cluster(|cluster| cluster.writer_of(home)) {
-            Some(Writer::Node(node)) => Some(node),
-            Some(Writer::Several | Writer::Unconfirmed | Writer::Absent) => None,
-            None => map.shard(home).map(|shard| shard.primary),
-        };
+        let node = database.primary_of(home);
         let entry = node.and_then(|node| map.node(node));
         let (Some(node), Some(entry)) = (node, entry) else {
             return Err(refuse("57P03", "it is not known which server is the primary"));

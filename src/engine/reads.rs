@@ -159,6 +159,16 @@ impl Reads {
 }
 
 impl Database {
+    /// The node that the shard's writes go to: the map's while nothing is known,
+    /// none while there is not one that has them.
+    pub(super) fn primary_of(&self, shard: ShardId) -> Option<NodeId> {
+        match self.with_cluster(|cluster| cluster.writer_of(shard)) {
+            Some(Writer::Node(node)) => Some(node),
+            Some(Writer::Several | Writer::Unconfirmed | Writer::Absent) => None,
+            None => self.with_map(|map, _| map.shard(shard).map(|shard| shard.primary)),
+        }
+    }
+
     /// What a read at `level` wants; `need` is the session's own, and `after`
     /// what a token asks for.
     pub(super) fn wanted(
