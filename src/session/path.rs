@@ -94,9 +94,7 @@ impl Feed<'_, '_> {
     #[cold]
     fn take_default_path(&mut self, serial: u64) {
         self.s.path_of = PathOf::Catalog(serial);
-        let map = self.shared_map();
-        let login = map.shard(map.home()).and_then(|shard| shard.credentials.user.as_deref());
-        let login = login.unwrap_or(&self.s.user);
+        let login = self.role();
         let path = match &self.s.user_path {
             Some(path) => path,
             None => self.env.catalog.search_path(login).unwrap_or(DEFAULT_SEARCH_PATH),

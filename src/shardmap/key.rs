@@ -458,6 +458,22 @@ impl fmt::Display for KeyError {
 
 impl std::error::Error for KeyError {}
 
+impl KeyType {
+    /// The server's function of this type's 64-bit hash with a seed; dates are
+    /// hashed as days since 2000. `None` if not every version has one.
+    pub(crate) const fn server_hash(self) -> Option<&'static str> {
+        match self {
+            Self::Int2 | Self::Int4 | Self::Int8 => Some("hashint8extended"),
+            Self::Text | Self::Varchar => Some("hashtextextended"),
+            Self::Char => Some("hashbpcharextended"),
+            Self::Uuid => Some("uuid_hash_extended"),
+            Self::Numeric => Some("hash_numeric_extended"),
+            Self::Date => Some("hashint4extended"),
+            Self::Timestamptz | Self::Bytea => None,
+        }
+    }
+}
+
 /// What nearly every text of a key is: the number of a few digits and nothing
 /// else, if they are few enough to fit.
 #[inline]

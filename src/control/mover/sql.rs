@@ -130,23 +130,18 @@ pub fn condition(journal: &Journal, keyspace: &Keyspace, column: &str) -> Result
 
 /// The 64-bit hash of `column` with seed 0.
 fn hash_of(key_type: KeyType, column: &str) -> Result<String, String> {
-    let function = match key_type {
-        KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => "hashint8extended",
-        KeyType::Text | KeyType::Varchar => "hashtextextended",
-        KeyType::Char => "hashbpcharextended",
-        KeyType::Uuid => "uuid_hash_extended",
-        KeyType::Numeric => "hash_numeric_extended",
-        KeyType::Date => {
-            return Ok(format!("pg_catalog.hashint4extended({column} - '2000-01-01'::date, 0)"));
-        }
-        KeyType::Timestamptz | KeyType::Bytea => {
-            return Err(format!(
-                "not every server can compute the slot of a {key_type} in a filter: \
-                 move its tenants one by one"
-            ));
-        }
+    let function = key_type.server_hash().ok_or_else(|| {
+        format!(
+            "not every server can compute the slot of a {key_type} in a filter: \
+             move its tenants one by one"
+        )
+    })?;
+    let value = if key_type == KeyType::Date {
+        format!("{column} - '2000-01-01'::date")
+    } else {
+        column.to_owned()
     };
-    Ok(format!("pg_catalog.{function}({column}, 0)"))
+    Ok(format!("pg_catalog.{function}({value}, 0)"))
 }
 
 fn in_bounds(keyspace: &Keyspace, first: u32, last: u32, column: &str) -> String {

@@ -190,15 +190,7 @@ impl Form {
 
     /// As servers of all versions compute it; `None` if not all do.
     fn hash(&mut self, key_type: KeyType) -> Option<()> {
-        let function = match key_type {
-            KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => "hashint8extended",
-            KeyType::Text | KeyType::Varchar => "hashtextextended",
-            KeyType::Char => "hashbpcharextended",
-            KeyType::Uuid => "uuid_hash_extended",
-            KeyType::Numeric => "hash_numeric_extended",
-            KeyType::Date => "hashint4extended",
-            KeyType::Timestamptz | KeyType::Bytea => return None,
-        };
+        let function = key_type.server_hash()?;
         self.text(&format!("pg_catalog.{function}("));
         self.column();
         if key_type == KeyType::Date {
