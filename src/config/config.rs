@@ -35,7 +35,7 @@ section! {
         listen: Vec<String> = vec!["127.0.0.1:6432".to_owned()];
         /// Threads that serve clients. A client stays with its thread; pools are shared by
         /// closing a connection on one thread and opening one on another. One thread carries what
-        /// one core can; more than there are cores is of no use.
+        /// one core can; more than there are cores is of no use, and more than one is slower where clients wait for connections.
         threads: u32 = 1, 1 => 32;
         /// Folder of a Unix socket for clients; none if absent.
         unix_socket_dir: Option<String> = None;
