@@ -109,17 +109,16 @@ fn whole_move(routed: &Routed, id: u32, what: &str, target: u16) {
     let pause = || std::thread::sleep(Duration::from_millis(250));
     let answer = routed.console(&format!("MOVE {what} TO shard{target}")).expect();
     assert_eq!(answer, id.to_string());
-    routed.wait_state("switched");
+    routed.wait_state_of(id, "switched");
     pause();
     routed.console(&format!("REVERSE MOVE {id}")).expect();
-    routed.wait_state("ready");
+    routed.wait_state_of(id, "ready");
     pause();
     routed.console(&format!("RESUME MOVE {id}")).expect();
-    routed.wait_state("switched");
+    routed.wait_state_of(id, "switched");
     pause();
     routed.console(&format!("FINISH MOVE {id}")).expect();
-    wait_for("the end of the move", || !routed.console("SHOW MOVES").expect().contains("switched"));
-    routed.wait_state("done");
+    routed.wait_state_of(id, "done");
 }
 
 #[test]
@@ -173,7 +172,7 @@ fn reads_over_shards_count_each_row_once_at_every_moment_of_a_move() {
         world.cluster.sql(2, &count) == "t"
     });
     routed.console(&format!("ABORT MOVE {id}")).expect();
-    routed.wait_state("aborted");
+    routed.wait_state_of(id, "aborted");
     known.stop.store(true, Ordering::SeqCst);
     let looks = clients.join().unwrap();
     println!(

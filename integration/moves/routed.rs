@@ -59,10 +59,21 @@ impl Routed {
         psql(&self.router.console_url(), sql)
     }
 
+    /// Waits until the only move there was is in `state`.
     pub(crate) fn wait_state(&self, state: &str) {
+        self.wait_state_of(1, state);
+    }
+
+    /// Waits until move `id` is in `state`, whatever the others are in.
+    pub(crate) fn wait_state_of(&self, id: u32, state: &str) {
+        let moves = || self.console("SHOW MOVES");
+        let it = |line: &str| {
+            let mut cells = line.split('|');
+            cells.nth(1) == Some(&id.to_string()) && cells.any(|cell| cell == state)
+        };
         wait_for(
-            &format!("a move that is {state}; {:?}", self.console("SHOW MOVES")),
-            || matches!(self.console("SHOW MOVES"), Psql::Done(out) if out.contains(&format!("|{state}|"))),
+            &format!("move {id} that is {state}; {:?}", moves()),
+            || matches!(moves(), Psql::Done(out) if out.lines().any(it)),
         );
     }
 
