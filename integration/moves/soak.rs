@@ -21,7 +21,7 @@ use crate::crowd::{Crowd, Shared};
 use crate::routed::{Routed, runtime};
 use crate::support::psql::{Psql, psql};
 use crate::support::router::Router;
-use crate::whole::fill;
+use crate::whole::filling;
 use crate::world::World;
 
 /// A world in which things break.
@@ -146,8 +146,7 @@ impl Soak {
         let mut dice = Dice::new(seed);
         let source = if number.is_multiple_of(2) { 1 } else { 2 };
         let tenant = self.world.tenant_on(source, number);
-        self.until_up(source);
-        fill(&self.world, source, tenant, 300);
+        self.fill(source, tenant);
         let shards = [1, 2].map(|shard| self.world.cluster.primary(shard).url.clone());
         let crowd = Crowd::start(self.router_url.clone(), shards.to_vec(), tenant);
         let course = match dice.below(10) {
@@ -344,8 +343,13 @@ impl Soak {
         }
     }
 
-    fn until_up(&self, shard: u16) {
-        self.ask(shard, "SELECT 1");
+    /// Fills a tenant on a shard that another move's faults may take down.
+    fn fill(&self, shard: u16, tenant: i64) {
+        let there = format!("SELECT count(*) FROM accounts WHERE tenant_id = {tenant}");
+        // The answer may be lost of an insert that was done.
+        while self.ask(shard, &there) == "0" {
+            let _tried_again = psql(&self.world.cluster.primary(shard).url, &filling(tenant, 300));
+        }
     }
 
     /// The answer of a shard that another move's faults may have taken down.

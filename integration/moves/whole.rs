@@ -12,17 +12,19 @@ use crate::writers::Writers;
 
 /// Fills a tenant on a shard.
 pub(crate) fn fill(world: &World, shard: u16, tenant: i64, rows: u32) {
-    world.cluster.sql(
-        shard,
-        &format!(
-            "INSERT INTO accounts VALUES ({tenant}, 'a'); \
-             INSERT INTO ledger (tenant_id, writer, seq, note) \
-             SELECT {tenant}, 1000, g, repeat('x', g % 50) FROM generate_series(1, {rows}) g; \
-             INSERT INTO counters VALUES ({tenant}, 1000, 1, 1.50, repeat('long ', 20000), '{{\"a\": 1}}'); \
-             INSERT INTO events (tenant_id, at, what) SELECT {tenant}, \
-             '2019-12-01'::date + g % 60, 'x' FROM generate_series(1, {rows}) g"
-        ),
-    );
+    world.cluster.sql(shard, &filling(tenant, rows));
+}
+
+/// What fills a tenant, in one transaction.
+pub(crate) fn filling(tenant: i64, rows: u32) -> String {
+    format!(
+        "INSERT INTO accounts VALUES ({tenant}, 'a'); \
+         INSERT INTO ledger (tenant_id, writer, seq, note) \
+         SELECT {tenant}, 1000, g, repeat('x', g % 50) FROM generate_series(1, {rows}) g; \
+         INSERT INTO counters VALUES ({tenant}, 1000, 1, 1.50, repeat('long ', 20000), '{{\"a\": 1}}'); \
+         INSERT INTO events (tenant_id, at, what) SELECT {tenant}, \
+         '2019-12-01'::date + g % 60, 'x' FROM generate_series(1, {rows}) g"
+    )
 }
 
 /// Fails if a tenant has rows on a shard, or none.
