@@ -24,6 +24,21 @@ use crate::support::router::Router;
 use crate::whole::filling;
 use crate::world::World;
 
+/// What a move that does not end is asked for.
+const QUESTIONS: [&str; 6] = [
+    "SELECT s.subname, s.subenabled, r.srrelid::regclass, r.srsubstate, r.srsublsn \
+     FROM pg_subscription s LEFT JOIN pg_subscription_rel r ON r.srsubid = s.oid",
+    "SELECT * FROM pg_stat_subscription",
+    "SELECT slot_name, active_pid, xmin, catalog_xmin, restart_lsn, confirmed_flush_lsn, \
+     wal_status FROM pg_replication_slots",
+    "SELECT * FROM pg_prepared_xacts",
+    "SELECT pid, backend_type, application_name, state, wait_event_type, wait_event, \
+     backend_xid, backend_xmin, now() - xact_start, pg_blocking_pids(pid), left(query, 150) \
+     FROM pg_stat_activity WHERE pid <> pg_backend_pid()",
+    "SELECT pid, locktype, relation::regclass, transactionid, virtualtransaction, mode, granted \
+     FROM pg_locks WHERE pid <> pg_backend_pid() ORDER BY granted, pid LIMIT 80",
+];
+
 /// A world in which things break.
 struct Soak {
     world: World,
@@ -171,6 +186,7 @@ impl Soak {
                 self.next.store(usize::MAX / 2, Ordering::SeqCst);
                 drop(crowd.end());
                 println!("seed {seed}: move {id} of tenant {tenant}, {course:?}, {log}: {why}");
+                self.post_mortem();
                 self.wrong.lock().unwrap().push(format!("seed {seed}: {why}"));
                 return;
             }
@@ -349,6 +365,22 @@ impl Soak {
         // The answer may be lost of an insert that was done.
         while self.ask(shard, &there) == "0" {
             let _tried_again = psql(&self.world.cluster.primary(shard).url, &filling(tenant, 300));
+        }
+    }
+
+    /// Prints what both servers can say about a move that did not end.
+    fn post_mortem(&self) {
+        for shard in [1, 2] {
+            for question in QUESTIONS {
+                let name = NodeName { shard, replica: 0 };
+                let said = self.world.cluster.servers().superuser_sql(name, question);
+                println!("shard {shard}: {question}\n{}", said.unwrap_or_else(|e| e.to_string()));
+            }
+            let log = &self.world.cluster.primary(shard).log;
+            let log = std::fs::read_to_string(log).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(400)..];
+            println!("shard {shard}: the end of its log\n{}", last.join("\n"));
         }
     }
 
