@@ -15,6 +15,7 @@
 //! `docs/hazards.md`.
 
 mod collect;
+mod copy;
 mod error;
 mod key;
 mod memory;
@@ -24,7 +25,7 @@ mod source;
 #[cfg(test)]
 mod simulation;
 
-pub use collect::{Collect, CollectLimits, TableColumn, Told, Types};
+pub use collect::{Collect, CollectLimits, Rowed, TableColumn, Told, Types};
 pub use error::GatherError;
 pub use key::{BadValue, Direction, KeyKind, Nulls, append};
 pub use memory::Memory;
@@ -33,7 +34,9 @@ pub use shape::Formats;
 use crate::protocol::encode;
 use crate::protocol::frame::{HEADER_LEN, decode_header};
 use crate::protocol::tag::backend as tag;
+use crate::route::CopyOut;
 
+use copy::Written;
 use shape::Shape;
 use source::{Sorted, Source, Step};
 
@@ -56,6 +59,18 @@ pub struct Plan {
     pub describe: Describe,
     /// What the shape must be, where that is known: a RowDescription's body.
     pub expected: Option<Box<[u8]>>,
+    /// What the rows become.
+    pub output: Output,
+}
+
+/// What the client gets of the rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// Rows.
+    #[default]
+    Rows,
+    /// What COPY … TO STDOUT writes of them.
+    Copy(CopyOut),
 }
 
 /// One column of ORDER BY.
@@ -147,6 +162,7 @@ pub struct Gather {
     has_described: bool,
     skipped: u64,
     said: u64,
+    written: Written,
     failure: Option<Failure>,
 }
 
@@ -162,6 +178,7 @@ impl Gather {
             has_described: false,
             skipped: 0,
             said: 0,
+            written: Written::Nothing,
             failure: None,
         }
     }
@@ -306,8 +323,21 @@ impl Gather {
 
     /// Tells the client the shape, once it is certain that rows follow it.
     fn say_shape(&mut self, out: &mut Vec<u8>) {
-        if self.plan.describe == Describe::Rows && !self.has_described {
-            self.shape.write_description(&self.plan.formats, out);
+        if !self.has_described {
+            match (&self.plan.output, self.plan.describe) {
+                (Output::Rows, Describe::Rows) => {
+                    self.shape.write_description(&self.plan.formats, out);
+                }
+                (Output::Rows, Describe::Nothing) => {}
+                (Output::Copy(copy), describe) => {
+                    // Its portal has no rows to describe.
+                    if describe == Describe::Rows {
+                        encode::no_data(out);
+                    }
+                    self.shape.write_copy_head(copy, out);
+                    self.written = Written::Head;
+                }
+            }
         }
         self.has_described = true;
     }
@@ -338,7 +368,17 @@ impl Gather {
             self.skipped += 1;
         } else {
             let row = one.head();
-            self.shape.write_row(row, out).map_err(|_| Failure::Own(GatherError::Malformed))?;
+            match &self.plan.output {
+                Output::Rows => {
+                    let written = self.shape.write_row(row, out);
+                    written.map_err(|_| Failure::Own(GatherError::Malformed))?;
+                }
+                Output::Copy(copy) => {
+                    let written = self.shape.write_copied(copy, row, self.written, out);
+                    written.map_err(Failure::Own)?;
+                    self.written = Written::Rows;
+                }
+            }
             self.said += 1;
         }
         one.pass_head();
@@ -398,10 +438,16 @@ impl Gather {
     }
 
     /// CommandComplete or PortalSuspended of a read that has ended.
-    pub fn say_end(end: End, out: &mut Vec<u8>) {
-        match end {
-            End::Complete(rows) => encode::command_complete(out, &format!("SELECT {rows}")),
-            End::Suspended => encode::portal_suspended(out),
+    pub fn say_end(&self, end: End, out: &mut Vec<u8>) {
+        match (end, &self.plan.output) {
+            (End::Complete(rows), Output::Rows) => {
+                encode::command_complete(out, &format!("SELECT {rows}"));
+            }
+            (End::Complete(rows), Output::Copy(copy)) => {
+                copy::write_end(copy, self.written, out);
+                encode::command_complete(out, &format!("COPY {rows}"));
+            }
+            (End::Suspended, _) => encode::portal_suspended(out),
         }
     }
 }

@@ -30,6 +30,7 @@ mod template;
 mod temporary;
 mod tenants;
 mod volatility;
+mod wrapping;
 
 pub use self::declared::Declared;
 pub use self::error::RouteError;
@@ -44,3 +45,4 @@ pub use self::scatter::{
 pub use self::template::{
     Needs, Param, Params, Reason, Route, RouterCommand, Several, Targets, Template,
 };
+pub use self::wrapping::{CopyFormat, CopyOut, Explain, Wrapping};

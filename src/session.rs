@@ -13,6 +13,7 @@ mod answer;
 mod channels;
 mod effects;
 mod events;
+mod explaining;
 mod extended;
 mod feed;
 mod gathering;

@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("route", &["types", "sql", "shardmap", "catalog", "cluster"]),
     ("auth", &["types", "document", "protocol"]),
     ("backend", &["types", "protocol", "cluster", "auth"]),
-    ("gather", &["types", "protocol"]),
+    ("gather", &["types", "protocol", "route"]),
     (
         "session",
         &[

@@ -75,6 +75,10 @@ impl Both {
         shards.iter().map(|shard| (shard.primary.url.clone(), shard.slots)).collect()
     }
 
+    pub(crate) fn plain_url(&self) -> String {
+        self.plain_url.clone()
+    }
+
     pub(crate) fn router_url(&self) -> String {
         self.router.url()
     }

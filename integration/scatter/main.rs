@@ -23,6 +23,7 @@ mod protocol;
 mod statements;
 mod tpch;
 mod transactions;
+mod wrapped;
 
 use both::Both;
 
@@ -49,6 +50,12 @@ fn transactions_with_a_shard_are_joined_by_others() {
     // Its own rows change, so the others don't share it.
     let both = Both::apart();
     both.run(transactions::all(&both));
+}
+
+#[test]
+fn explain_and_copy_speak_for_all_shards() {
+    let both = Both::shared();
+    both.run(wrapped::all(both));
 }
 
 #[test]

@@ -50,6 +50,15 @@ pub struct Told {
     pub description: Box<[u8]>,
 }
 
+/// Whether rows come before plain lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rowed {
+    /// They do.
+    With,
+    /// Only the lines come.
+    Without,
+}
+
 /// What the rows become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
@@ -90,6 +99,8 @@ pub struct Collect {
     share: Share,
     /// The last column must be the same in all rows, and what it is.
     uniform: Option<Option<Box<[u8]>>>,
+    /// Results of plain lines behind the fragments' rows.
+    plans: usize,
 }
 
 #[derive(Debug, Default)]
@@ -98,6 +109,8 @@ struct Source {
     rows: Vec<Rows>,
     /// The fragment that is being read.
     current: usize,
+    /// Lines of the results behind the fragments, and which result each is of.
+    lines: Vec<(usize, Box<[u8]>)>,
     /// The first ErrorResponse that it sent.
     error: Option<Box<[u8]>>,
 }
@@ -140,6 +153,7 @@ impl Collect {
             bytes: 0,
             share: Share::of(memory),
             uniform: None,
+            plans: 0,
         }
     }
 
@@ -181,6 +195,9 @@ impl Collect {
                 Ok(())
             }
             _ if !self.is_described() => self.describe(kind, body),
+            tag::ROW_DESCRIPTION | tag::DATA_ROW if self.plan(source).is_some() => {
+                if kind == tag::DATA_ROW { self.line(source, body) } else { Ok(()) }
+            }
             tag::ROW_DESCRIPTION => self.check(source, body),
             tag::DATA_ROW => self.row(source, body),
             tag::COMMAND_COMPLETE => {
@@ -415,6 +432,54 @@ impl Collect {
         self.count(grown)
     }
 
+    // === plans ===
+
+    /// `count` results of plain lines will come behind the fragments' rows of
+    /// every source, or in their place.
+    pub fn expect_plans(&mut self, count: usize, rows: Rowed) {
+        self.plans = count;
+        if rows == Rowed::Without {
+            for source in &mut self.sources {
+                source.current = self.fragments;
+            }
+        }
+    }
+
+    /// One more will come of the source at the place of the merge.
+    pub fn expect_plan_at_place(&mut self) {
+        // What the others don't give, they have given.
+        self.plans += 1;
+        for (at, source) in self.sources.iter_mut().enumerate() {
+            source.current += usize::from(at != self.place);
+        }
+    }
+
+    /// Nothing will be described.
+    pub const fn expect_no_description(&mut self) {
+        self.described = self.expected;
+    }
+
+    /// The lines of a source's result with this number.
+    pub fn lines(&self, source: usize, plan: usize) -> impl Iterator<Item = &[u8]> {
+        let lines = self.sources.get(source).into_iter().flat_map(|one| &one.lines);
+        lines.filter(move |(number, _)| *number == plan).map(|(_, line)| &**line)
+    }
+
+    /// The number of the plain result that the source is giving.
+    fn plan(&self, source: usize) -> Option<usize> {
+        self.sources.get(source)?.current.checked_sub(self.fragments)
+    }
+
+    fn line(&mut self, source: usize, body: &[u8]) -> Result<(), Failure> {
+        let row = DataRow::decode(body).map_err(|_| Failure::Own(GatherError::Malformed))?;
+        let line: Box<[u8]> = row.iter().flatten().next().unwrap_or_default().into();
+        let (plan, len) = (self.plan(source).unwrap_or(0), line.len());
+        if let Some(one) = self.sources.get_mut(source) {
+            one.lines.push((plan, line));
+        }
+        self.count(len)
+    }
+
     fn count(&mut self, bytes: usize) -> Result<(), Failure> {
         self.rows += 1;
         self.bytes += bytes;
@@ -433,7 +498,8 @@ impl Collect {
 
     /// Whether every source has given all its rows.
     pub fn is_complete(&self) -> bool {
-        self.is_described() && self.sources.iter().all(|one| one.current >= self.fragments)
+        self.is_described()
+            && self.sources.iter().all(|one| one.current >= self.fragments + self.plans)
     }
 
     /// How many arrays it makes.

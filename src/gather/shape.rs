@@ -4,8 +4,10 @@
 use crate::protocol::backend::{Field, RowDescription};
 use crate::protocol::frame::HEADER_LEN;
 use crate::protocol::tag::backend as tag;
+use crate::route::CopyOut;
 use crate::types::Format;
 
+use super::copy::{self, Written};
 use super::key::{self, BadValue, KeyKind};
 use super::{Collation, GatherError, Plan, SortKey};
 
@@ -79,8 +81,7 @@ impl Shape {
 
     /// RowDescription for the client.
     pub(super) fn write_description(&self, formats: &Formats, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(&[tag::ROW_DESCRIPTION, 0, 0, 0, 0]);
+        let start = open_frame(tag::ROW_DESCRIPTION, out);
         out.extend_from_slice(&u16::try_from(self.visible).unwrap_or(u16::MAX).to_be_bytes());
         let fields = fields(&self.description).unwrap_or_default();
         for (index, field) in fields.iter().take(self.visible).enumerate() {
@@ -123,12 +124,37 @@ impl Shape {
         for _ in 0..self.visible {
             values.next_value()?;
         }
-        let start = out.len();
-        out.extend_from_slice(&[tag::DATA_ROW, 0, 0, 0, 0]);
+        let start = open_frame(tag::DATA_ROW, out);
         out.extend_from_slice(&u16::try_from(self.visible).unwrap_or(u16::MAX).to_be_bytes());
         out.extend_from_slice(frame.get(HEADER_LEN + 2..values.at).unwrap_or_default());
         close_frame(out, start);
         Ok(())
+    }
+
+    /// The response to a COPY, and its header.
+    pub(super) fn write_copy_head(&self, copy: &CopyOut, out: &mut Vec<u8>) {
+        let fields = fields(&self.description).unwrap_or_default();
+        let names: Vec<&[u8]> = fields.iter().take(self.visible).map(|field| field.name).collect();
+        copy::write_head(copy, &names, out);
+    }
+
+    /// A row as COPY writes it.
+    pub(super) fn write_copied(
+        &self,
+        copy: &CopyOut,
+        frame: &[u8],
+        written: Written,
+        out: &mut Vec<u8>,
+    ) -> Result<(), GatherError> {
+        let mut values = Values::of(frame, self.columns()).map_err(|_| GatherError::Malformed)?;
+        let mut odd = false;
+        let shown = (0..self.visible).map_while(|_| {
+            let value = values.next_value();
+            odd |= value.is_err();
+            value.ok()
+        });
+        copy::write_row(copy, shown, self.visible, written, out)?;
+        if odd { Err(GatherError::Malformed) } else { Ok(()) }
     }
 
     /// The sort key of a row.
@@ -222,8 +248,15 @@ const fn code(format: Format) -> [u8; 2] {
     }
 }
 
+/// Begins a frame; where it starts.
+pub(super) fn open_frame(kind: u8, out: &mut Vec<u8>) -> usize {
+    let start = out.len();
+    out.extend_from_slice(&[kind, 0, 0, 0, 0]);
+    start
+}
+
 /// Writes the length of the frame that starts at `start`.
-fn close_frame(out: &mut [u8], start: usize) {
+pub(super) fn close_frame(out: &mut [u8], start: usize) {
     let len = u32::try_from(out.len() - start - 1).unwrap_or(u32::MAX);
     if let Some(place) = out.get_mut(start + 1..start + 5) {
         place.copy_from_slice(&len.to_be_bytes());

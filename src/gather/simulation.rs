@@ -153,6 +153,7 @@ fn case(dice: &mut Dice) -> Case {
         formats: Formats::Text,
         describe: Describe::Rows,
         expected: None,
+        output: Output::Rows,
     };
     Case { merged, descending, sources, fails, plan }
 }

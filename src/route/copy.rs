@@ -6,12 +6,14 @@
 //! Source: PostgreSQL manual, "COPY" (WHERE), and "Conditional Expressions": a CASE
 //! whose branch depends on a column is not evaluated before there is a row.
 
+use crate::catalog::RelationKind;
 use crate::shardmap::{Key, KeyspaceId, Map, Scratch, Table};
 use crate::sql::classify::Classified;
 use crate::sql::statement::Kind;
 use crate::sql::token::{self, Token, Tokens};
 
-use super::decide::{Goal, table_name};
+use super::asides::Asides;
+use super::decide::{self, Goal, table_name};
 use super::declared::Declared;
 use super::error::RouteError;
 use super::place::{self, Named, Open};
@@ -127,22 +129,25 @@ pub(super) fn goal(
     t: &Tokens<'_>,
     one: &Classified,
     world: &World<'_>,
-    check: &mut Option<CopyCheck>,
+    asides: &mut Asides,
 ) -> Result<Goal, RouteError> {
     let (schema, name) = table_name(t, 1)
         .ok_or_else(|| RouteError::unsupported("this form of COPY", "name one table"))?;
     let out = one.facts.kind == Kind::CopyOut;
     match place::named(schema.as_deref(), &name, world)? {
         Named::Listed(Table::Sharded { keyspace, .. }) if out => {
+            if let Some(query) = whole_table(t, schema.as_deref(), &name, world)? {
+                return spread(query, one, world, asides);
+            }
             let why = RouteError::unsupported(
                 "COPY of a sharded table",
-                "copy a query: COPY (SELECT … WHERE key = …) TO …, or SET keyway.key",
+                "copy a query: COPY (SELECT …) TO …, or SET keyway.key",
             );
             Ok(open(keyspace, why))
         }
         Named::Listed(Table::Sharded { keyspace, column }) => {
             resolve::check_written(schema.as_deref(), &name, world)?;
-            *check = Some(checked(t, keyspace, column)?);
+            asides.copy = Some(checked(t, keyspace, column)?);
             let why = RouteError::unsupported(
                 "COPY into a sharded table without a declared key",
                 "SET keyway.key to the one key of all rows, or insert the rows with INSERT",
@@ -158,6 +163,50 @@ pub(super) fn goal(
         }
         Named::System => Ok(Goal::Fixed(Targets::Home, Reason::Catalog)),
     }
+}
+
+/// The query whose rows COPY of a table gives, as far as its columns are known.
+fn whole_table(
+    t: &Tokens<'_>,
+    schema: Option<&str>,
+    name: &str,
+    world: &World<'_>,
+) -> Result<Option<Vec<u8>>, RouteError> {
+    let Some(known) = resolve::known(world) else { return Ok(None) };
+    let Some(found) = resolve::schema_of(schema, name, world, known)? else { return Ok(None) };
+    let Some((_, relation)) = known.relation(&found, name).next() else { return Ok(None) };
+    if relation.kind != RelationKind::Table {
+        return Ok(None);
+    }
+    let at = if schema.is_some() { 4 } else { 2 };
+    let columns: Vec<String> = if t.is_punct(at, "(") {
+        (at + 1..t.after_parens(at)).filter_map(|i| t.name(i)).map(|name| quoted(&name)).collect()
+    } else {
+        let stored = relation.columns.iter().filter(|column| column.generated.is_none());
+        stored.map(|column| quoted(&column.name)).collect()
+    };
+    if columns.is_empty() {
+        return Ok(None);
+    }
+    let (columns, table) = (columns.join(", "), quoted(name));
+    Ok(Some(format!("SELECT {columns} FROM ONLY {}.{table}", quoted(&found)).into_bytes()))
+}
+
+/// The goal of a COPY that gives the rows of `query`.
+fn spread(
+    query: Vec<u8>,
+    one: &Classified,
+    world: &World<'_>,
+    asides: &mut Asides,
+) -> Result<Goal, RouteError> {
+    let list = token::tokens(&query)?;
+    let mut goal = decide::query(&Tokens { text: &query, list: &list }, one, world, asides)?;
+    if let Goal::Keyed(keyed) = &mut goal
+        && let Ok(proven) = &mut keyed.across
+    {
+        proven.query = Some(query.into());
+    }
+    Ok(goal)
 }
 
 fn open(keyspace: KeyspaceId, why: RouteError) -> Goal {

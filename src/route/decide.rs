@@ -464,14 +464,15 @@ fn sharded_goal(
             let inner = inner.unwrap_or(*t);
             let inside = classify::classify(&inner);
             match inside.facts.kind {
-                Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge => {
-                    query(&inner, one, world, asides)
+                Kind::Select => query(&inner, one, world, asides),
+                Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge => {
+                    Ok(on_one_shard(query(&inner, one, world, asides)?))
                 }
                 other => refuse(other.word(), "explain or copy a query"),
             }
         }
         Kind::CopyIn if inner.is_some() => refuse("COPY (…) FROM", ""),
-        Kind::CopyIn | Kind::CopyOut => copy::goal(t, one, world, &mut asides.copy),
+        Kind::CopyIn | Kind::CopyOut => copy::goal(t, one, world, asides),
         Kind::Lock | Kind::Truncate => whole_tables(t, one, world),
         Kind::Transaction => match one.facts.tx {
             TxEffect::CommitPrepared | TxEffect::RollbackPrepared => refuse(
@@ -562,9 +563,9 @@ pub(super) fn query(
     {
         goal = Goal::Fixed(Targets::Shard(shard), Reason::Tenant);
     }
-    if temporary && let Goal::Keyed(keyed) = &mut goal {
+    if temporary {
         // Its rows are nowhere else, and on a backend that is the session's own.
-        keyed.spread = Spread::OneShard;
+        goal = on_one_shard(goal);
     }
     if matches!(goal, Goal::Fixed(Targets::Home, Reason::NoTable))
         && of_session::asks_session(t, world)
@@ -578,6 +579,14 @@ pub(super) fn query(
         *across = scatter::prove(t, &shape, world, why);
     }
     Ok(goal)
+}
+
+/// `goal`, for which several shards are no answer.
+fn on_one_shard(mut goal: Goal) -> Goal {
+    if let Goal::Keyed(keyed) = &mut goal {
+        keyed.spread = Spread::OneShard;
+    }
+    goal
 }
 
 /// The goal of a statement whose tables are placed.
@@ -613,7 +622,7 @@ fn settle(placed: Placed, one: &Classified) -> Result<Goal, RouteError> {
         return Err(RouteError::SeveralShards);
     }
     if keyed {
-        let many = read && one.facts.kind == Kind::Select;
+        let many = read && matches!(one.facts.kind, Kind::Select | Kind::Explain | Kind::CopyOut);
         let spread = if many { Spread::ManyShards } else { Spread::OneShard };
         let across = Err(RouteError::SeveralShards);
         let (sources, intervals, single) = (sources.into(), intervals.into(), first);

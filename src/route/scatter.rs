@@ -68,6 +68,8 @@ pub(crate) struct Proven {
     pub(crate) split: Option<Box<merge::Split>>,
     /// The router could not compare the rows of an earlier execution.
     pub(crate) turned: Rc<Cell<bool>>,
+    /// The query that stands for a statement which has none.
+    pub(crate) query: Option<Box<[u8]>>,
 }
 
 /// One expression of ORDER BY; the shards' rows carry its value in a column of
@@ -200,11 +202,11 @@ pub(crate) fn prove(
     match (streams, merge::split(t, shape, world)) {
         (Ok(anchor), split) => {
             let (split, turned) = (split.ok().map(Box::new), Rc::default());
-            Ok(Proven { streams: true, anchor, split, turned })
+            Ok(Proven { streams: true, anchor, split, turned, query: None })
         }
         (Err(_), Ok(split)) => {
             let (split, turned) = (Some(Box::new(split)), Rc::default());
-            Ok(Proven { streams: false, anchor: None, split, turned })
+            Ok(Proven { streams: false, anchor: None, split, turned, query: None })
         }
         (Err(error), Err(_)) if !known => Err(error),
         (Err(_), Err(error)) => Err(error),
@@ -216,6 +218,7 @@ pub(crate) fn prove(
 /// # Errors
 /// Its constants make no LIMIT.
 pub(crate) fn scatter(proven: &Proven, text: &[u8]) -> Result<Scatter, RouteError> {
+    let text = proven.query.as_deref().unwrap_or(text);
     let merge = match &proven.split {
         Some(split) => Some(Box::new(split.of(text)?)),
         None => None,

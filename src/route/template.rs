@@ -6,7 +6,7 @@ use std::fmt;
 use crate::cluster::Mark;
 use crate::shardmap::{KeyType, KeyspaceId, Map, Touched};
 use crate::sql::literal::Literals;
-use crate::sql::statement::{Facts, Span};
+use crate::sql::statement::{Facts, Kind, Span};
 use crate::types::{Access, Consistency, Epoch, Format, Oid, ShardId};
 
 use super::copy::AnchoredCheck;
@@ -17,6 +17,7 @@ use super::place::Open;
 use super::read_only::InReadOnly;
 use super::scatter::{self, Proven, Scatter};
 use super::splice::{self, Splice};
+use super::wrapping::{self, Wrapping};
 
 /// The cached plan of a text; belongs to one epoch of the map.
 #[derive(Debug)]
@@ -492,7 +493,36 @@ impl Template {
         let Plan::Keyed(keyed) = &self.plan else { return Err(RouteError::SeveralShards) };
         match &keyed.across {
             Err(error) => Err(error.clone()),
-            Ok(proven) => scatter::scatter(proven, self.own.as_ref().map_or(text, |own| &own.text)),
+            Ok(proven) => {
+                let text = self.own.as_ref().map_or(text, |own| &own.text);
+                match self.unwrapped(text)? {
+                    Some((_, query)) => scatter::scatter(proven, &query),
+                    None => scatter::scatter(proven, text),
+                }
+            }
+        }
+    }
+
+    /// What stands around the query that [`Template::scatter`] spreads.
+    ///
+    /// # Errors
+    /// Words that several servers can't obey together.
+    pub fn wrapping(&self, text: &[u8]) -> Result<Option<Wrapping>, RouteError> {
+        let text = self.own.as_ref().map_or(text, |own| &own.text);
+        Ok(self.unwrapped(text)?.map(|(wrapping, _)| wrapping))
+    }
+
+    /// Whether it is one statement around a query, which the session need not
+    /// follow.
+    pub fn is_wrapping(&self) -> bool {
+        matches!(&*self.statements, [one]
+            if one.is_plain() && matches!(one.kind, Kind::Explain | Kind::CopyOut))
+    }
+
+    fn unwrapped(&self, text: &[u8]) -> Result<Option<(Wrapping, Vec<u8>)>, RouteError> {
+        match &*self.statements {
+            [one] => wrapping::unwrap(text, one.kind),
+            _ => Ok(None),
         }
     }
 

@@ -40,7 +40,8 @@ impl Session {
                 return true;
             }
             if let Some(merging) = &read.merging {
-                let answers = merging.stage == Stage::Answer && shard == merging.place;
+                let answers =
+                    merging.stage == Stage::Answer && shard == merging.place && !merging.explains();
                 return !answers || read.gather.wants(0);
             }
             read.parts
@@ -218,6 +219,10 @@ impl Session {
         if let Some(next) = read.merge_step(resting) {
             return next;
         }
+        if let Some(next) = self.say_plans(resting, out) {
+            return next;
+        }
+        let Some(read) = &mut self.scatter else { return Gathering::Over };
         let progress = read.gather.advance(out);
         match progress {
             Progress::Starved if resting => {
@@ -227,6 +232,7 @@ impl Session {
             }
             Progress::Starved => Gathering::Read,
             Progress::Full => Gathering::Write,
+            Progress::Bind if read.plans_of_stream() => Gathering::Ask,
             Progress::Bind => {
                 if let Some(merging) = &mut read.merging {
                     merging.is_bound = true;
@@ -287,11 +293,14 @@ impl Session {
         }
     }
 
-    fn end_scatter(&mut self, end: Option<End>, out: &mut Vec<u8>) {
+    pub(super) fn end_scatter(&mut self, end: Option<End>, out: &mut Vec<u8>) {
         let Some(mut read) = self.scatter.take() else { return };
         match end {
             Some(end) => {
-                Gather::say_end(end, out);
+                match read.portal.explain() {
+                    Some(_) => encode::command_complete(out, "EXPLAIN"),
+                    None => read.gather.say_end(end, out),
+                }
                 read.portal.suspended.set(end == End::Suspended);
             }
             None => {
@@ -354,22 +363,27 @@ impl ScatterRead {
     fn source(&self, at: usize) -> Option<usize> {
         let Some(merging) = &self.merging else { return Some(at) };
         let place = self.parts.get(at).is_some_and(|part| part.shard == merging.place);
-        (merging.stage == Stage::Answer && place).then_some(0)
+        (merging.stage == Stage::Answer && place && !merging.explains()).then_some(0)
     }
 
     /// The next step of a read that one server puts together, before that
     /// server answers.
     fn merge_step(&mut self, resting: bool) -> Option<Gathering> {
         let merging = self.merging.as_mut()?;
-        if merging.stage == Stage::Answer || self.gather.has_failed() {
+        let answers = merging.stage == Stage::Answer && !merging.explains();
+        if answers || merging.stage == Stage::Planned || self.gather.has_failed() {
             return None;
         }
-        if resting {
+        let advanced = merging.advance(&self.portal.scatter, &self.portal.values);
+        if resting && !advanced {
             self.gather.fail(Failure::Own(GatherError::Silent));
             return None;
         }
-        if !merging.advance(&self.portal.scatter, &self.portal.values) {
+        if !advanced {
             return Some(Gathering::Read);
+        }
+        if merging.stage == Stage::Planned {
+            return None;
         }
         if merging.stage == Stage::Fetch
             && merging.fragments() > 1
@@ -378,7 +392,7 @@ impl ScatterRead {
             self.gather.fail(Failure::Server(torn().frame().into()));
             return None;
         }
-        if merging.stage == Stage::Answer {
+        if merging.stage == Stage::Answer && !merging.explains() {
             let plan = Plan {
                 keys: Vec::new(),
                 offset: 0,
@@ -418,7 +432,8 @@ impl ScatterRead {
         let at = self.parts.iter().position(|part| part.shard == self.at).unwrap_or(0);
         let Some(bringing) = &self.bringing else { return };
         self.portal.scatter.note_turned();
-        self.merging = Some(Box::new(Merging::new(merge, &self.parts, at, bringing)));
+        let explain = self.portal.explain();
+        self.merging = Some(Box::new(Merging::new(merge, &self.parts, at, bringing, explain)));
         for part in &mut self.parts {
             part.state = PartState::Waiting;
         }
@@ -450,6 +465,21 @@ fn merge_ask(
         (Stage::Fetch, PartState::Waiting) => {
             enter(entry, settings, env);
             merging.ask_rows(&portal.values, env);
+            if entry == Entry::Alone {
+                end_transaction(b"COMMIT", env);
+            }
+            PartState::Bound
+        }
+        // Its columns are known, only its plan is not.
+        (Stage::Fetch, PartState::Asked) => {
+            merging.ask_rows(&portal.values, env);
+            if entry == Entry::Alone {
+                end_transaction(b"COMMIT", env);
+            }
+            PartState::Bound
+        }
+        (Stage::Answer, PartState::Held) if merging.explains() => {
+            merging.ask_answer_plan(env);
             if entry == Entry::Alone {
                 end_transaction(b"COMMIT", env);
             }

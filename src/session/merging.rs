@@ -10,15 +10,15 @@
 use std::rc::Rc;
 
 use crate::backend::{Expect, Report};
-use crate::gather::{Collect, CollectLimits, Failure, Memory};
+use crate::gather::{Collect, CollectLimits, Failure, Memory, Rowed};
 use crate::protocol::backend::RowDescription;
 use crate::protocol::encode;
 use crate::protocol::frontend::Target;
-use crate::route::{Foreign, Merge, PartialColumn, Scatter};
+use crate::route::{Explain, Foreign, Merge, PartialColumn, Scatter};
 use crate::types::{Format, Oid, ShardId};
 
 use super::events::EventEnv;
-use super::scatter::Part;
+use super::scatter::{Part, ScatterPortal};
 
 /// How far the read is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(super) enum Stage {
     Fetch,
     /// The place makes the answer.
     Answer,
+    /// Everything is here that EXPLAIN shows.
+    Planned,
 }
 
 /// What a read may bring to the server that puts it together.
@@ -54,6 +56,12 @@ pub(super) struct Merging {
     answer: Answer,
     /// The statement has been read by the server.
     pub(super) is_bound: bool,
+    /// The shards' rows are the answer's.
+    streams: bool,
+    /// The shards compute a part of the answer.
+    combines: bool,
+    /// The plans are wanted, not the answer.
+    explain: Option<Explain>,
 }
 
 /// A query, and whether it uses parameters.
@@ -72,7 +80,13 @@ pub(super) struct Answer {
 
 impl Merging {
     /// A read of these shards, put together on the one at `at`.
-    pub(super) fn new(merge: &Merge, parts: &[Part], at: usize, bringing: &Bringing) -> Self {
+    pub(super) fn new(
+        merge: &Merge,
+        parts: &[Part],
+        at: usize,
+        bringing: &Bringing,
+        explain: Option<&Explain>,
+    ) -> Self {
         let (limits, memory) = (bringing.limits, Rc::clone(&bringing.memory));
         let fragments = merge.fragments().len();
         let filtered = parts.iter().filter_map(|part| {
@@ -88,7 +102,68 @@ impl Merging {
             types: Vec::new(),
             answer: Answer::default(),
             is_bound: false,
+            streams: false,
+            combines: false,
+            explain: explain.cloned(),
         }
+    }
+
+    /// The plans of a read that streams; its backends are in their transactions.
+    pub(super) fn of_stream(
+        portal: &ScatterPortal,
+        parts: &[Part],
+        bringing: &Bringing,
+        explain: &Explain,
+    ) -> Self {
+        let (limits, memory) = (bringing.limits, Rc::clone(&bringing.memory));
+        let mut collect = Collect::new(parts.len(), 0, 0, limits, memory);
+        collect.expect_no_description();
+        collect.expect_plans(1, Rowed::Without);
+        let text = |foreign: Option<&Foreign>| {
+            portal.scatter.text_without(foreign).unwrap_or_default().into_owned()
+        };
+        let filtered = parts.iter().filter_map(|part| {
+            let foreign = Rc::clone(part.foreign.as_ref()?);
+            let query = (text(Some(&foreign)), true);
+            Some((part.shard, foreign, vec![query]))
+        });
+        Self {
+            stage: Stage::Fetch,
+            place: parts.first().map_or(ShardId::new(0), |part| part.shard),
+            collect,
+            queries: vec![(text(None), true)],
+            filtered: filtered.collect(),
+            types: portal.raw_types.to_vec(),
+            answer: Answer::default(),
+            is_bound: false,
+            streams: true,
+            combines: false,
+            explain: Some(explain.clone()),
+        }
+    }
+
+    /// Whether plans are wanted.
+    pub(super) const fn explains(&self) -> bool {
+        self.explain.is_some()
+    }
+
+    /// The plan of the answer; nothing if no server makes it.
+    pub(super) fn answer_plan(&self) -> impl Iterator<Item = &[u8]> {
+        self.collect.lines(self.collect.place(), self.queries.len())
+    }
+
+    /// What the part at `at` was asked, with its plans.
+    pub(super) fn part_plans(
+        &self,
+        at: usize,
+        shard: ShardId,
+    ) -> impl Iterator<Item = (&[u8], impl Iterator<Item = &[u8]>)> {
+        let own = self.filtered.iter().find(|(filtered, ..)| *filtered == shard);
+        let queries = own.map_or(&self.queries, |(_, _, queries)| queries);
+        queries
+            .iter()
+            .enumerate()
+            .map(move |(number, (text, _))| (&**text, self.collect.lines(at, number)))
     }
 
     /// Takes what the part at `at` said.
@@ -111,6 +186,22 @@ impl Merging {
         &self.answer
     }
 
+    /// How the answer comes to be, in words.
+    pub(super) fn way(&self, scatter: &Scatter) -> &'static str {
+        match (self.streams, self.combines, scatter.sorted()) {
+            (true, ..) if scatter.keys().is_empty() => "T1: the router streams the shards' rows",
+            (true, ..) => "T1: the router merges the shards' rows in order",
+            (false, true, Some(_)) => "T2: one shard sorts the shards' first rows",
+            (false, true, None) => "T2: one shard combines the shards' parts",
+            (false, false, _) => "T2: one shard makes the answer of the shards' rows",
+        }
+    }
+
+    /// The statement that makes the answer, if a server does.
+    pub(super) fn answer_text(&self) -> Option<&[u8]> {
+        (!self.streams).then_some(&*self.answer.text)
+    }
+
     /// The answer's columns, as the client's own statement has them.
     pub(super) fn description(&self) -> Box<[u8]> {
         self.collect.told().description.clone()
@@ -118,7 +209,11 @@ impl Merging {
 
     /// Goes on to the next stage if all is here that it needs.
     pub(super) fn advance(&mut self, scatter: &Scatter, values: &[u8]) -> bool {
-        let Some(merge) = scatter.merge() else { return false };
+        if self.stage == Stage::Fetch && self.streams && self.collect.is_complete() {
+            self.stage = Stage::Planned;
+            return true;
+        }
+        let Some(merge) = scatter.merge().filter(|_| !self.streams) else { return false };
         match self.stage {
             Stage::Describe if self.collect.is_described() => {
                 let params = &self.collect.told().params;
@@ -128,21 +223,37 @@ impl Merging {
                     Stage::Types
                 } else {
                     self.write_queries(scatter, merge);
+                    self.expect_plans();
                     Stage::Fetch
                 };
                 true
             }
             Stage::Types if self.collect.is_described() => {
                 self.write_queries(scatter, merge);
+                self.expect_plans();
                 self.stage = Stage::Fetch;
                 true
             }
             Stage::Fetch if self.collect.is_complete() => {
                 self.write_answer(merge, values);
                 self.stage = Stage::Answer;
+                if self.explains() {
+                    self.collect.expect_plan_at_place();
+                }
                 true
             }
-            Stage::Describe | Stage::Types | Stage::Fetch | Stage::Answer => false,
+            Stage::Answer if self.explains() && self.collect.is_complete() => {
+                self.stage = Stage::Planned;
+                true
+            }
+            Stage::Describe | Stage::Types | Stage::Fetch | Stage::Answer | Stage::Planned => false,
+        }
+    }
+
+    fn expect_plans(&mut self) {
+        if let Some(explain) = &self.explain {
+            let rows = if explain.runs { Rowed::With } else { Rowed::Without };
+            self.collect.expect_plans(self.queries.len(), rows);
         }
     }
 
@@ -183,6 +294,7 @@ impl Merging {
     fn write_queries(&mut self, scatter: &Scatter, merge: &Merge) {
         if let Some(text) = self.part(scatter) {
             self.answer.text = text;
+            self.combines = true;
             if scatter.sorted().is_some() {
                 self.collect.expect_uniform();
             }
@@ -287,13 +399,38 @@ impl Merging {
     /// Asks a shard for its rows.
     pub(super) fn ask_rows(&self, values: &[u8], env: &mut EventEnv<'_>) {
         let own = self.filtered.iter().find(|(shard, ..)| *shard == env.shard);
-        for (query, params) in own.map_or(&self.queries, |(_, _, queries)| queries) {
-            let (types, values) =
-                if *params { (&*self.types, values) } else { (&[][..], NO_VALUES) };
-            ask(query, types, values, ALL_BINARY, env);
+        let queries = own.map_or(&self.queries, |(_, _, queries)| queries);
+        let bound = |params: bool| match params {
+            true => (&*self.types, values),
+            false => (&[][..], NO_VALUES),
+        };
+        if self.explain.as_ref().is_none_or(|explain| explain.runs && !self.streams) {
+            for (query, params) in queries {
+                let (types, values) = bound(*params);
+                ask(query, types, values, ALL_BINARY, env);
+            }
+        }
+        if let Some(explain) = &self.explain {
+            for (query, params) in queries {
+                let (types, values) = bound(*params);
+                ask(&explained(explain, query), types, values, ALL_TEXT, env);
+            }
         }
         sync(env);
     }
+
+    /// Asks the place for the plan of the answer.
+    pub(super) fn ask_answer_plan(&self, env: &mut EventEnv<'_>) {
+        let Some(explain) = &self.explain else { return };
+        let answer = &self.answer;
+        ask(&explained(explain, &answer.text), &answer.types, &answer.values, ALL_TEXT, env);
+        sync(env);
+    }
+}
+
+/// A query behind the words of EXPLAIN.
+fn explained(explain: &Explain, query: &[u8]) -> Vec<u8> {
+    [&*explain.head, query].concat()
 }
 
 /// What a shard computes of the answer, without rows that it does not own.

@@ -16,7 +16,8 @@ use crate::gather::{Collation, Describe, Direction, Formats, Gather, Nulls, Plan
 use crate::protocol::frontend::{Bind, Describe as Describing, Execute, Target};
 use crate::protocol::tag::frontend as tag;
 use crate::route::{
-    Count, Foreign, Merge, OrderKey, RouteError, Scatter, Targets, Template, arrives,
+    CopyFormat, CopyOut, Count, Foreign, Merge, OrderKey, RouteError, Scatter, Targets, Template,
+    Wrapping, arrives,
 };
 use crate::shardmap::{Map, Phase as MovePhase};
 use crate::types::{Access, Format, Oid, ShardId};
@@ -57,6 +58,8 @@ pub(super) struct ScatterPortal {
     formats: Formats,
     limit: Option<u64>,
     offset: u64,
+    /// What stands around the query.
+    pub(super) wrapping: Option<Wrapping>,
     /// What it was made of, and by which map.
     origin: Origin,
     /// It has been executed with a row limit.
@@ -80,7 +83,7 @@ pub(super) struct ScatterRead {
     /// The client's transaction, if it has a shard.
     pub(super) own: Option<OwnTransaction>,
     /// The map in force when it was planned.
-    map: Arc<Map>,
+    pub(super) map: Arc<Map>,
     pub(super) spoken: Spoken,
     /// The result formats of the shards' Bind.
     pub(super) formats: Vec<u8>,
@@ -131,6 +134,26 @@ pub(super) enum PartState {
     Done,
 }
 
+impl ScatterPortal {
+    /// What is made of the shards' rows.
+    fn gathered(&self, spoken: Spoken, describe: Describe, suspend_after: Option<u64>) -> Plan {
+        Plan {
+            keys: self.scatter.keys().iter().map(sort_key).collect(),
+            offset: self.offset,
+            limit: self.limit,
+            suspend_after,
+            formats: self.formats.clone(),
+            describe: match (&self.wrapping, spoken) {
+                // The answer to a simple COPY begins with its response.
+                (Some(Wrapping::Copy(_)), Spoken::Simple) => Describe::Nothing,
+                _ => describe,
+            },
+            expected: None,
+            output: self.output(),
+        }
+    }
+}
+
 impl Feed<'_, '_> {
     // === simple queries ===
 
@@ -152,15 +175,20 @@ impl Feed<'_, '_> {
             Ok(scatter) => scatter,
             Err(error) => return self.refuse_simple(&refuse_route(&error), end),
         };
+        let wrapping = match template.wrapping(text) {
+            Ok(wrapping) => wrapping,
+            Err(error) => return self.refuse_simple(&refuse_route(&error), end),
+        };
         let portal = ScatterPortal {
             scatter,
             shards: shards.into(),
             replica_ok: template.replica_ok(),
             raw_types: Box::default(),
             values: NO_VALUES.into(),
-            formats: Formats::Text,
+            formats: formats_of(wrapping.as_ref(), Formats::Text),
             limit: None,
             offset: 0,
+            wrapping,
             origin: Origin { map: self.shared_map(), text: text.into(), bind: Box::default() },
             suspended: Cell::new(false),
         };
@@ -241,6 +269,7 @@ impl Feed<'_, '_> {
         shards: Box<[ShardId]>,
     ) -> Result<ScatterPortal, Refused> {
         let scatter = scatter_of(template, text, &shards).map_err(|error| refuse_route(&error))?;
+        let wrapping = template.wrapping(text).map_err(|error| refuse_route(&error))?;
         let formats = bind.result_formats();
         let of = |index, count| {
             formats.of(index, count).ok_or_else(|| {
@@ -264,9 +293,10 @@ impl Feed<'_, '_> {
             replica_ok: template.replica_ok(),
             raw_types: raw_types.into(),
             values: bind.body().get(start..end).unwrap_or_default().into(),
-            formats: wanted,
+            formats: formats_of(wrapping.as_ref(), wanted),
             limit: None,
             offset: 0,
+            wrapping,
             origin: Origin { map: self.shared_map(), text: text.into(), bind: bind.body().into() },
             suspended: Cell::new(false),
         };
@@ -447,20 +477,14 @@ impl Feed<'_, '_> {
             )
             .hint("fix the sharding key"));
         }
+        // What is no query has no rows to stop after.
+        let max_rows = if portal.wrapping.is_some() { 0 } else { max_rows };
         let suspend_after = u64::try_from(max_rows).ok().filter(|max| *max > 0);
         let rows_max = suspend_after.map_or(0, |max| {
             // Too many to count are all of them.
             max.checked_add(portal.offset).and_then(|sum| i32::try_from(sum).ok()).unwrap_or(0)
         });
-        let plan = Plan {
-            keys: portal.scatter.keys().iter().map(sort_key).collect(),
-            offset: portal.offset,
-            limit: portal.limit,
-            suspend_after,
-            formats: portal.formats.clone(),
-            describe,
-            expected: None,
-        };
+        let plan = portal.gathered(spoken, describe, suspend_after);
         let mut shards = portal.shards.to_vec();
         let home = self.map().home();
         let homely = portal.scatter.merge().is_some_and(Merge::is_homely);
@@ -484,7 +508,7 @@ impl Feed<'_, '_> {
             .merge
             .map(|limits| Bringing { limits, memory: Rc::clone(&self.s.memory) });
         let parts = self.parts(&shards)?;
-        let merging = merging(&portal.scatter, &parts, at, bringing.as_ref())?;
+        let merging = merging(&portal, &parts, at, bringing.as_ref())?;
         let gather = Gather::new(plan, parts.len());
         let replica = portal.replica_ok && own.is_none();
         let access = if replica { Access::Read } else { Access::Write };
@@ -543,21 +567,36 @@ impl Feed<'_, '_> {
 
 /// The server's part in a read whose rows don't stream.
 fn merging(
-    scatter: &Scatter,
+    portal: &ScatterPortal,
     parts: &[Part],
     at: usize,
     bringing: Option<&Bringing>,
 ) -> Result<Option<Box<Merging>>, Refused> {
+    let scatter = &portal.scatter;
+    if portal.explain().is_some() && bringing.is_none() {
+        return Err(not_brought());
+    }
     let whole = parts.iter().all(|part| part.foreign.is_none());
     if scatter.streams() && (whole || scatter.leaves_out()) {
         return Ok(None);
     }
     match (scatter.merge(), bringing) {
         (Some(merge), Some(bringing)) => {
-            Ok(Some(Box::new(Merging::new(merge, parts, at, bringing))))
+            Ok(Some(Box::new(Merging::new(merge, parts, at, bringing, portal.explain()))))
         }
         (_, None) if !scatter.streams() => Err(not_brought()),
         _ => Err(seen_twice()),
+    }
+}
+
+/// The formats of the shards' rows, of which something may be made.
+fn formats_of(wrapping: Option<&Wrapping>, wanted: Formats) -> Formats {
+    match wrapping {
+        None => wanted,
+        Some(Wrapping::Copy(CopyOut { format: CopyFormat::Binary, .. })) => {
+            Formats::All(Format::Binary)
+        }
+        Some(Wrapping::Copy(_) | Wrapping::Explain(_)) => Formats::Text,
     }
 }
 

@@ -265,8 +265,11 @@ impl Feed<'_, '_> {
                 Ok(Place::Here) => {}
                 Ok(Place::Need(want)) => return Some(self.ask(want, Some(template))),
                 Ok(Place::Fresh(want)) => return Some(self.await_fresh(want, Some(template))),
-                Ok(Place::Several(_)) => {
-                    return self.refuse_simple(&super::scatter::not_alone(), end);
+                Ok(Place::Several(shards)) => {
+                    return match template.is_wrapping() {
+                        true => self.scatter_query(text, template, &shards, end),
+                        false => self.refuse_simple(&super::scatter::not_alone(), end),
+                    };
                 }
                 Ok(Place::Wait) => return Some(Step::Hold),
                 Ok(Place::Refuse(refused)) | Err(refused) => {

@@ -181,6 +181,15 @@ fn locks_rows(t: &Tokens<'_>) -> bool {
     })
 }
 
+/// Whether a name before a parenthesis is the table of a COPY, or a word of its
+/// own behind the query.
+fn is_word_of_copy(t: &Tokens<'_>, at: usize, before: Option<usize>) -> bool {
+    let target = ["stdout", "stdin"].iter().any(|word| t.is_word(at, word));
+    before == Some(0)
+        || t.is_word(at, "force_quote")
+        || (target && before.is_some_and(|b| t.is_word(b, "to") || t.is_word(b, "from")))
+}
+
 /// One function call.
 struct Call {
     nature: Nature,
@@ -212,6 +221,9 @@ fn calls(t: &Tokens<'_>, known: Known<'_>) -> Vec<Call> {
         if before.is_some_and(|b| {
             NAMES_FOLLOW.iter().any(|word| t.is_word(b, word)) || t.is_punct(b, ")")
         }) {
+            continue;
+        }
+        if !quoted && t.is_word(0, "copy") && is_word_of_copy(t, at, before) {
             continue;
         }
         let system = !qualified || matches!(t.name(at - 2).as_deref(), Some("pg_catalog"));
