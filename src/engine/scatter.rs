@@ -129,6 +129,14 @@ impl Driver {
                     self.ask_participants(cx);
                     self.cancel_gathered();
                 }
+                Gathering::Again => {
+                    // Ahead of what waits.
+                    let mut bytes = self.session.take_again().into_vec();
+                    bytes.extend_from_slice(&self.inbuf);
+                    self.inbuf = bytes;
+                    self.after_gathering(cx);
+                    return Moved::Something;
+                }
                 Gathering::Over => {
                     self.after_gathering(cx);
                     return Moved::Something;

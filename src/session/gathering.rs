@@ -6,11 +6,11 @@
 use std::rc::Rc;
 
 use crate::backend::{Event, Expect, OwnPurpose, Report, SettingsSet};
-use crate::gather::{End, Failure, Gather, GatherError, Plan, Progress};
+use crate::gather::{Describe, End, Failure, Gather, GatherError, Plan, Progress};
 use crate::protocol::backend::{ErrorFields, TxStatus};
 use crate::protocol::encode;
 use crate::protocol::frame::HEADER_LEN;
-use crate::protocol::frontend::Target;
+use crate::protocol::frontend::{Execute, Target};
 use crate::types::ShardId;
 
 use super::events::EventEnv;
@@ -161,6 +161,11 @@ impl Session {
             return self.gather_rest(env);
         };
         let source = read.source(at);
+        // Before anything else it can only have hung up.
+        let first = !read.parts.get(at).is_some_and(|part| part.heard);
+        if let Some(part) = read.parts.get_mut(at) {
+            part.heard = true;
+        }
         for piece in bytes {
             match (&mut read.merging, source) {
                 (_, Some(source)) => read.gather.push(source, piece),
@@ -186,11 +191,10 @@ impl Session {
                         (None, None) => {}
                     }
                 }
-                Event::Error { fatal: true, .. } => {
-                    read.gather.fail(Failure::Server(lost().frame().into()));
-                }
+                Event::Error { fatal: true, .. } => read.lose(first, self.losses),
                 // The client's transaction was to fail, and has.
                 Event::OwnFailed(..) if read.is_failing(env.shard) => {}
+                Event::OwnFailed(_, frame) if is_fatal(&frame) => read.lose(first, self.losses),
                 Event::OwnFailed(_, frame) => {
                     env.backend.mark_dirty();
                     read.gather.fail(Failure::Server(frame));
@@ -254,6 +258,7 @@ impl Session {
                 Gathering::Ask
             }
             Progress::Failed if read.must_fail_own() => Gathering::Ask,
+            Progress::Failed if read.again && resting => Gathering::Again,
             Progress::Failed if resting => {
                 self.end_scatter(None, out);
                 Gathering::Over
@@ -269,11 +274,13 @@ impl Session {
     /// A backend of the read is gone.
     pub(super) fn gather_lost(&mut self, shard: ShardId) {
         let Some(read) = &mut self.scatter else { return };
-        if let Some(part) = read.parts.iter_mut().find(|part| part.shard == shard) {
+        let part = read.parts.iter_mut().find(|part| part.shard == shard);
+        let first = part.is_some_and(|part| {
             part.state = PartState::Done;
-        }
+            !part.heard
+        });
         read.turning = false;
-        read.gather.fail(Failure::Server(lost().frame().into()));
+        read.lose(first, self.losses);
         if self.joined.contains(&shard) {
             self.joined.retain(|joined| *joined != shard);
             self.level = Level::Unknown;
@@ -293,8 +300,29 @@ impl Session {
         }
     }
 
+    /// What is fed again of a read that begins anew: the client has seen nothing
+    /// of it.
+    pub fn take_again(&mut self) -> Box<[u8]> {
+        let Some(read) = self.scatter.take() else { return Box::default() };
+        self.losses = self.losses.saturating_add(1);
+        self.phase = match read.spoken {
+            Spoken::Simple => Phase::Idle,
+            Spoken::Extended => Phase::Batch,
+        };
+        if read.spoken == Spoken::Extended && read.gather.plan().describe == Describe::Rows {
+            // The Describe before it counts again.
+            let body = read.message.get(HEADER_LEN..).unwrap_or_default();
+            self.described = Execute::decode(body).ok().map(|execute| execute.portal.into());
+        }
+        if matches!(self.tx, Tx::Backend) {
+            self.tx_map = None;
+        }
+        read.message
+    }
+
     pub(super) fn end_scatter(&mut self, end: Option<End>, out: &mut Vec<u8>) {
         let Some(mut read) = self.scatter.take() else { return };
+        self.losses = 0;
         match end {
             Some(end) => {
                 match read.portal.explain() {
@@ -345,6 +373,20 @@ impl ScatterRead {
     fn is_resting(&self) -> bool {
         self.parts.iter().all(|part| part.state == PartState::Done)
             && !self.own.is_some_and(|own| own.failing)
+    }
+
+    /// A backend is gone. `first`: it had said nothing in this read, so its
+    /// connection may have ended long before, and the read is begun again unless
+    /// the client has seen something of it.
+    fn lose(&mut self, first: bool, losses: u8) {
+        self.again |= first
+            && losses < AGAIN_MAX
+            && self.own.is_none()
+            && !self.cancelled
+            && !self.message.is_empty()
+            && !self.gather.has_failed()
+            && self.gather.has_said_nothing();
+        self.gather.fail(Failure::Server(lost().frame().into()));
     }
 
     /// True if the client's transaction has to fail with the read.
@@ -573,6 +615,12 @@ fn lost() -> Refused {
         .hint("the read can be run again")
 }
 
+/// Whether the server ends the connection with this error.
+fn is_fatal(frame: &[u8]) -> bool {
+    let said = ErrorFields::decode(frame.get(HEADER_LEN..).unwrap_or_default());
+    said.is_ok_and(|said| matches!(said.field(b'V'), Some(b"FATAL" | b"PANIC")))
+}
+
 /// The transaction's own shard would show its tables one after the other.
 fn torn() -> Refused {
     Refused::new(
@@ -614,5 +662,7 @@ fn refuse(error: &GatherError) -> Refused {
 
 /// Nothing of what it reads may change while it reads.
 const BEGIN: &[u8] = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// Connections that a read may find ended before it is given up.
+const AGAIN_MAX: u8 = 8;
 /// `query_canceled`
 const CANCELLED: crate::types::SqlState = crate::types::SqlState::new("57014");

@@ -45,6 +45,8 @@ pub enum Gathering {
     Cancel,
     /// It is over: all backends can be given back.
     Over,
+    /// The same, and `Session::take_again` gives what is fed again.
+    Again,
 }
 
 /// A bound portal of such a read.
@@ -100,6 +102,10 @@ pub(super) struct ScatterRead {
     /// The rows can't be streamed after all: the backends come to rest, then
     /// one server makes the answer.
     pub(super) turning: bool,
+    /// The message that set it out; empty if it is too long to be kept.
+    pub(super) message: Box<[u8]>,
+    /// A connection had ended before the read: it begins anew.
+    pub(super) again: bool,
 }
 
 /// The protocol that the client speaks.
@@ -114,6 +120,8 @@ pub(super) struct Part {
     pub(super) state: PartState,
     /// Rows that it may have and does not own.
     pub(super) foreign: Option<Rc<Foreign>>,
+    /// It has said something in this read.
+    pub(super) heard: bool,
 }
 
 /// How far one shard is.
@@ -234,6 +242,10 @@ impl Feed<'_, '_> {
                 mark: Mark::Shard,
             };
             return Some(self.ask(want, None));
+        }
+        let message = self.input.get(self.at..end).unwrap_or_default();
+        if let Some(read) = self.s.scatter.as_mut().filter(|_| message.len() <= AGAIN_BYTES_MAX) {
+            read.message = message.into();
         }
         self.consume(end);
         self.s.pending.clear();
@@ -527,6 +539,8 @@ impl Feed<'_, '_> {
             bringing,
             merging,
             turning: false,
+            message: Box::default(),
+            again: false,
         };
         self.fix_map();
         self.s.scatter = Some(Box::new(read));
@@ -542,7 +556,7 @@ impl Feed<'_, '_> {
         let part = |shard: &ShardId| {
             let foreign = if moves { Foreign::of(map, now, *shard) } else { Ok(None) };
             let foreign = foreign.map_err(|error| refuse_route(&error))?.map(Rc::new);
-            Ok(Part { shard: *shard, state: PartState::Waiting, foreign })
+            Ok(Part { shard: *shard, state: PartState::Waiting, foreign, heard: false })
         };
         shards.iter().map(part).collect()
     }
@@ -681,6 +695,8 @@ fn rows(params: Option<&dyn Params>, index: u16, what: &str) -> Result<Option<u6
 
 /// No parameter formats and no parameters.
 const NO_VALUES: &[u8] = &[0, 0, 0, 0];
+/// A longer message is not sent a second time.
+const AGAIN_BYTES_MAX: usize = 64 * 1024;
 /// Most shards of one read.
 const PARTS_MAX: usize = 1024;
 /// Declared types that LIMIT takes: none, int2, int4, int8.
