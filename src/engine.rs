@@ -35,6 +35,7 @@ mod marks;
 mod moves;
 mod operate;
 mod params;
+mod parked;
 mod participants;
 mod pools;
 mod predecessors;

@@ -185,6 +185,18 @@ pub struct Want {
     pub consistency: Option<Consistency>,
     /// What of the shard it reads.
     pub mark: Mark,
+    /// How long it is wanted for.
+    pub span: Span,
+}
+
+/// What a backend is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// The unit at hand.
+    Unit,
+    /// The transaction that begins with it: a replica must have whatever that
+    /// may read.
+    Transaction,
 }
 
 /// What the shell does after the session has heard the backend's events.

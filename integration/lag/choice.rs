@@ -34,6 +34,14 @@ fn a_write_in_flight_keeps_its_own_slot_on_the_primary_and_no_other() {
         let write = "UPDATE registers SET value = value + 1 WHERE tenant_id = 8001 RETURNING value";
         let written = tokio::spawn(async move { one(&writer, write).await });
         wait_for_node(&reader, &read(8001), "primary: write in flight").await;
+        // Several keys wait for their own slots only.
+        let several = |keys: &str| read(8000).replace("= 8000", &format!("IN ({keys})"));
+        wait_for_node(&reader, &several("8000, 8003, 8004"), "replica: proven").await;
+        wait_for_node(&reader, &several("8000, 8001"), "primary: write in flight").await;
+        // And so runs a transaction that began before: nobody was told of the write.
+        reader.batch_execute("BEGIN READ ONLY").await.unwrap();
+        one(&reader, &several("8000, 8001")).await;
+        reader.batch_execute("COMMIT").await.unwrap();
         let before = (count(&router, "proven"), count(&router, "write_in_flight"));
         wait_for_node(&reader, &read(8000), "replica: proven").await;
         // The first may find a connection that is too new.

@@ -273,26 +273,36 @@ fn replicas_that_are_well_serve_most_reads_at_level_slot() {
     let router = router(cluster, "slot", "");
     let run_for = workload(&router, 8);
     let limit = run_for.limit * 5;
-    // A transaction needs the marks of all slots.
-    let well =
-        Workload { registers: 1_024, operations: 4_000, transactions: false, limit, ..run_for };
+    let well = Workload { registers: 1_024, operations: 4_000, limit, ..run_for };
     // The first connections are younger than any sample.
     run(&Workload { operations: 300, ..well.clone() }, |_| {});
-    let before = reads(&router);
-    let (cpu_before, began) = (monitor_cpu(cluster), tokio::time::Instant::now());
-    let seen = run(&well, |_| {});
-    let used = monitor_cpu(cluster).saturating_sub(cpu_before).as_secs_f64();
-    let of_a_core = used / began.elapsed().as_secs_f64() * 100.0;
-    println!("the monitor's session on the primary: {of_a_core:.2} % of a core");
+    // With READ ONLY transactions among them, which need all slots, and without.
+    for transactions in [true, false] {
+        let before = reads(&router);
+        let (cpu_before, began) = (monitor_cpu(cluster), tokio::time::Instant::now());
+        let seen = run(&Workload { transactions, ..well.clone() }, |_| {});
+        let of_a_core = used_since(cluster, cpu_before, began);
+        println!("the monitor's session on the primary: {of_a_core:.2} % of a core");
+        let share = share_since(&router, &before);
+        println!(
+            "slot, healthy, transactions: {transactions}: {seen} in {:?}; {:.1} % of the reads on \
+             replicas",
+            began.elapsed(),
+            share * 100.0
+        );
+        assert_eq!((seen.stale, seen.backward), (0, 0), "{seen}");
+        assert!(share > 0.85, "transactions: {transactions}: {share}");
+    }
     let (cpu_before, began) = (monitor_cpu(cluster), tokio::time::Instant::now());
     std::thread::sleep(Duration::from_secs(number("KEYWAY_LAG_IDLE_SECONDS").unwrap_or(1)));
-    let used = monitor_cpu(cluster).saturating_sub(cpu_before).as_secs_f64();
-    let of_a_core = used / began.elapsed().as_secs_f64() * 100.0;
+    let of_a_core = used_since(cluster, cpu_before, began);
     println!("the same while nobody writes: {of_a_core:.3} % of a core");
-    let share = share_since(&router, &before);
-    println!("slot, healthy: {seen}; {:.1} % of the reads on replicas", share * 100.0);
-    assert_eq!((seen.stale, seen.backward), (0, 0), "{seen}");
-    assert!(share > 0.85, "{share}");
+}
+
+/// What the monitor's session took since then, in percent of a core.
+fn used_since(cluster: &Cluster, before: Duration, began: tokio::time::Instant) -> f64 {
+    let used = monitor_cpu(cluster).saturating_sub(before).as_secs_f64();
+    used / began.elapsed().as_secs_f64() * 100.0
 }
 
 #[test]

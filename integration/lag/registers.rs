@@ -310,8 +310,10 @@ async fn client(workload: Workload, number: u64, board: Arc<Board>) {
         } else {
             open.read(&mut dice, register, &board, &mut own).await
         };
-        if done.is_err() {
-            board.errors.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = done {
+            if board.errors.fetch_add(1, Ordering::Relaxed) < SHOWN_MAX {
+                println!("client {number}: {error:?}");
+            }
             if open.client.is_closed() {
                 session = None;
             }
@@ -552,7 +554,7 @@ impl Dice {
     }
 }
 
-/// Stale reads that are printed.
+/// Stale reads, and errors, that are printed.
 const SHOWN_MAX: u64 = 5;
 const READ: &str = "SELECT value FROM registers WHERE tenant_id = $1";
 const IDENTITY: &str = "SELECT value FROM identities WHERE tenant_id = $1";

@@ -77,7 +77,7 @@ mod tests {
     use crate::types::SlotId;
 
     fn slot(number: u32) -> Mark {
-        Mark::Slot(SlotMark::of(0, SlotId::new(number)))
+        Mark::slot(SlotMark::of(0, SlotId::new(number)))
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! acknowledged (the slot needs a sample that had not begun yet, and one less
 //! is in flight). Order comes from the samples' numbers, never from a clock.
 
+use std::num::NonZeroU64;
+
 use crate::types::SlotId;
 
 /// The number of a sample of a primary, counted from 1 in the order in which
@@ -61,18 +63,96 @@ impl SlotMark {
 /// What of a shard a statement reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
-    /// Rows of one slot, provably nothing else.
-    Slot(SlotMark),
+    /// Rows of these slots, provably nothing else.
+    Slots(SlotMarks),
     /// Any of its rows: a read needs every mark of the shard, a write raises
     /// the mark that every read needs.
     Shard,
 }
 
 impl Mark {
+    /// Rows of one slot, provably nothing else.
+    pub const fn slot(slot: SlotMark) -> Self {
+        Self::Slots(SlotMarks::one(slot))
+    }
+
     /// What two statements touch together.
     #[must_use]
     pub fn with(self, other: Self) -> Self {
-        if self == other { self } else { Self::Shard }
+        match (self, other) {
+            (Self::Slots(one), Self::Slots(other)) => {
+                one.with(other).map_or(Self::Shard, Self::Slots)
+            }
+            (Self::Shard, _) | (_, Self::Shard) => Self::Shard,
+        }
+    }
+
+    /// What both may touch; `None` if nothing.
+    pub fn shared_with(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Shard, mark) | (mark, Self::Shard) => Some(mark),
+            (Self::Slots(one), Self::Slots(other)) => {
+                let both = one.iter().filter(|slot| other.iter().any(|own| own == *slot));
+                both.map(Self::slot).reduce(Self::with)
+            }
+        }
+    }
+}
+
+/// The words of one slot or a few: their number in the high byte, then the
+/// words, the least lowest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotMarks(NonZeroU64);
+
+impl SlotMarks {
+    /// How many there may be.
+    pub const MAX: u32 = 4;
+
+    /// One.
+    #[allow(clippy::cast_lossless, reason = "no other way in a constant function")]
+    pub const fn one(slot: SlotMark) -> Self {
+        match NonZeroU64::new(ONE_SLOT | slot.0 as u64) {
+            Some(bits) => Self(bits),
+            None => Self(NonZeroU64::MIN),
+        }
+    }
+
+    /// The word, if there is only one.
+    #[inline]
+    pub const fn only(self) -> Option<SlotMark> {
+        if self.0.get() >> COUNT_AT == 1 { Some(self.at(0)) } else { None }
+    }
+
+    /// The words, each once.
+    pub fn iter(self) -> impl Iterator<Item = SlotMark> {
+        (0..u32::try_from(self.0.get() >> COUNT_AT).unwrap_or(0)).map(move |place| self.at(place))
+    }
+
+    /// These and `other`; `None` if they are too many.
+    fn with(self, other: Self) -> Option<Self> {
+        let (mut ours, mut theirs) = (self.iter().peekable(), other.iter().peekable());
+        let (mut bits, mut count) = (0, 0);
+        loop {
+            let least = match (ours.peek(), theirs.peek()) {
+                (Some(one), Some(other)) => *one.min(other),
+                (Some(rest), None) | (None, Some(rest)) => *rest,
+                (None, None) => break,
+            };
+            ours.next_if_eq(&least);
+            theirs.next_if_eq(&least);
+            if count == Self::MAX {
+                return None;
+            }
+            bits |= u64::from(least.0) << (BITS * count);
+            count += 1;
+        }
+        NonZeroU64::new(u64::from(count) << COUNT_AT | bits).map(Self)
+    }
+
+    const fn at(self, place: u32) -> SlotMark {
+        #[allow(clippy::cast_possible_truncation, reason = "masked to 14 bits")]
+        let index = (self.0.get() >> (BITS * place) & (SlotMark::COUNT as u64 - 1)) as u16;
+        SlotMark(index)
     }
 }
 
@@ -146,6 +226,18 @@ impl Demand {
         let (a, b) = (one.need().0, other.need().0);
         Self::Proof(SampleNumber(if a > b { a } else { b }))
     }
+
+    /// The demand of a read that needs a further word.
+    #[must_use]
+    pub fn with(self, word: Word) -> Self {
+        match self {
+            Self::InFlight => Self::InFlight,
+            Self::Proof(need) => match Self::of(word, Word::default()) {
+                Self::InFlight => Self::InFlight,
+                Self::Proof(other) => Self::Proof(need.max(other)),
+            },
+        }
+    }
 }
 
 /// What the units of one transaction have touched on one backend.
@@ -162,10 +254,13 @@ impl Footprint {
 
     /// Adds a mark. What does not fit any more counts as the whole shard.
     pub fn add(&mut self, mark: Mark) {
-        let Mark::Slot(slot) = mark else {
-            self.shard = true;
-            return;
-        };
+        match mark {
+            Mark::Slots(slots) => slots.iter().for_each(|slot| self.add_slot(slot)),
+            Mark::Shard => self.shard = true,
+        }
+    }
+
+    fn add_slot(&mut self, slot: SlotMark) {
         if self.slots().contains(&slot) {
             return;
         }
@@ -181,7 +276,7 @@ impl Footprint {
     /// Adds all of `other`.
     pub fn merge(&mut self, other: &Self) {
         for slot in other.slots() {
-            self.add(Mark::Slot(*slot));
+            self.add_slot(*slot);
         }
         self.shard |= other.shard;
     }
@@ -208,6 +303,9 @@ const BITS: u32 = 14;
 const NEED_BITS: u32 = 44;
 const NEED_MAX: u64 = (1 << NEED_BITS) - 1;
 const ONE: u64 = 1 << NEED_BITS;
+/// The high byte of several words: their number.
+const COUNT_AT: u32 = 56;
+const ONE_SLOT: u64 = 1 << COUNT_AT;
 const IN_FLIGHT_FULL: u64 = u64::MAX >> NEED_BITS;
 /// Slots that a footprint tells apart.
 const SLOTS_MAX: usize = 4;
@@ -218,6 +316,34 @@ mod tests {
 
     fn number(count: u64) -> SampleNumber {
         SampleNumber::new(count)
+    }
+
+    fn slot_mark(slot: u32) -> Mark {
+        Mark::slot(SlotMark::of(0, SlotId::new(slot)))
+    }
+
+    fn all_of(slots: &[u32]) -> Mark {
+        slots.iter().map(|slot| slot_mark(*slot)).reduce(Mark::with).unwrap()
+    }
+
+    #[test]
+    fn a_few_slots_are_a_mark_in_any_order_and_more_are_the_whole_shard() {
+        assert_eq!(all_of(&[9, 4, 9, 16_383, 4, 0]), all_of(&[0, 4, 9, 16_383]));
+        let Mark::Slots(slots) = all_of(&[9, 4, 16_383, 0]) else { panic!("four slots") };
+        assert_eq!(slots.iter().map(SlotMark::index).collect::<Vec<_>>(), [0, 4, 9, 16_383]);
+        assert_eq!(slots.only(), None);
+        assert_eq!(all_of(&[9, 4, 16_383, 0, 5]), Mark::Shard);
+        assert_eq!(all_of(&[3]).with(Mark::Shard), Mark::Shard);
+        let Mark::Slots(one) = all_of(&[7, 7]) else { panic!("one slot") };
+        assert_eq!(one.only(), Some(SlotMark::of(0, SlotId::new(7))));
+    }
+
+    #[test]
+    fn marks_share_the_slots_that_both_have() {
+        assert_eq!(all_of(&[1, 2, 3]).shared_with(all_of(&[3, 4, 2])), Some(all_of(&[2, 3])));
+        assert_eq!(all_of(&[1]).shared_with(all_of(&[3, 4])), None);
+        assert_eq!(all_of(&[1]).shared_with(Mark::Shard), Some(all_of(&[1])));
+        assert_eq!(Mark::Shard.shared_with(all_of(&[1, 2])), Some(all_of(&[1, 2])));
     }
 
     #[test]
@@ -259,10 +385,10 @@ mod tests {
         let mut footprint = Footprint::EMPTY;
         assert!(footprint.is_empty());
         for slot in [1, 2, 1, 3, 4, 2] {
-            footprint.add(Mark::Slot(SlotMark::of(0, SlotId::new(slot))));
+            footprint.add(slot_mark(slot));
         }
         assert!(footprint.slots().len() == 4 && !footprint.is_wide());
-        footprint.add(Mark::Slot(SlotMark::of(0, SlotId::new(5))));
+        footprint.add(slot_mark(5));
         assert!(footprint.is_wide());
         let mut other = Footprint::EMPTY;
         other.merge(&footprint);

@@ -13,7 +13,7 @@ mod mark;
 mod token;
 
 pub use choice::{Choice, Passed, ReadReason, Wanted};
-pub use mark::{Demand, Footprint, Mark, SampleNumber, SlotMark, Word};
+pub use mark::{Demand, Footprint, Mark, SampleNumber, SlotMark, SlotMarks, Word};
 pub use token::TokenError;
 
 use std::fmt;

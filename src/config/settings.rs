@@ -249,6 +249,8 @@ section! {
         writers: Writers = Writers::Here;
         /// How long a read waits for a replica that has replayed enough before it goes to the primary; 0 does not wait.
         replica_wait: Millis = Millis::ZERO, Millis::ZERO => Millis::new(10_000);
+        /// The same for a READ ONLY transaction, which a replica may serve once it has all that was acknowledged before; the longer of the two counts.
+        transaction_wait: Millis = Millis::new(20), Millis::ZERO => Millis::new(10_000);
         /// While a shard has no primary, its reads are served by a replica that misses at most so much, whatever their level but `primary`; 0 lets them wait for a primary.
         read_only_when_primary_down: Millis = Millis::ZERO, Millis::ZERO => Millis::new(604_800_000);
         /// The zone this router stands in; replicas of the same zone are preferred.

@@ -307,7 +307,7 @@ impl<'v> Visit<'v> {
             (watch.is_headless(shard), watch.proven(self.node()))
         };
         let newest = *self.sampled.borrow_and_update();
-        let wanted = self.board.marks.newest_need(shard);
+        let wanted = self.board.marks.wanted_sample(shard);
         if !headless && newest >= wanted && proven < Some(wanted.min(newest)) {
             // The primary was sampled after the write, and this replica has
             // not replayed as far.

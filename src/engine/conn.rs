@@ -40,6 +40,7 @@ pub(super) struct Conn {
     pub(super) expires: Option<Moment>,
     /// The server that it leads to, as it said after the login.
     pub(super) incarnation: Option<Incarnation>,
+    pub(super) vouched: Vouched,
     pub(super) account: Account,
     /// It leads to a replica and is lent to a client.
     pub(super) lent: Option<Lent>,
@@ -52,6 +53,17 @@ pub(super) struct Conn {
     pub(super) counted: bool,
     /// Its places in the budgets that it counts in.
     pub(super) places: Option<Places>,
+}
+
+/// What was last found of a connection's server, in one view of the nodes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Vouched {
+    /// The view; zero before the first.
+    pub(super) view: u64,
+    /// The life of the node.
+    pub(super) life: u32,
+    /// It is the server whose samples count.
+    pub(super) surely: bool,
 }
 
 impl Conn {

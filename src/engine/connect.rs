@@ -202,6 +202,7 @@ async fn attempt(
         born: clock::now(),
         expires: expires(thread),
         incarnation,
+        vouched: super::conn::Vouched::default(),
         account,
         uses: 0,
         generation,

@@ -11,7 +11,7 @@ use crate::session::{Refused, Want};
 use crate::types::{Consistency, Millis, SqlState};
 
 use super::driver::Driver;
-use super::reads::WaitsFor;
+use super::parked::WaitsFor;
 
 impl Driver {
     /// True if the transaction's replica has what the next statement must see;
@@ -69,10 +69,9 @@ impl Driver {
     /// What the statement may see of writes that are in flight.
     fn note_sight(&mut self, want: Want) {
         let level = self.level(want);
-        let demand = self.database.marks.demand(want.shard, want.mark);
         if let Some(running) = &mut self.reads.running {
             running.mark = want.mark;
-            running.demand = (level == Consistency::Slot).then_some(demand);
+            running.level = level;
         }
     }
 }

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::cluster::{Demand, Footprint, Incarnation, Mark, SampleNumber, SlotMark, Word};
+use crate::cluster::{
+    Demand, Footprint, Incarnation, Mark, SampleNumber, SlotMark, SlotMarks, Word,
+};
 use crate::types::ShardId;
 
 use super::strikes::Strikes;
@@ -95,7 +97,10 @@ impl Marks {
     /// What a read of `mark` on `shard` needs.
     pub fn demand(&self, shard: ShardId, mark: Mark) -> Demand {
         match mark {
-            Mark::Slot(slot) => Demand::of(load(self.slot(slot)), load(self.wide_of(shard))),
+            Mark::Slots(slots) => match slots.only() {
+                Some(slot) => Demand::of(load(self.slot(slot)), load(self.wide_of(shard))),
+                None => self.demand_of_several(shard, slots),
+            },
             Mark::Shard => Demand::of(load(self.all_of(shard)), Word::default()),
         }
     }
@@ -104,9 +109,18 @@ impl Marks {
     /// acknowledged, whatever is in flight.
     pub fn need(&self, shard: ShardId, mark: Mark) -> SampleNumber {
         match mark {
-            Mark::Slot(slot) => load(self.slot(slot)).need().max(load(self.wide_of(shard)).need()),
+            Mark::Slots(slots) => {
+                let wide = load(self.wide_of(shard)).need();
+                slots.iter().fold(wide, |need, slot| need.max(load(self.slot(slot)).need()))
+            }
             Mark::Shard => self.newest_need(shard),
         }
+    }
+
+    #[inline(never)]
+    fn demand_of_several(&self, shard: ShardId, slots: SlotMarks) -> Demand {
+        let wide = Demand::of(load(self.wide_of(shard)), Word::default());
+        slots.iter().fold(wide, |demand, slot| demand.with(load(self.slot(slot))))
     }
 
     /// The newest sample that an acknowledged write to `shard` needs.
@@ -311,7 +325,7 @@ mod tests {
     const SHARD: ShardId = ShardId::new(3);
 
     fn slot(number: u32) -> Mark {
-        Mark::Slot(SlotMark::of(0, SlotId::new(number)))
+        Mark::slot(SlotMark::of(0, SlotId::new(number)))
     }
 
     fn footprint(marks: &[Mark]) -> Footprint {
@@ -344,6 +358,31 @@ mod tests {
         assert_eq!(marks.need(SHARD, slot(2)), SampleNumber::NONE);
         marks.acknowledged(SHARD, &one);
         assert_eq!(marks.demand(ShardId::new(4), Mark::Shard), proof(0));
+    }
+
+    #[test]
+    fn a_read_of_several_slots_needs_the_marks_of_each() {
+        let marks = Marks::new();
+        let both = slot(1).with(slot(2));
+        marks.begin_sample();
+        for written in [1, 2, 3] {
+            let one = footprint(&[slot(written)]);
+            let before = marks.demand(SHARD, both);
+            marks.sent(SHARD, &one);
+            let concerned = written < 3;
+            let now = if concerned { Demand::InFlight } else { before };
+            assert_eq!(marks.demand(SHARD, both), now, "{written}");
+            marks.begin_sample();
+            marks.acknowledged(SHARD, &one);
+            let need = if concerned { marks.started().next() } else { marks.need(SHARD, slot(2)) };
+            assert_eq!(marks.demand(SHARD, both), Demand::Proof(need), "{written}");
+            assert_eq!(marks.need(SHARD, both), need, "{written}");
+        }
+        marks.sent(SHARD, &footprint(&[both]));
+        for own in [slot(1), slot(2), both] {
+            assert_eq!(marks.demand(SHARD, own), Demand::InFlight);
+        }
+        assert_ne!(marks.demand(SHARD, slot(3)), Demand::InFlight);
     }
 
     #[test]

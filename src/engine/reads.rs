@@ -5,10 +5,6 @@
 //! have ended at another server than the sampled one, a pool that is full, a
 //! wait for a replica; whatever does not fit ends at the primary.
 
-use std::rc::Rc;
-use std::task::Context;
-use std::time::Duration;
-
 use crate::backend::Failure;
 use crate::cluster::{Choice, Demand, Mark, Passed, ReadReason, SampleNumber, Wanted, Writer};
 use crate::config::Writers;
@@ -17,8 +13,9 @@ use crate::protocol::backend::TxStatus;
 use crate::session::{Barrier, Refused, Want, Writes};
 use crate::types::{Access, Consistency, Millis, Moment, NodeId, Role, ShardId, SqlState};
 
-use super::conn::Conn;
-use super::driver::{Driver, Moved};
+use super::conn::{Conn, Vouched};
+use super::driver::Driver;
+use super::parked::{Parked, WaitsFor};
 use super::pools::SharedPool;
 use super::thread::Database;
 
@@ -35,7 +32,7 @@ pub(super) struct Reads {
     pub(super) parked: Option<Parked>,
     /// The sample that another replica than the last must have proven for the
     /// session to see no less than it has seen (level `session`).
-    need: SampleNumber,
+    pub(super) need: SampleNumber,
     /// The sample that reads of every level need, since the client has shown a
     /// token.
     pub(super) after: SampleNumber,
@@ -44,35 +41,17 @@ pub(super) struct Reads {
     pub(super) running: Option<Running>,
     /// The other parts of a read over several shards.
     parts: Vec<Running>,
-    /// Reads ran while writes to what they read were sent: the session may
+    /// Reads ended while writes to what they read were in flight: the session may
     /// have seen a write before the primary shows it (level `slot`).
-    unsettled: Vec<(ShardId, Mark)>,
+    pub(super) unsettled: Vec<(ShardId, Mark)>,
+    /// How long the read at hand may wait for them.
+    pub(super) settles_until: Option<Moment>,
     /// The client's bytes of the read that runs on a replica.
     unit: Vec<u8>,
     /// A replica has failed the unit, which is fed again.
-    again: Option<Failure>,
+    pub(super) again: Option<Failure>,
     /// The running unit looks like a read and writes.
     pub(super) writes: bool,
-}
-
-/// A read that waits.
-#[derive(Clone, Copy)]
-pub(super) struct Parked {
-    want: Want,
-    until: Moment,
-    for_what: WaitsFor,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum WaitsFor {
-    /// The end of a write that the session may have seen.
-    Write,
-    /// A replica that has proven enough.
-    Replica,
-    /// A primary: there is none.
-    Primary,
-    /// The replica of the running transaction has proven enough.
-    Fresh,
 }
 
 /// The read that runs on a replica.
@@ -82,8 +61,8 @@ pub(super) struct Running {
     life: u32,
     shard: ShardId,
     pub(super) mark: Mark,
-    /// As it was when the replica was chosen; `None` at levels without marks.
-    pub(super) demand: Option<Demand>,
+    /// The level that it is read at.
+    pub(super) level: Consistency,
 }
 
 impl Reads {
@@ -133,11 +112,15 @@ impl Reads {
         self.unit.shrink_to(UNIT_KEPT_MAX);
     }
 
+    /// What was acknowledged meanwhile every later read sees; what is in flight
+    /// the primary may show later than the replica did.
     fn note_shown(&mut self, running: Running, database: &Database) {
-        let Running { shard, mark, .. } = running;
-        let moved =
-            |demand| demand == Demand::InFlight || database.marks.demand(shard, mark) != demand;
-        if running.demand.is_some_and(moved) && !self.unsettled.contains(&(shard, mark)) {
+        let Running { shard, mark, level, .. } = running;
+        if level == Consistency::Slot
+            && database.marks.demand(shard, mark) == Demand::InFlight
+            && !self.unsettled.contains(&(shard, mark))
+        {
+            self.settles_until = None;
             self.unsettled.push((shard, mark));
         }
     }
@@ -214,6 +197,11 @@ impl Driver {
     /// True if the session has a backend now; else it waits, or was refused
     /// and is to be fed again.
     pub(super) fn bring_backend(&mut self, want: Want) -> bool {
+        self.bring_seeing(want, None)
+    }
+
+    /// The same for a read that has waited for a replica to prove `sight`.
+    pub(super) fn bring_seeing(&mut self, want: Want, sight: Option<SampleNumber>) -> bool {
         self.reads.want = Some(want);
         self.reads.revision = self.database.revision();
         let kept = !self.held.aside.is_empty();
@@ -233,6 +221,9 @@ impl Driver {
             return true;
         }
         self.reads.unit.clear();
+        if self.reads.again.is_some() && self.settles_first(want) {
+            return false;
+        }
         if let Some(failure) = self.reads.again.take() {
             self.reads.writes = failure == Failure::Writes;
             self.thread.stats.note_read(ReadReason::TriedAgain);
@@ -243,22 +234,41 @@ impl Driver {
             self.thread.stats.note_unit_on_primary();
             return self.bring_primary(want);
         }
-        if level == Consistency::Slot && self.waits_for_write(want) {
-            return false;
-        }
         let wanted = self.wanted(want, level);
         let choice = self.choose(want, level, wanted);
         match choice.node() {
-            Some(node) => self.bring_replica(want, wanted, node, choice.reason()),
-            None if self.may_wait(choice.reason()) => {
-                self.park(want, self.thread.settings.reads.replica_wait, WaitsFor::Replica);
-                false
-            }
-            None => {
-                self.thread.stats.note_read(choice.reason());
-                self.bring_primary(want)
+            Some(node) => self.bring_replica(want, level, wanted, node, choice.reason()),
+            None => self.bring_otherwise(want, level, choice.reason(), sight),
+        }
+    }
+
+    /// No replica has what the marks ask for: one that has proven all that the
+    /// session may see serves, or is waited for; else the primary serves.
+    #[inline(never)]
+    fn bring_otherwise(
+        &mut self,
+        want: Want,
+        level: Consistency,
+        reason: ReadReason,
+        sight: Option<SampleNumber>,
+    ) -> bool {
+        let sight = self.sight(want, level, reason, sight);
+        if let Some(sight) = sight {
+            let wanted = Wanted::Marks(Demand::Proof(sight));
+            let choice = self.choose(want, level, wanted);
+            if let Some(node) = choice.node() {
+                return self.bring_replica(want, level, wanted, node, choice.reason());
             }
         }
+        if self.settles_first(want) {
+            return false;
+        }
+        if let Some(wait) = self.replica_wait(want, reason) {
+            self.park_for(want, wait, WaitsFor::Replica, sight);
+            return false;
+        }
+        self.thread.stats.note_read(reason);
+        self.bring_primary(want)
     }
 
     pub(super) fn level(&self, want: Want) -> Consistency {
@@ -266,12 +276,12 @@ impl Driver {
         kept(level, self.thread.settings.reads.writers)
     }
 
-    fn wanted(&self, want: Want, level: Consistency) -> Wanted {
+    pub(super) fn wanted(&self, want: Want, level: Consistency) -> Wanted {
         let Reads { need, after, .. } = self.reads;
         self.database.wanted(want.shard, level, want.mark, need, after)
     }
 
-    fn choose(&self, want: Want, level: Consistency, wanted: Wanted) -> Choice {
+    pub(super) fn choose(&self, want: Want, level: Consistency, wanted: Wanted) -> Choice {
         let tie = self.thread.random();
         self.database.with_cluster(|cluster| {
             if level == Consistency::Session
@@ -311,6 +321,7 @@ impl Driver {
     fn bring_replica(
         &mut self,
         want: Want,
+        level: Consistency,
         wanted: Wanted,
         node: NodeId,
         reason: ReadReason,
@@ -319,13 +330,13 @@ impl Driver {
             return self.bring_primary(want);
         };
         match self.thread.checkout(&self.database, &pool) {
-            Ok(conn) if self.may_serve(&conn, wanted) => {
-                self.thread.stats.note_read(reason);
-                self.start_read(want, wanted, node);
-                self.attach(conn);
-                true
-            }
-            Ok(conn) => {
+            Ok(mut conn) => {
+                if self.may_serve(&mut conn, wanted) {
+                    self.thread.stats.note_read(reason);
+                    self.start_read(want, level, &conn);
+                    self.attach(conn);
+                    return true;
+                }
                 self.thread.release(conn);
                 self.database.marks.ask_for_sample();
                 self.on_too_new(want, reason)
@@ -351,32 +362,41 @@ impl Driver {
             self.park(want, self.thread.settings.pool.checkout_timeout, WaitsFor::Replica);
             return false;
         }
+        if self.settles_first(want) {
+            return false;
+        }
         self.thread.stats.note_read(NEW_CONNECTION);
         self.bring_primary(want)
     }
 
     /// Whether a connection to a replica leads to the server whose samples
-    /// qualified it.
-    fn may_serve(&self, conn: &Conn, wanted: Wanted) -> bool {
-        let node = conn.pool.node();
-        wanted == Wanted::Any
-            || self.database.with_cluster(|cluster| {
-                conn.incarnation.is_some()
-                    && cluster.vouches_for(node, conn.born)
-                    && cluster.is_watched(node, conn.incarnation)
-            })
+    /// qualified it. What was found stands as long as the view of the nodes.
+    #[inline]
+    fn may_serve(&self, conn: &mut Conn, wanted: Wanted) -> bool {
+        (conn.vouched.surely && conn.vouched.view == self.database.view())
+            || self.vouch(conn)
+            || wanted == Wanted::Any
     }
 
-    fn start_read(&mut self, want: Want, wanted: Wanted, node: NodeId) {
-        let life =
-            self.database.with_cluster(|cluster| cluster.node(node).map_or(0, |state| state.life));
-        // As it was when the replica was chosen: other threads write, too.
-        let demand = match (self.level(want), wanted) {
-            (Consistency::Slot, Wanted::Marks(demand)) => Some(demand),
-            _ => None,
-        };
+    #[inline(never)]
+    fn vouch(&self, conn: &mut Conn) -> bool {
+        let node = conn.pool.node();
+        conn.vouched = self.database.with_cluster(|cluster| Vouched {
+            view: self.database.view(),
+            life: cluster.node(node).map_or(0, |state| state.life),
+            surely: conn.incarnation.is_some()
+                && cluster.vouches_for(node, conn.born)
+                && cluster.is_watched(node, conn.incarnation),
+        });
+        conn.vouched.surely
+    }
+
+    /// `conn` has been looked at in the present view of the nodes.
+    #[inline]
+    fn start_read(&mut self, want: Want, level: Consistency, conn: &Conn) {
+        let (node, life) = (conn.pool.node(), conn.vouched.life);
         let (shard, mark) = (want.shard, want.mark);
-        self.reads.running = Some(Running { node, life, shard, mark, demand });
+        self.reads.running = Some(Running { node, life, shard, mark, level });
     }
 
     /// The user's pool on a node; the one that was used last is kept at hand.
@@ -453,7 +473,7 @@ impl Driver {
 
     /// A connection that was waited for has come: it serves if it still fits,
     /// else the search begins anew. True as for `bring_backend`.
-    pub(super) fn attach_waited(&mut self, conn: Box<Conn>) -> bool {
+    pub(super) fn attach_waited(&mut self, mut conn: Box<Conn>) -> bool {
         self.reads.waits_at = None;
         if self.looks_again() {
             self.thread.release(conn);
@@ -471,10 +491,10 @@ impl Driver {
             return true;
         }
         let read = want.access == Access::Read && level != Consistency::Primary;
-        let wanted = self.wanted(want, level);
+        let wanted = self.wanted_at_length(want, level);
         let same = self.reads.last.filter(|_| level == Consistency::Session);
         let fits = read
-            && self.may_serve(&conn, wanted)
+            && self.may_serve(&mut conn, wanted)
             && (self.is_fit_without_primary(want, node)
                 || self.database.with_cluster(|cluster| {
                     cluster.is_fit(node, wanted)
@@ -484,11 +504,14 @@ impl Driver {
                 }));
         if fits {
             self.thread.stats.note_read(wanted.met());
-            self.start_read(want, wanted, node);
+            self.start_read(want, level, &conn);
             self.attach(conn);
             return true;
         }
         self.thread.release(conn);
+        if read && self.settles_first(want) {
+            return false;
+        }
         if read {
             self.thread.stats.note_read(ReadReason::NoneFit(Passed::default()));
         }
@@ -514,6 +537,9 @@ impl Driver {
         let writer = self.database.with_cluster(|cluster| cluster.primary_of(want.shard));
         if writer == Some(waited_at) {
             return None;
+        }
+        if self.settles_first(want) {
+            return Some(false);
         }
         self.thread.stats.note_read(ReadReason::NoneFit(Passed::default()));
         Some(self.bring_primary(want))
@@ -559,18 +585,38 @@ impl Driver {
         }
     }
 
+    /// Who waits for a connection to a primary that is none any more, or does
+    /// not answer, looks again where its unit may run.
     fn wait_for_new_primary(&mut self) {
         let (Some(want), Some(waits_at)) = (self.reads.want, self.reads.waits_at) else { return };
-        let writer = self.database.with_cluster(|cluster| cluster.writer_of(want.shard));
-        let to_writer = want.access == Access::Write || self.level(want) == Consistency::Primary;
-        if !to_writer || writer == Some(Writer::Node(waits_at)) {
+        let level = self.level(want);
+        let to_writer = want.access == Access::Write || level == Consistency::Primary;
+        let (is_writer, lacks) = self.database.with_cluster(|cluster| {
+            let writer = cluster.writer_of(want.shard);
+            (writer == Some(Writer::Node(waits_at)), cluster.lacks_primary(want.shard))
+        });
+        let stays = if is_writer { to_writer || !lacks } else { self.waits_at_replica(want) };
+        if stays {
             return;
         }
         let Some(waiting) = self.waiting.take() else { return };
         waiting.leave(&self.thread);
-        if self.bring_primary(want) {
+        self.reads.waits_at = None;
+        let brought = if to_writer { self.bring_primary(want) } else { self.bring_backend(want) };
+        if brought {
             self.refed_by_signal();
         }
+    }
+
+    /// True if what is waited for is a replica's connection, which may still serve.
+    fn waits_at_replica(&self, want: Want) -> bool {
+        let level = self.level(want);
+        let read = want.access == Access::Read && level != Consistency::Primary;
+        let wanted = self.wanted_at_length(want, level);
+        read && self.reads.waits_at.is_some_and(|node| {
+            self.database.with_cluster(|cluster| cluster.is_fit(node, wanted))
+                || self.is_fit_without_primary(want, node)
+        })
     }
 
     // === a second try ===
@@ -629,111 +675,6 @@ impl Driver {
         possible
     }
 
-    // === waits ===
-
-    fn may_wait(&self, reason: ReadReason) -> bool {
-        matches!(reason, ReadReason::NoneFit(_))
-            && self.thread.settings.reads.replica_wait > Millis::ZERO
-    }
-
-    /// True if the read has to wait for a write that the session may have seen
-    /// on a replica before the primary shows it.
-    fn waits_for_write(&mut self, want: Want) -> bool {
-        if self.reads.unsettled.is_empty() || self.settles(want.shard) {
-            return false;
-        }
-        self.park(want, SETTLE_WAIT, WaitsFor::Write);
-        true
-    }
-
-    /// Forgets the writes that are settled; true if none is left that concerns
-    /// a read of `shard`.
-    fn settles(&mut self, shard: ShardId) -> bool {
-        let marks = &self.database.marks;
-        self.reads
-            .unsettled
-            .retain(|(shard, mark)| marks.demand(*shard, *mark) == Demand::InFlight);
-        self.reads.unsettled.iter().all(|(other, _)| *other != shard)
-    }
-
-    pub(super) fn park(&mut self, want: Want, wait: Millis, for_what: WaitsFor) {
-        self.reads.parked = Some(Parked { want, until: clock::now().after(wait), for_what });
-        let entry = Rc::clone(&self.entry);
-        entry.parked.set(true);
-        self.thread.spawn(async move {
-            while entry.parked.get() {
-                tokio::time::sleep(LOOK_AGAIN).await;
-                entry.wake();
-            }
-        });
-    }
-
-    /// Looks whether what is waited for has come.
-    pub(super) fn poll_parked(&mut self, cx: &mut Context<'_>) -> Moved {
-        let Some(parked) = self.reads.parked else { return Moved::Nothing };
-        let want = parked.want;
-        let late = clock::now() >= parked.until;
-        let ready = late
-            || match parked.for_what {
-                WaitsFor::Write => self.settles(want.shard),
-                WaitsFor::Fresh => self.is_fresh(want),
-                WaitsFor::Replica => {
-                    let level = self.level(want);
-                    let choice = self.choose(want, level, self.wanted(want, level));
-                    !matches!(choice.reason(), ReadReason::NoneFit(_))
-                }
-                WaitsFor::Primary => self
-                    .database
-                    .with_cluster(|cluster| cluster.writer_of(want.shard) != Some(Writer::Absent)),
-            };
-        if !ready {
-            return Moved::Nothing;
-        }
-        self.unpark();
-        if self.looks_again() {
-            self.feed_kept(cx);
-            return Moved::Something;
-        }
-        if late && parked.for_what == WaitsFor::Write {
-            self.reads.unsettled.clear();
-        }
-        let has_backend = match parked.for_what {
-            WaitsFor::Replica if late => {
-                self.thread.stats.note_read(ReadReason::NoneFit(Passed::default()));
-                self.bring_primary(want)
-            }
-            WaitsFor::Primary if late => {
-                let name = self.database.shard_name(want.shard);
-                let wait = self.thread.settings.pool.checkout_timeout;
-                let refused = Refused::new(
-                    CANNOT_CONNECT_NOW,
-                    format!("shard {name} has had no primary for {wait}"),
-                )
-                .hint(
-                    "its nodes are replicas: promote one, then run it again; SHOW NODES lists them",
-                );
-                self.session.refuse_checkout(refused);
-                true
-            }
-            WaitsFor::Primary => self.bring_primary(want),
-            WaitsFor::Write | WaitsFor::Replica => self.bring_backend(want),
-            WaitsFor::Fresh => {
-                self.end_wait_for_fresh(want);
-                true
-            }
-        };
-        if has_backend {
-            self.feed_kept(cx);
-        }
-        Moved::Something
-    }
-
-    /// Gives a wait up; true if there was one.
-    pub(super) fn unpark(&mut self) -> bool {
-        self.entry.parked.set(false);
-        self.reads.parked.take().is_some()
-    }
-
     /// What EXPLAIN ROUTE says of a read by this session needs this.
     pub(super) const fn session_needs(&self) -> (SampleNumber, SampleNumber) {
         (self.reads.need, self.reads.after)
@@ -768,7 +709,3 @@ const NEW_CONNECTION: ReadReason = ReadReason::NewConnection;
 const CANNOT_CONNECT_NOW: SqlState = SqlState::new("57P03");
 /// `sqlclient_unable_to_establish_sqlconnection`
 const CANT_CONNECT: SqlState = SqlState::new("08001");
-/// Longest wait for a write that the session may have seen.
-const SETTLE_WAIT: Millis = Millis::new(100);
-/// How often a waiting read looks again.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);

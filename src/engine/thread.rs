@@ -80,6 +80,8 @@ pub(super) struct Database {
     /// Grows with every map, and with every change of the moves.
     revision: Cell<u64>,
     cluster: RefCell<Arc<Cluster>>,
+    /// Counts the views of the nodes, from one.
+    view: Cell<u64>,
     catalog: RefCell<Rc<Catalog>>,
     catalog_serial: Cell<u64>,
     pub(super) marks: Arc<Marks>,
@@ -101,7 +103,7 @@ pub(super) struct News {
     pub(super) writers: Writers,
 }
 
-/// Whether a shard's writes go elsewhere than before.
+/// Whether a shard's writes go elsewhere than before, or nowhere.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writers {
     Same,
@@ -213,6 +215,7 @@ impl Thread {
                     serial: Cell::new(1),
                     revision: Cell::new(1),
                     cluster: RefCell::new(Arc::new(unknown_cluster(&database.map))),
+                    view: Cell::new(1),
                     catalog: RefCell::default(),
                     catalog_serial: Cell::new(1),
                     marks: Arc::clone(&database.marks),
@@ -471,6 +474,7 @@ impl Database {
         self.planner.borrow_mut().clear();
         if !map.watches_like(&self.map.borrow()) {
             *self.cluster.borrow_mut() = Arc::new(unknown_cluster(&map));
+            self.view.set(self.view.get() + 1);
         }
         let moves = self.map.borrow().all_moves();
         *self.map.borrow_mut() = map;
@@ -493,14 +497,23 @@ impl Database {
         self.revision.get()
     }
 
+    /// Changes with every view of the nodes; never zero.
+    #[inline]
+    pub(super) fn view(&self) -> u64 {
+        self.view.get()
+    }
+
     /// Takes in what the monitor sees.
     pub(super) fn publish_cluster(&self, cluster: Arc<Cluster>) -> News {
         let before = self.cluster.replace(Arc::clone(&cluster));
+        self.view.set(self.view.get() + 1);
         let up = |state: &&NodeState| {
             state.health.is_well() && !before.health(state.member.node).is_well()
         };
-        let moved =
-            cluster.shards().any(|shard| cluster.writer_of(shard) != before.writer_of(shard));
+        let moved = cluster.shards().any(|shard| {
+            cluster.writer_of(shard) != before.writer_of(shard)
+                || cluster.lacks_primary(shard) != before.lacks_primary(shard)
+        });
         News {
             up: cluster.nodes().iter().filter(up).map(|state| state.member.node).collect(),
             writers: if moved { Writers::Moved } else { Writers::Same },

@@ -200,7 +200,7 @@ pub(crate) fn route(
             let (owner, slot) = keyspace.place(&key);
             touched = touched.with(map.touched(keyspace, &key, slot));
             same &= owner == shard && wanted.is_none_or(|wanted| wanted == key);
-            let own = Mark::Slot(SlotMark::of(keyspace.spread(), slot));
+            let own = Mark::slot(SlotMark::of(keyspace.spread(), slot));
             mark = Some(mark.map_or(own, |other: Mark| other.with(own)));
         })?;
     }

@@ -25,7 +25,7 @@ pub(super) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Option<Rout
     let keyspace = map.keyspace(source.keyspace)?;
     let (owner, slot) = keyspace.place(&key);
     let touched = if map.has_moves() { map.touched(keyspace, &key, slot) } else { Touched::NONE };
-    let mark = Mark::Slot(SlotMark::of(keyspace.spread(), slot));
+    let mark = Mark::slot(SlotMark::of(keyspace.spread(), slot));
     Some(Route { targets: Targets::Shard(owner), reason: Reason::Key, mark, touched })
 }
 

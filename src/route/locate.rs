@@ -19,8 +19,8 @@ pub(crate) struct Values<'a> {
     pub(crate) params: Option<&'a dyn Params>,
 }
 
-/// Where rows with these keys lie; and the mark of the keys' slot, or of the
-/// whole shard if they have several or rows without a key are touched.
+/// Where rows with these keys lie; and the mark of the keys' slots, or of the
+/// whole shard if they have many or rows without a key are touched.
 ///
 /// # Errors
 /// A value is missing or no key, a row's key is NULL, or the values lie on
@@ -32,7 +32,8 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
     let mut same = true;
     let mut scratch = Scratch::default();
     let mut touched = Touched::NONE;
-    let mut mark = (keyed.single.is_some() || keyed.open.is_some()).then_some(Mark::Shard);
+    let more = keyed.single.is_some() || keyed.open.is_some() || !keyed.intervals.is_empty();
+    let mut mark = more.then_some(Mark::Shard);
     for source in &keyed.sources {
         let keyspace = map.keyspace(source.keyspace).ok_or(RouteError::SeveralShards)?;
         fallback = fallback.or(Some(keyspace));
@@ -46,7 +47,7 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
             if map.has_moves() {
                 touched = touched.with(map.touched(keyspace, &key, slot));
             }
-            let own = Mark::Slot(SlotMark::of(keyspace.spread(), slot));
+            let own = Mark::slot(SlotMark::of(keyspace.spread(), slot));
             mark = Some(mark.map_or(own, |other| other.with(own)));
             join(&mut found, &mut others, owner);
         })?;

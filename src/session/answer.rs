@@ -514,7 +514,8 @@ impl Feed<'_, '_> {
             Access::Write => "write",
         };
         let marks = match route.mark {
-            Mark::Slot(_) => "its slot",
+            Mark::Slots(slots) if slots.only().is_some() => "its slot",
+            Mark::Slots(_) => "its slots",
             Mark::Shard => "the whole shard",
         };
         let mut facts = vec![("targets", targets), ("reason", route.reason.to_string())];

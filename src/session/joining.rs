@@ -171,7 +171,8 @@ impl Feed<'_, '_> {
         if self.env.backend.is_none() {
             let shard = shards.first().copied().unwrap_or_else(|| self.map().home());
             let mark = crate::cluster::Mark::Shard;
-            let want = Want { shard, access: Access::Write, consistency: None, mark };
+            let span = super::Span::Unit;
+            let want = Want { shard, access: Access::Write, consistency: None, mark, span };
             self.s.pending.place();
             self.s.pending.spread();
             return Some(Step::Checkout(want));

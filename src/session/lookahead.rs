@@ -22,7 +22,7 @@ use super::names::Named;
 use super::place::{Found, Place};
 use super::refusal::Refused;
 use super::values::{BoundParams, PrefixParams};
-use super::{Phase, Tx, Want};
+use super::{Phase, Span, Tx, Want};
 
 /// What a batch without a backend needs.
 pub(super) enum Ahead {
@@ -416,7 +416,8 @@ impl Feed<'_, '_> {
             }
         }
         self.s.pending.set_outside(matches!(self.s.tx, Tx::Lazy(_)));
-        Ahead::Need(Want { shard, access: Access::Write, consistency: None, mark: Mark::Shard })
+        let (mark, span) = (Mark::Shard, Span::Unit);
+        Ahead::Need(Want { shard, access: Access::Write, consistency: None, mark, span })
     }
 
     /// True if the batch at hand has only parsed and described so far.

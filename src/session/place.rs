@@ -15,7 +15,7 @@ use super::feed::Feed;
 use super::lazy::Lazy;
 use super::refusal::{NOT_SUPPORTED, Refused};
 use super::statements::Prepared;
-use super::{Tx, Want};
+use super::{Span, Tx, Want};
 
 /// What one feed leaves for the next, which begins with the same bytes.
 #[derive(Default)]
@@ -237,8 +237,8 @@ impl Feed<'_, '_> {
             if movable || shard == bound {
                 if self.is_on_replica() {
                     let consistency = template.level(self.s.own.consistency());
-                    let (access, mark) = (Access::Read, route.mark);
-                    let want = Want { shard: bound, access, consistency, mark };
+                    let (access, mark, span) = (Access::Read, route.mark, Span::Unit);
+                    let want = Want { shard: bound, access, consistency, mark, span };
                     return self.place_on_replica(template, want);
                 }
                 return Place::Here;
@@ -264,16 +264,16 @@ impl Feed<'_, '_> {
         let outside = movable && lazy.is_some_and(|lazy| beside(lazy)) && !discards();
         self.s.pending.set_outside(outside);
         let opens = lazy.is_some() && !outside || self.s.pending.begins().is_some();
-        let (replica, mark) = if opens {
+        let (replica, mark, span) = if opens {
             // Whatever else it reads, it must be there.
-            (self.opens_on_replica(template), Mark::Shard)
+            (self.opens_on_replica(template), Mark::Shard, Span::Transaction)
         } else {
             let apart = template.replica_ok() && !self.s.serializable && self.lets_go();
-            (apart, route.mark)
+            (apart, route.mark, Span::Unit)
         };
         let access = if replica { Access::Read } else { Access::Write };
         let consistency = template.level(self.s.own.consistency());
-        Place::Need(Want { shard, access, consistency, mark })
+        Place::Need(Want { shard, access, consistency, mark, span })
     }
 
     pub(super) fn other_shard(&self, wanted: ShardId, bound: ShardId) -> Refused {

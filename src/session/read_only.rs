@@ -27,7 +27,7 @@ use super::feed::Feed;
 use super::lookahead::Ahead;
 use super::place::Place;
 use super::refusal::{NOT_SUPPORTED, Refused};
-use super::{Step, Tx, Want};
+use super::{Span, Step, Tx, Want};
 
 /// Whether a transaction's statements see one state or each its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -178,9 +178,9 @@ impl Feed<'_, '_> {
             // Nothing that is executed sees anew.
             (_, Some(0 | 1)) => None,
             _ => {
-                let (access, mark) = (Access::Read, Mark::Shard);
+                let (access, mark, span) = (Access::Read, Mark::Shard, Span::Unit);
                 let consistency = self.s.own.consistency();
-                Some(self.await_fresh(Want { shard, access, consistency, mark }, None))
+                Some(self.await_fresh(Want { shard, access, consistency, mark, span }, None))
             }
         }
     }

@@ -29,7 +29,7 @@ use super::merging::{Bringing, Merging};
 use super::names::Named;
 use super::refusal::{INVALID_VALUE, LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused};
 use super::values::BoundParams;
-use super::{Phase, Step, Want};
+use super::{Phase, Span, Step, Want};
 use crate::route::Params;
 
 /// What the shell does next for a read over several shards.
@@ -240,6 +240,7 @@ impl Feed<'_, '_> {
                 access: read.access,
                 consistency: self.s.own.consistency(),
                 mark: Mark::Shard,
+                span: Span::Unit,
             };
             return Some(self.ask(want, None));
         }

@@ -22,7 +22,7 @@ use super::refusal::{
     PROTOCOL_VIOLATION, Refused, SYNTAX_ERROR, in_failed_transaction,
 };
 use super::restore::{Discard, Restoring, restoring};
-use super::{Holds, Phase, Step, Stream, Tx, Want};
+use super::{Holds, Phase, Span, Step, Stream, Tx, Want};
 
 impl Feed<'_, '_> {
     pub(super) fn on_query(&mut self, body: &[u8], end: usize) -> Option<Step> {
@@ -408,7 +408,8 @@ impl Feed<'_, '_> {
         let (shard, first) = (*shard, everywhere.next == 0);
         if self.env.backend.is_none() {
             let mark = Mark::Shard;
-            let want = Want { shard, access: Access::Write, consistency: None, mark };
+            let span = Span::Unit;
+            let want = Want { shard, access: Access::Write, consistency: None, mark, span };
             return Some(Step::Checkout(want));
         }
         if let Some(step) = self.prepare_backend() {
@@ -541,7 +542,8 @@ impl Feed<'_, '_> {
     /// A backend of the home shard's primary.
     pub(super) fn home(&self) -> Want {
         let shard = self.map().home();
-        Want { shard, access: Access::Write, consistency: None, mark: Mark::Shard }
+        let (mark, span) = (Mark::Shard, Span::Unit);
+        Want { shard, access: Access::Write, consistency: None, mark, span }
     }
 
     pub(super) fn on_function_call(&mut self, end: usize) -> Option<Step> {

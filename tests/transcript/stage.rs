@@ -261,7 +261,8 @@ impl Stage {
     fn show_wait(&mut self, want: Want) {
         let name = self.name(want.shard);
         let what = match want.mark {
-            Mark::Slot(_) => "its slot",
+            Mark::Slots(slots) if slots.only().is_some() => "its slot",
+            Mark::Slots(_) => "its slots",
             Mark::Shard => "the whole shard",
         };
         writeln!(self.out, "  fresh {name} ({what})").unwrap();
