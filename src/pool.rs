@@ -12,7 +12,7 @@ mod budget;
 mod ledger;
 
 pub use budget::{Budget, Permit};
-pub use ledger::Ledger;
+pub use ledger::{Ledger, Stand};
 
 use std::collections::VecDeque;
 
@@ -90,6 +90,9 @@ pub struct Pool<B, W> {
     failures: u32,
     retry_at: Moment,
     counts: PoolCounts,
+    /// Clients that have a connection or wait for one, smoothed over ticks, in
+    /// parts of [`DEMAND_UNIT`].
+    demand: u32,
 }
 
 impl<B, W> Pool<B, W> {
@@ -105,6 +108,7 @@ impl<B, W> Pool<B, W> {
             failures: 0,
             retry_at: Moment::START,
             counts: PoolCounts::default(),
+            demand: 0,
         }
     }
 
@@ -298,6 +302,29 @@ impl<B, W> Pool<B, W> {
         self.waiting.front().map_or(Millis::ZERO, |w| now.since(w.since))
     }
 
+    /// Since when the connection is idle that was used longest ago.
+    pub fn idle_since(&self) -> Option<Moment> {
+        self.idle.first().map(|idle| idle.since)
+    }
+
+    /// A tick has passed: how many use the pool now counts for an eighth of what
+    /// is known of it.
+    pub fn smooth_demand(&mut self) {
+        let users = u32::try_from(self.lent() + self.waiting()).unwrap_or(u32::MAX);
+        let now = users.saturating_mul(DEMAND_UNIT);
+        self.demand = self.demand - self.demand / 8 + now / 8;
+    }
+
+    /// What this pool is like to other threads.
+    pub fn stand(&self, now: Moment) -> Stand {
+        let uncovered = self.waiting.len() > self.connecting && self.wants_connection(now);
+        Stand {
+            short_since: self.waits_since().filter(|_| uncovered),
+            held: u32::try_from(self.total()).unwrap_or(u32::MAX),
+            demand: self.demand,
+        }
+    }
+
     /// Counts so far.
     pub const fn counts(&self) -> PoolCounts {
         self.counts
@@ -308,6 +335,9 @@ impl<B, W> Pool<B, W> {
         self.limits.size_max
     }
 }
+
+/// One client, as demand counts.
+const DEMAND_UNIT: u32 = 64;
 
 #[cfg(test)]
 mod tests {
@@ -379,6 +409,24 @@ mod tests {
         assert!(!pool.leave(ticket));
         pool.connecting();
         assert!(matches!(pool.connected(at(1), None, 1), Handed::To("here", 1)));
+    }
+
+    #[test]
+    fn a_pool_goes_short_while_more_wait_than_connections_are_made() {
+        let mut pool = pool();
+        assert_eq!(pool.stand(at(9)), Stand::default());
+        pool.wait(at(3), "a");
+        pool.wait(at(5), "b");
+        pool.connecting();
+        assert_eq!(pool.stand(at(9)).short_since, Some(at(3)));
+        assert_eq!(pool.stand(at(9)).held, 1);
+        pool.connecting();
+        assert_eq!(pool.stand(at(9)).short_since, None, "it may have no more");
+        for _ in 0..200 {
+            pool.smooth_demand();
+        }
+        let demand = pool.stand(at(9)).demand;
+        assert!((2 * DEMAND_UNIT - 16..=2 * DEMAND_UNIT).contains(&demand), "{demand}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use crate::setup::{cluster, one_server, router};
 use crate::support::cluster::Cluster;
 use crate::support::psql::{Psql, psql};
+use crate::support::router::Router;
 use crate::support::wait_for;
 use crate::wire::Wire;
 
@@ -88,6 +89,37 @@ fn threads_share_the_size_of_a_pool() {
     assert!((2..=5).contains(&most), "the server saw {most} connections");
     let served = served.map(AtomicU32::into_inner);
     assert!(served.iter().all(|count| *count > 10), "somebody starved: {served:?}");
+}
+
+/// Two threads whose clients wait do not wake each other for ever: each says so
+/// at most once a tick, of which there are 20 in a second.
+#[test]
+fn threads_that_both_go_short_leave_each_other_alone() {
+    let cluster = one_server();
+    let router = router(&cluster, "threads = 2\npool.size_max = 6");
+    let stop = AtomicBool::new(false);
+    let served = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..24 {
+            scope.spawn(|| {
+                let mut wire = Wire::open(router.port(), "t1");
+                while !stop.load(Ordering::Relaxed) {
+                    wire.query("SELECT 1").unwrap();
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let (begun, before) = (Instant::now(), stat(&router, "nudges"));
+        let deadline = begun + Duration::from_secs(60);
+        while served.load(Ordering::Relaxed) < 10_000 && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        let (seconds, after) = (begun.elapsed().as_secs_f64(), stat(&router, "nudges"));
+        stop.store(true, Ordering::Relaxed);
+        let served = served.load(Ordering::Relaxed);
+        let a_second = (after - before) as f64 / seconds;
+        assert!(a_second < 100.0, "{a_second} nudges a second for {served} queries");
+    });
 }
 
 #[test]
@@ -173,6 +205,12 @@ fn all_threads_hear_of_users_limits_and_the_end() {
     // Who is in a transaction may finish it.
     clients[3].query("COMMIT").unwrap();
     assert_eq!(router.wait_end(), Some(0));
+}
+
+fn stat(router: &Router, name: &str) -> u64 {
+    let shown = psql(&router.console_url(), "SHOW STATS").expect();
+    let line = shown.lines().find_map(|line| line.strip_prefix(&format!("{name}|")));
+    line.unwrap_or_else(|| panic!("no {name} in {shown}")).trim().parse().unwrap()
 }
 
 fn waits(pools: &str) -> bool {

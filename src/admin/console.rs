@@ -328,6 +328,8 @@ fn stats(inputs: &Inputs) -> Grid {
         ("total_query_time", totals.latency.sum_us),
         ("total_checkouts", totals.checkouts),
         ("checkout_timeouts", totals.checkout_timeouts),
+        ("passed_on", totals.passed_on),
+        ("nudges", totals.nudges),
         ("held", totals.held),
         ("hold_timeouts", totals.hold_timeouts),
         ("fenced", totals.fenced),

@@ -26,6 +26,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub fn page(inputs: Inputs) -> String {
     let mut registry = Registry::with_prefix("keyway");
     let mut families = totals(&inputs.engine.totals);
+    families.extend(delays(&inputs.engine.totals));
     families.extend(clients(&inputs));
     families.extend(pools(&inputs));
     families.extend(nodes(&inputs));
@@ -161,26 +162,6 @@ fn totals(totals: &Totals) -> Vec<Family> {
             "Clients that waited for a connection in vain.",
             totals.checkout_timeouts,
         ),
-        family(
-            "move_waits",
-            "Statements on keys that move: held until a cutover is over, in vain, or run again after a fence refused them.",
-            vec![
-                one("kind", "held", Sample::Count(totals.held)),
-                one("kind", "timeout", Sample::Count(totals.hold_timeouts)),
-                one("kind", "fenced", Sample::Count(totals.fenced)),
-            ],
-        ),
-        counter("map_swaps", "Maps that threads have taken over.", totals.map_swaps),
-        timed(
-            "map_swap",
-            "For how long taking maps over kept threads from their clients, together.",
-            vec![(Labels::new(), Sample::CountUs(totals.map_swap_us_sum))],
-        ),
-        timed(
-            "map_swap_longest",
-            "The longest for which taking a map over kept a thread from its clients.",
-            vec![(Labels::new(), Sample::LevelUs(totals.map_swap_us_max))],
-        ),
         counter("cancels", "Cancel requests with a known key.", totals.cancels),
         family(
             "logins",
@@ -192,6 +173,38 @@ fn totals(totals: &Totals) -> Vec<Family> {
         ),
         gauge("clients", "Clients that are connected.", totals.clients_now),
         gauge("clients_limit", "Most clients that may be connected.", totals.clients_max),
+    ]
+}
+
+/// What held clients or threads up.
+fn delays(totals: &Totals) -> Vec<Family> {
+    vec![
+        family(
+            "move_waits",
+            "Statements on keys that move: held until a cutover is over, in vain, or run again after a fence refused them.",
+            vec![
+                one("kind", "held", Sample::Count(totals.held)),
+                one("kind", "timeout", Sample::Count(totals.hold_timeouts)),
+                one("kind", "fenced", Sample::Count(totals.fenced)),
+            ],
+        ),
+        counter(
+            "passed_on",
+            "Connections that a thread closed for another thread's clients.",
+            totals.passed_on,
+        ),
+        counter("nudges", "Threads woken because another goes short.", totals.nudges),
+        counter("map_swaps", "Maps that threads have taken over.", totals.map_swaps),
+        timed(
+            "map_swap",
+            "For how long taking maps over kept threads from their clients, together.",
+            vec![(Labels::new(), Sample::CountUs(totals.map_swap_us_sum))],
+        ),
+        timed(
+            "map_swap_longest",
+            "The longest for which taking a map over kept a thread from its clients.",
+            vec![(Labels::new(), Sample::LevelUs(totals.map_swap_us_max))],
+        ),
     ]
 }
 

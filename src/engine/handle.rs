@@ -161,6 +161,7 @@ async fn keep_time(thread: Rc<Thread>) {
         if ticks.is_multiple_of(TICKS_PER_TENDING) {
             thread.tend_pools();
         }
+        thread.share_with_others();
     }
 }
 

@@ -69,6 +69,10 @@ struct PoolEntry {
     share: Rc<NodeShare>,
     /// The pool's size, where several threads share it.
     size: Option<Arc<Ledger>>,
+    /// The next connection that comes free makes way for another thread's.
+    owes: Cell<bool>,
+    /// The other threads know since the last tick that this pool goes short.
+    asked: Cell<bool>,
     /// The node has left the map: nothing is kept.
     retired: Cell<bool>,
     /// Grows when all connections that are open are to close.
@@ -125,9 +129,41 @@ impl SharedPool {
         &self.0.share
     }
 
-    /// The budgets that its connections count in.
-    pub(super) fn ledgers(&self) -> impl Iterator<Item = &Arc<Ledger>> {
-        std::iter::once(self.0.share.ledger()).chain(&self.0.size)
+    /// The pool's size, where several threads share it.
+    pub(super) fn size(&self) -> Option<&Arc<Ledger>> {
+        self.0.size.as_ref()
+    }
+
+    /// True if its size is spent, by whatever thread.
+    fn is_size_spent(&self) -> bool {
+        self.0.size.as_ref().is_some_and(|size| size.is_spent())
+    }
+
+    /// True if a connection that comes free makes way for another thread's.
+    pub(super) fn owes(&self) -> bool {
+        self.0.owes.get() || self.0.share.owes()
+    }
+
+    /// Whether one shall from now on, for the sake of the pool's size.
+    pub(super) fn set_owes(&self, owes: bool) {
+        self.0.owes.set(owes);
+    }
+
+    /// One has.
+    pub(super) fn has_made_way(&self) {
+        self.0.owes.set(false);
+        self.0.share.set_owes(false);
+    }
+
+    /// Notes whether the other threads know that it goes short; what was noted
+    /// before.
+    pub(super) fn note_asked(&self, asked: bool) -> bool {
+        self.0.asked.replace(asked)
+    }
+
+    /// A tick has passed.
+    pub(super) fn smooth_demand(&self) {
+        self.0.pool.borrow_mut().smooth_demand();
     }
 
     /// Places for one connection more, if the budgets have them.
@@ -328,6 +364,8 @@ impl Thread {
             refused_logins: Cell::new(0),
             share,
             size,
+            owes: Cell::new(false),
+            asked: Cell::new(false),
             retired: Cell::new(false),
             generation: Cell::new(0),
         }));
@@ -362,9 +400,16 @@ impl Thread {
         Err(Waiting { slot, since: now, pool: pool.clone(), ticket })
     }
 
-    /// Opens as many connections as the pool wants and the node's budget has.
-    pub(super) fn open_connections(self: &Rc<Self>, database: &Rc<Database>, pool: &SharedPool) {
-        while self.open_one(database, pool) {}
+    /// Opens as many connections as the pool wants and the node's budget has:
+    /// how many.
+    pub(super) fn open_connections(
+        self: &Rc<Self>,
+        database: &Rc<Database>,
+        pool: &SharedPool,
+    ) -> usize {
+        std::iter::repeat_with(|| self.open_one(database, pool))
+            .take_while(|opened| *opened)
+            .count()
     }
 
     /// Opens one connection, if the pool wants it and the budget has it.
@@ -377,12 +422,19 @@ impl Thread {
         if database.gate.is_paused() && pool.with(|machine| machine.waiting() == 0) {
             return false;
         }
-        // A place that has come free is for whom it was freed.
-        if self.has_waited_longer_elsewhere(pool) {
-            return false;
+        if !self.crew.is_alone() {
+            // The others know, and no connection of this thread's can make room.
+            if pool.0.asked.get() && pool.is_size_spent() {
+                return false;
+            }
+            if self.is_for_others(pool) {
+                return false;
+            }
         }
         let Some(places) = pool.take_places() else {
-            self.make_room(pool);
+            if !pool.is_size_spent() {
+                self.make_room(pool);
+            }
             self.ask_others(pool);
             return false;
         };
@@ -551,7 +603,9 @@ impl Thread {
             drop(conn);
             return;
         }
-        if self.is_owed_elsewhere(&pool) {
+        if pool.owes() {
+            pool.has_made_way();
+            self.stats.note_passed_on();
             drop(conn);
             return;
         }
@@ -589,7 +643,6 @@ impl Thread {
             }
         }
         self.pools.borrow_mut().forget_retired();
-        self.tell_wants();
     }
 
     /// A node answers again: who waits for it does not wait for the next

@@ -191,6 +191,8 @@ impl Thread {
             map_swap_us_sum: stats.map_swap_us_sum.get(),
             map_swap_us_max: stats.map_swap_us_max.get(),
             checkout_timeouts: stats.checkout_timeouts.get(),
+            passed_on: stats.passed_on.get(),
+            nudges: stats.nudges.get(),
             cancels: stats.cancels.get(),
             logins_ok: stats.logins.get(),
             logins_failed: stats.logins_refused.get(),

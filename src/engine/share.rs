@@ -25,6 +25,8 @@ pub(super) struct NodeShare {
     closing: Cell<usize>,
     /// A pool wants a connection and found the budget spent.
     short: Cell<bool>,
+    /// The next connection that comes free makes way for another thread's.
+    owes: Cell<bool>,
     undertaker: Rc<Undertaker>,
 }
 
@@ -53,7 +55,8 @@ struct Grave {
 
 impl NodeShare {
     pub(super) fn new(ledger: Arc<Ledger>, undertaker: Rc<Undertaker>) -> Rc<Self> {
-        Rc::new(Self { ledger, closing: Cell::new(0), short: Cell::new(false), undertaker })
+        let (short, owes) = (Cell::new(false), Cell::new(false));
+        Rc::new(Self { ledger, closing: Cell::new(0), short, owes, undertaker })
     }
 
     /// A permit, if one is left; if none is, somebody goes short.
@@ -83,6 +86,15 @@ impl NodeShare {
     /// Nobody goes short until somebody says so again.
     pub(super) fn forget_shortage(&self) {
         self.short.set(false);
+    }
+
+    /// True if this thread has more of the node than its part.
+    pub(super) fn owes(&self) -> bool {
+        self.owes.get()
+    }
+
+    pub(super) fn set_owes(&self, owes: bool) {
+        self.owes.set(owes);
     }
 
     /// Closes a connection that has left its pool.

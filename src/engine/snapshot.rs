@@ -241,6 +241,10 @@ pub struct Totals {
     pub checkouts: u64,
     /// Clients that waited for one in vain.
     pub checkout_timeouts: u64,
+    /// Connections that a thread gave up for another's clients.
+    pub passed_on: u64,
+    /// How often threads were woken because another goes short.
+    pub nudges: u64,
     /// Cancel requests whose key was known.
     pub cancels: u64,
     /// Clients that logged in.
@@ -395,6 +399,8 @@ impl Totals {
             (&mut self.map_swap_us_sum, other.map_swap_us_sum),
             (&mut self.checkouts, other.checkouts),
             (&mut self.checkout_timeouts, other.checkout_timeouts),
+            (&mut self.passed_on, other.passed_on),
+            (&mut self.nudges, other.nudges),
             (&mut self.cancels, other.cancels),
             (&mut self.logins_ok, other.logins_ok),
             (&mut self.logins_failed, other.logins_failed),

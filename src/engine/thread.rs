@@ -121,6 +121,10 @@ pub(super) struct Stats {
     pub(super) logins_refused: Cell<u64>,
     pub(super) cancels: Cell<u64>,
     pub(super) checkout_timeouts: Cell<u64>,
+    /// Connections given up for another thread's clients.
+    pub(super) passed_on: Cell<u64>,
+    /// How often another thread that goes short has woken this one.
+    pub(super) nudges: Cell<u64>,
     /// By [`ReadReason::index`].
     pub(super) reads: [Cell<u64>; ReadReason::COUNT],
     pub(super) units_on_primaries: Cell<u64>,
@@ -146,6 +150,11 @@ impl Stats {
         if let Some(cell) = self.reads.get(reason.index()) {
             cell.set(cell.get() + 1);
         }
+    }
+
+    /// A connection makes way for another thread's.
+    pub(super) fn note_passed_on(&self) {
+        self.passed_on.set(self.passed_on.get() + 1);
     }
 
     /// Counts a unit that no replica could serve.
