@@ -6,6 +6,7 @@
 
 mod array;
 mod asides;
+mod composite;
 mod copy;
 mod decide;
 mod declared;

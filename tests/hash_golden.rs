@@ -24,8 +24,8 @@ const TYPES: [&str; 11] = [
 ];
 
 /// A map of one shard with a keyspace for each hash and number of slots, in
-/// the order of the golden files' columns.
-fn map(key_type: &str) -> Map {
+/// the order of the golden files' columns; `key` is the line of its type.
+fn map(key: &str) -> Map {
     let mut text = "epoch = 1\ndatabase = \"d\"\n[[shard]]\nnumber = 1\nname = \"s1\"\n\
          primary = { host = \"h\" }\n"
         .to_owned();
@@ -36,8 +36,7 @@ fn map(key_type: &str) -> Map {
         ("d", "partition", 7),
     ] {
         text += &format!(
-            "[[keyspace]]\nname = \"{name}\"\ntype = \"{key_type}\"\nhash = \"{hash}\"\n\
-             slots = {slots}\n"
+            "[[keyspace]]\nname = \"{name}\"\n{key}\nhash = \"{hash}\"\nslots = {slots}\n"
         );
     }
     Map::parse(&text, "test").unwrap()
@@ -65,7 +64,7 @@ fn recompute_sql(key_type: &str, value: &str) -> String {
 fn slots_equal_what_a_server_computed() {
     let mut rows = 0;
     for key_type in TYPES {
-        let map = map(key_type);
+        let map = map(&format!("type = \"{key_type}\""));
         let text = fs::read_to_string(format!("tests/golden/hash/{key_type}.txt")).unwrap();
         for row in text.lines().filter(|row| !row.starts_with('#')) {
             let columns: Vec<&str> = row.splitn(6, '\t').collect();
@@ -87,4 +86,22 @@ fn slots_equal_what_a_server_computed() {
         }
     }
     assert!(rows > 2000, "only {rows} rows");
+}
+
+#[test]
+fn rows_have_the_slots_that_servers_computed() {
+    let text = fs::read_to_string("tests/golden/hash/row.txt").unwrap();
+    let mut rows = 0;
+    for row in text.lines().filter(|row| !row.starts_with('#')) {
+        let columns: Vec<&str> = row.splitn(6, '\t').collect();
+        let map = map(&format!("types = [\"{}\"]", columns[0].replace(',', "\", \"")));
+        for (keyspace, expected) in map.keyspaces().iter().zip(&columns[1..5]) {
+            let mut scratch = Scratch::default();
+            let key = keyspace.key_from_text(columns[5], &mut scratch);
+            let key = key.unwrap_or_else(|error| panic!("{row}: {error}"));
+            assert_eq!(keyspace.slot_of(&key).number().to_string(), *expected, "{row}");
+        }
+        rows += 1;
+    }
+    assert!(rows > 300, "only {rows} rows");
 }

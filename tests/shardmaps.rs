@@ -299,3 +299,57 @@ fn parameters_are_read_by_their_own_type() {
     assert_eq!(key(KeyType::Char, Format::Text, 1042, b"ab  "), found("ab"));
     assert!(key(KeyType::Char, Format::Text, 25, b"ab  ").is_err(), "a text's spaces count");
 }
+
+const ROWS: &str = "tests/golden/route/maps/rows.toml";
+
+#[test]
+fn a_key_of_several_columns_prints_back_and_keeps_its_owners() {
+    let text = fs::read_to_string(ROWS).unwrap();
+    let map = Map::parse(&text, ROWS).unwrap();
+    assert_eq!(Map::parse(&map.to_toml(), "printed").as_ref(), Ok(&map), "{}", map.to_toml());
+    let Some(Table::Sharded { column, rest, .. }) = map.table(None, "cells") else { panic!() };
+    assert_eq!((column, rest), ("x", &["Day".to_owned()][..]));
+    // Other types, or the same in another order, are other slots.
+    for (before, after) in [
+        ("[\"text\", \"int8\"]", "[\"int8\", \"text\"]"),
+        ("columns = [\"region\", \"id\"]", "columns = [\"region\", \"other\"]"),
+    ] {
+        let changed = Map::parse(&text.replacen(before, after, 1), "m").unwrap();
+        assert!(matches!(&map.diff(&changed)[..], [Change::Other(_)]), "{after}");
+    }
+}
+
+#[test]
+fn what_a_key_of_several_columns_can_not_have_is_refused() {
+    let text = fs::read_to_string(ROWS).unwrap();
+    let types = "types = [\"text\", \"int8\"]";
+    for (before, after, expected) in [
+        (types, "types = [\"text\"]", "types lists from 2 to 8 types; one is type = …"),
+        (types, "types = [\"text\", \"json\"]", "json is no type of key"),
+        (types, "type = \"text\"\ntypes = [\"text\", \"int8\"]", "keep one of them"),
+        (types, "", "the key type is missing here"),
+        (
+            types,
+            &format!("{types}\nhash = \"xxh3\""),
+            "\"postgres\" or \"partition\", not \"xxh3\"",
+        ),
+        (types, &format!("{types}\npins = {{ \"(eu,1)\" = \"s1\" }}"), "can't be pinned"),
+        (types, &format!("{types}\nschemas = [\"t_*\"]"), "a keyspace of schemas has type"),
+        (types, "type = \"text\"", "keyspace places has keys of 1 column, and this names 2"),
+        (
+            "columns = [\"region\", \"id\"]",
+            "key = \"region\"",
+            "keys of 2 columns, and this names 1",
+        ),
+        ("columns = [\"region\", \"id\"]", "", "the key key is missing here"),
+        ("columns = [\"region\", \"id\"]", "columns = [\"id\", \"id\"]", "is named twice"),
+        (
+            "columns = [\"region\", \"customer\"]",
+            "column = \"region\"\ncolumns = [\"region\", \"customer\"]",
+            "columns stands in place of column",
+        ),
+    ] {
+        let found = problems(&text.replacen(before, after, 1)).join("\n");
+        assert!(found.contains(expected), "{expected}\nnot in\n{found}");
+    }
+}

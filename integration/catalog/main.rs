@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
+mod rows;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenants;

@@ -25,9 +25,18 @@ impl Dice {
     }
 }
 
+/// Which columns the tables' keys have.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Keys {
+    /// `tenant_id`.
+    Column,
+    /// `tenant_id` and `id`.
+    Row,
+}
+
 /// One statement.
-pub(crate) fn statement(dice: &mut Dice) -> String {
-    let mut maker = Maker { dice, next: 0, ctes: Vec::new() };
+pub(crate) fn statement(dice: &mut Dice, keys: Keys) -> String {
+    let mut maker = Maker { dice, next: 0, ctes: Vec::new(), keys };
     if maker.dice.one_in(6) { maker.write() } else { maker.query(3, &[]) }
 }
 
@@ -35,6 +44,7 @@ struct Maker<'d> {
     dice: &'d mut Dice,
     next: usize,
     ctes: Vec<String>,
+    keys: Keys,
 }
 
 impl Maker<'_> {
@@ -158,6 +168,9 @@ impl Maker<'_> {
             let last = names[names.len() - 1].clone();
             let one = left[self.dice.below(left.len())].clone();
             let on = match self.dice.below(7) {
+                0 | 1 if left.len() == 1 && self.keys == Keys::Row => {
+                    self.dice.pick(&["using (tenant_id, id)", "using (id, tenant_id)"]).to_owned()
+                }
                 0 | 1 if left.len() == 1 => "using (tenant_id)".to_owned(),
                 2 => format!("on {one}.id = {last}.id"),
                 3 => format!("on ({one}.tenant_id, {one}.id) = ({last}.tenant_id, {last}.id)"),
@@ -225,6 +238,26 @@ impl Maker<'_> {
 
     /// A test of a key.
     fn key_test(&mut self, names: &[String]) -> String {
+        let test = self.first_test(names);
+        if self.keys == Keys::Column || self.dice.one_in(4) {
+            return test;
+        }
+        let one = names[self.dice.below(names.len())].clone();
+        let other = names[self.dice.below(names.len())].clone();
+        let (a, b) = (self.key(), self.key());
+        match self.dice.below(10) {
+            0 => format!("({one}.tenant_id, {one}.id) in (({a}, 1), ({b}, 2), ({a}, 3))"),
+            1 => format!("({one}.id, {one}.tenant_id) = (2, {a})"),
+            2 => format!("(({one}.id = 1 and {one}.tenant_id = {a}) or ({test} and {one}.id = 2))"),
+            3 => format!("({one}.tenant_id, {one}.id) = ({other}.tenant_id, {other}.id)"),
+            4 => format!("({test} and {one}.id in (1, 2))"),
+            5 => format!("({one}.tenant_id, {one}.id) in (values ({a}::int8, 1), ({b}::int8, 2))"),
+            _ => format!("({test} and {one}.id = 1)"),
+        }
+    }
+
+    /// A test of a key's first column.
+    fn first_test(&mut self, names: &[String]) -> String {
         let one = names[self.dice.below(names.len())].clone();
         let other = names[self.dice.below(names.len())].clone();
         let (a, b) = (self.key(), self.key());

@@ -10,8 +10,9 @@ mod support;
 
 use std::fmt::Write as _;
 
+use generate::Keys;
 use keyway::route::explain;
-use keyway::shardmap::{Key, Map};
+use keyway::shardmap::{Map, Scratch};
 use support::cluster::{Cluster, ClusterOptions};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -20,22 +21,46 @@ const TABLES: [&str; 3] = ["users", "tasks", "comments"];
 
 #[test]
 fn routed_statements_say_on_their_shard_what_they_say_on_the_whole() {
+    let path = "tests/golden/route/maps/two.toml";
+    let text = std::fs::read_to_string(path).unwrap();
+    compare_all(&Map::parse(&text, path).unwrap(), Keys::Column);
+}
+
+#[test]
+fn so_they_do_where_a_key_has_several_columns() {
+    let mut text = std::fs::read_to_string("tests/golden/route/maps/two.toml").unwrap();
+    for (before, after) in [
+        ("type = \"int8\"\n", "types = [\"int8\", \"int4\"]\n"),
+        ("pins = { \"42\" = \"s1\", \"43\" = \"s2\", \"-5\" = \"s2\" }\n", ""),
+        ("key = \"id\"\n", "columns = [\"id\", \"part\"]\n"),
+        ("key = '\"Tenant\"'\n", "columns = ['\"Tenant\"', \"id\"]\n"),
+        ("column = \"tenant_id\"\n", "columns = [\"tenant_id\", \"id\"]\n"),
+    ] {
+        assert!(text.contains(before), "{before}");
+        text = text.replacen(before, after, 1);
+    }
+    compare_all(&Map::parse(&text, "rows").unwrap(), Keys::Row);
+}
+
+#[allow(clippy::print_stdout, reason = "a test's seed and counts")]
+fn compare_all(map: &Map, keys: Keys) {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_124);
     let count: usize =
-        std::env::var("STATEMENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(4000);
+        std::env::var("STATEMENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(match keys {
+            Keys::Column => 4000,
+            Keys::Row => 2000,
+        });
     println!("SEED={seed}");
-    let path = "tests/golden/route/maps/two.toml";
-    let map = Map::parse(&std::fs::read_to_string(path).unwrap(), path).unwrap();
     let cluster = cluster();
     run(async {
         let client = connect(&cluster.primary(1).url).await;
-        client.batch_execute(&schema(&map)).await.unwrap();
+        client.batch_execute(&schema(map)).await.unwrap();
         let mut dice = generate::Dice::new(seed);
         let (mut routed, mut writes, mut refused, mut invalid) = (0, 0, 0, 0);
         let mut several = 0;
         for _ in 0..count {
-            let statement = generate::statement(&mut dice);
-            let route = explain(&map, statement.as_bytes(), None);
+            let statement = generate::statement(&mut dice, keys);
+            let route = explain(map, statement.as_bytes(), None);
             let shard = match (&route.refusal, &*route.shards) {
                 (None, [shard]) => shard.clone(),
                 // No row matters: any shard will do.
@@ -72,7 +97,9 @@ fn routed_statements_say_on_their_shard_what_they_say_on_the_whole() {
         println!(
             "{routed} reads, {writes} writes equal; {several} on several shards, {refused} refused, {invalid} invalid"
         );
-        assert!(routed >= count / 6, "only {routed} reads of {count} had one shard");
+        // A row is named by fewer of the conditions than a column.
+        let part = if keys == Keys::Row { 12 } else { 6 };
+        assert!(routed >= count / part, "only {routed} reads of {count} had one shard");
         assert!(writes >= count / 40, "only {writes} writes of {count} had one shard");
     });
 }
@@ -165,9 +192,14 @@ fn schema(map: &Map) -> String {
     let mut dice = generate::Dice::new(7);
     for table in TABLES {
         for tenant in TENANTS {
-            let owner = keyspace.owner(&Key::Int(tenant));
-            let shard = &map.shard(owner).unwrap().name;
             for id in 1..=4 {
+                let key = match keyspace.is_composite() {
+                    true => format!("({tenant},{id})"),
+                    false => tenant.to_string(),
+                };
+                let mut scratch = Scratch::default();
+                let owner = keyspace.owner(&keyspace.key_from_text(&key, &mut scratch).unwrap());
+                let shard = &map.shard(owner).unwrap().name;
                 if dice.one_in(3) {
                     continue;
                 }

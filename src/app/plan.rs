@@ -21,7 +21,7 @@ use crate::control::mover::checks::{Sizes, Weight};
 use crate::control::mover::node::Node;
 use crate::control::mover::submit::{self, Planned, Wanted};
 use crate::mover::{BeginError, Journal, Phase, Side, Subject, Wish};
-use crate::shardmap::{Change, Keyspace, Map};
+use crate::shardmap::{Change, Map};
 use crate::store::moves::{self, Stored};
 use crate::types::Role;
 
@@ -203,10 +203,13 @@ impl Whole {
                 (keyspace, Subject::Slots { first: first.number(), last: last.number() }, to)
             }
         };
-        let of_schemas =
-            |map: &Map| map.keyspace_named(keyspace).is_some_and(Keyspace::is_of_schemas);
-        if of_schemas(&self.in_force) {
-            self.others.push(format!("{change}, but {}", BeginError::Schemas(keyspace.clone())));
+        let fixed = self.in_force.keyspace_named(keyspace).and_then(|found| {
+            let schemas = found.is_of_schemas().then(|| BeginError::Schemas(keyspace.clone()));
+            let composite = || BeginError::Composite(keyspace.clone());
+            schemas.or_else(|| found.is_composite().then(composite))
+        });
+        if let Some(why) = fixed {
+            self.others.push(format!("{change}, but {why}"));
             return Ok(());
         }
         let Some(target) = self.in_force.shard_named(to) else {

@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(map.shards().len(), 2);
         let ports: Vec<u16> = map.nodes().iter().map(|n| n.port()).collect();
         assert_eq!(ports, view.nodes().map(|n| n.port).collect::<Vec<_>>());
-        let Some(Table::Sharded { keyspace, column }) = map.table(None, "tasks") else {
+        let Some(Table::Sharded { keyspace, column, .. }) = map.table(None, "tasks") else {
             panic!("tasks is sharded");
         };
         assert_eq!(column, "tenant_id");

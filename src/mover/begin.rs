@@ -25,6 +25,8 @@ pub enum BeginError {
     NoTables(String),
     /// Its tenants are schemas, which are not moved row by row.
     Schemas(String),
+    /// Its keys have several columns.
+    Composite(String),
 }
 
 impl std::fmt::Display for BeginError {
@@ -43,6 +45,12 @@ impl std::fmt::Display for BeginError {
                 f,
                 "a tenant of keyspace {name} is a schema, which can't be moved row by row: copy it \
                  with pg_dump --schema while nobody writes to it, then let the map say where it is \
+                 with data = \"already-moved\""
+            ),
+            Self::Composite(name) => write!(
+                f,
+                "the keys of keyspace {name} have several columns, and their rows can't be moved \
+                 yet: copy them while nobody writes to them, then let the map say where they are \
                  with data = \"already-moved\""
             ),
         }
@@ -70,6 +78,9 @@ impl Journal {
         if found.is_of_schemas() {
             return Err(BeginError::Schemas(keyspace.to_owned()));
         }
+        if found.is_composite() {
+            return Err(BeginError::Composite(keyspace.to_owned()));
+        }
         let (subject, source, pinned) = place(found, subject)?;
         if source == target {
             return Err(BeginError::Itself(to.name.clone()));
@@ -77,11 +88,13 @@ impl Journal {
         let tables: Vec<MovedTable> = map
             .tables()
             .filter_map(|(schema, name, place)| match place {
-                Table::Sharded { keyspace, column } if keyspace == found.id() => Some(MovedTable {
-                    schema: schema.to_owned(),
-                    name: name.to_owned(),
-                    column: column.to_owned(),
-                }),
+                Table::Sharded { keyspace, column, .. } if keyspace == found.id() => {
+                    Some(MovedTable {
+                        schema: schema.to_owned(),
+                        name: name.to_owned(),
+                        column: column.to_owned(),
+                    })
+                }
                 Table::Sharded { .. } | Table::Reference | Table::Single(_) => None,
             })
             .collect();
@@ -111,7 +124,7 @@ impl Journal {
         let shard = match &self.subject {
             Subject::Tenant(text) => {
                 let mut scratch = Scratch::default();
-                keyspace.owner(&Key::from_text(keyspace.key_type(), text, &mut scratch).ok()?)
+                keyspace.owner(&keyspace.key_from_text(text, &mut scratch).ok()?)
             }
             Subject::Slots { first, .. } => keyspace.slot_owner(SlotId::new(*first))?,
         };
@@ -128,7 +141,7 @@ impl Journal {
             Subject::Slots { first, last } => Some((*first, *last)),
             Subject::Tenant(text) => {
                 let mut scratch = Scratch::default();
-                let key = Key::from_text(keyspace.key_type(), text, &mut scratch).ok()?;
+                let key = keyspace.key_from_text(text, &mut scratch).ok()?;
                 let slot = keyspace.slot_of(&key).number();
                 Some((slot, slot))
             }
@@ -152,8 +165,7 @@ fn place(
     match subject {
         Subject::Tenant(text) => {
             let mut scratch = Scratch::default();
-            let key = Key::from_text(keyspace.key_type(), &text, &mut scratch)
-                .map_err(BeginError::Key)?;
+            let key = keyspace.key_from_text(&text, &mut scratch).map_err(BeginError::Key)?;
             Ok((Subject::Tenant(key.to_string()), keyspace.owner(&key), Vec::new()))
         }
         Subject::Slots { first, last } => {

@@ -7,7 +7,7 @@
 //! whose branch depends on a column is not evaluated before there is a row.
 
 use crate::catalog::RelationKind;
-use crate::shardmap::{Key, KeyspaceId, Map, Scratch, Table};
+use crate::shardmap::{KeyspaceId, Map, Table};
 use crate::sql::classify::Classified;
 use crate::sql::statement::Kind;
 use crate::sql::token::{self, Token, Tokens};
@@ -26,7 +26,7 @@ use super::template::{Hint, Keyed, Reason, Targets};
 #[derive(Debug)]
 pub(crate) struct CopyCheck {
     keyspace: KeyspaceId,
-    column: Box<str>,
+    columns: Vec<Box<str>>,
     /// The byte where the client's own condition starts.
     own: Option<u32>,
     /// The byte where the statement ends.
@@ -42,7 +42,7 @@ impl CopyCheck {
             None => None,
         };
         let last = tokens.iter().position(|token| token.end == self.end)?;
-        Some(AnchoredCheck { keyspace: self.keyspace, column: self.column, own, last })
+        Some(AnchoredCheck { keyspace: self.keyspace, columns: self.columns, own, last })
     }
 }
 
@@ -62,7 +62,7 @@ pub(super) fn anchored(
 #[derive(Debug)]
 pub(crate) struct AnchoredCheck {
     keyspace: KeyspaceId,
-    column: Box<str>,
+    columns: Vec<Box<str>>,
     own: Option<usize>,
     last: usize,
 }
@@ -94,23 +94,30 @@ impl AnchoredCheck {
                 out.extend_from_slice(b") AND ");
             }
         }
-        let (column, key) = (quoted(&self.column), key.replace('\'', "''"));
+        let equals = |column: &str, key: &str| {
+            format!("{} OPERATOR(pg_catalog.=) '{}'", quoted(column), key.replace('\'', "''"))
+        };
+        let pairs = self.columns.iter().zip(&key);
+        let equal: Vec<String> = pairs.map(|(column, key)| equals(column, key)).collect();
+        let shown: Vec<String> = self.columns.iter().map(|column| quoted(column)).collect();
         let check = format!(
-            "CASE WHEN {column} OPERATOR(pg_catalog.=) '{key}' THEN true ELSE \
-             pg_catalog.concat('a row with another sharding key: ', {column})::pg_catalog.bool END"
+            "CASE WHEN {} THEN true ELSE \
+             pg_catalog.concat('a row with another sharding key: ', {})::pg_catalog.bool END",
+            equal.join(" AND "),
+            shown.join(", ', ', ")
         );
         out.extend_from_slice(check.as_bytes());
         out.extend_from_slice(tail);
         Some(out)
     }
 
-    /// The key that all rows must have.
+    /// The columns of the key that all rows must have.
     pub(crate) fn key(
         &self,
         hint: Option<&Hint>,
         declared: Option<&Declared>,
         map: &Map,
-    ) -> Result<Option<String>, RouteError> {
+    ) -> Result<Option<Vec<String>>, RouteError> {
         let Some(keyspace) = map.keyspace(self.keyspace) else { return Ok(None) };
         let text = match (hint, declared) {
             (Some(Hint::Key(text)), _) => Some(&**text),
@@ -118,9 +125,7 @@ impl AnchoredCheck {
             (None, Some(declared)) => declared.key_of(keyspace, map)?,
             (None, None) => None,
         };
-        let mut scratch = Scratch::default();
-        let key = text.map(|text| Key::from_text(keyspace.key_type(), text, &mut scratch));
-        Ok(key.transpose()?.map(|key| key.to_string()))
+        Ok(text.map(|text| keyspace.columns_from_text(text)).transpose()?)
     }
 }
 
@@ -145,9 +150,11 @@ pub(super) fn goal(
             );
             Ok(open(keyspace, why))
         }
-        Named::Listed(Table::Sharded { keyspace, column }) => {
+        Named::Listed(Table::Sharded { keyspace, column, rest }) => {
             resolve::check_written(schema.as_deref(), &name, world)?;
-            asides.copy = Some(checked(t, keyspace, column)?);
+            let rest = rest.iter().map(|column| column.as_str().into());
+            let columns = std::iter::once(column.into()).chain(rest).collect();
+            asides.copy = Some(checked(t, keyspace, columns)?);
             let why = RouteError::unsupported(
                 "COPY into a sharded table without a declared key",
                 "SET keyway.key to the one key of all rows, or insert the rows with INSERT",
@@ -215,7 +222,11 @@ fn open(keyspace: KeyspaceId, why: RouteError) -> Goal {
 }
 
 /// Where the condition belongs.
-fn checked(t: &Tokens<'_>, keyspace: KeyspaceId, column: &str) -> Result<CopyCheck, RouteError> {
+fn checked(
+    t: &Tokens<'_>,
+    keyspace: KeyspaceId,
+    columns: Vec<Box<str>>,
+) -> Result<CopyCheck, RouteError> {
     let mut depth = 0_usize;
     let mut own = None;
     let mut from_client = false;
@@ -240,7 +251,7 @@ fn checked(t: &Tokens<'_>, keyspace: KeyspaceId, column: &str) -> Result<CopyChe
             "copy from STDIN: psql has \\copy",
         ));
     }
-    Ok(CopyCheck { keyspace, column: column.into(), own, end: t.span().end })
+    Ok(CopyCheck { keyspace, columns, own, end: t.span().end })
 }
 
 fn unread(t: &Tokens<'_>, at: usize) -> RouteError {

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use crate::catalog::Fingerprint;
-use crate::shardmap::{Key, Scratch, Table};
+use crate::shardmap::{Scratch, Table};
 use crate::sql::classify::{self, Classified};
 use crate::sql::functions::Nature;
 use crate::sql::literal::Literals;
@@ -129,6 +129,7 @@ fn key_params(plan: &Plan) -> Box<[u16]> {
         .sources
         .iter()
         .chain(bounds)
+        .flat_map(KeySource::values)
         .filter_map(|source| match source.place {
             KeyPlace::Param { index, .. } => Some(index),
             KeyPlace::Literal(_) | KeyPlace::Null => None,
@@ -417,7 +418,7 @@ fn hinted(own: Goal, hints: &Hints, world: &World<'_>) -> Result<Goal, RouteErro
                 bad("the statement has no tables of one keyspace, which the key needs")
             })?;
             let mut scratch = Scratch::default();
-            Some(keyspace.owner(&Key::from_text(keyspace.key_type(), text, &mut scratch)?))
+            Some(keyspace.owner(&keyspace.key_from_text(text, &mut scratch)?))
         }
     };
     let shard = match (hints.shard, key_shard) {

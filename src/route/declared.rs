@@ -7,7 +7,7 @@
 //! may change while the session lasts.
 
 use crate::cluster::{Mark, SlotMark};
-use crate::shardmap::{Key, Keyspace, KeyspaceId, Map, Rank, Scratch, Touched};
+use crate::shardmap::{Keyspace, KeyspaceId, Map, Rank, Scratch, Touched};
 use crate::types::ShardId;
 
 use super::error::RouteError;
@@ -66,7 +66,7 @@ impl Declared {
             (None, _) => None,
         };
         let found = found.ok_or_else(|| bad(keyspace.map_or(UNNAMED, |_| NO_KEYSPACE)))?;
-        Key::from_text(found.key_type(), key, &mut Scratch::default())?;
+        found.key_from_text(key, &mut Scratch::default())?;
         Ok(())
     }
 
@@ -105,7 +105,7 @@ impl Declared {
         for keyspace in map.keyspaces() {
             let Ok(Some(text)) = self.key_of(keyspace, map) else { continue };
             let mut scratch = Scratch::default();
-            if let Ok(key) = Key::from_text(keyspace.key_type(), text, &mut scratch) {
+            if let Ok(key) = keyspace.key_from_text(text, &mut scratch) {
                 any = true;
                 touched = touched.with(map.touched(keyspace, &key, keyspace.slot_of(&key)));
             }
@@ -193,7 +193,7 @@ pub(crate) fn route(
         let keyspace = map.keyspace(source.keyspace).ok_or(RouteError::SeveralShards)?;
         let mut scratch = Scratch::default();
         let wanted = match declared.key_of(keyspace, map)? {
-            Some(text) => Some(Key::from_text(source.key_type, text, &mut scratch)?),
+            Some(text) => Some(keyspace.key_from_text(text, &mut scratch)?),
             None => None,
         };
         locate::each_key(source, values, &mut |key| {
@@ -210,7 +210,7 @@ pub(crate) fn route(
         same &= match declared.key_of(keyspace, map)? {
             Some(text) => {
                 let mut scratch = Scratch::default();
-                let rank = Rank::of(&Key::from_text(keyspace.key_type(), text, &mut scratch)?);
+                let rank = Rank::of(&keyspace.key_from_text(text, &mut scratch)?);
                 low.is_none_or(|low| rank >= Some(low))
                     && high.is_none_or(|high| rank <= Some(high))
             }
@@ -268,7 +268,7 @@ fn keyspaces(keyed: &Keyed) -> impl Iterator<Item = KeyspaceId> {
 
 fn owner(keyspace: &Keyspace, key: &str) -> Result<ShardId, RouteError> {
     let mut scratch = Scratch::default();
-    Ok(keyspace.owner(&Key::from_text(keyspace.key_type(), key, &mut scratch)?))
+    Ok(keyspace.owner(&keyspace.key_from_text(key, &mut scratch)?))
 }
 
 fn shard_named(map: &Map, name: &str) -> Result<ShardId, RouteError> {

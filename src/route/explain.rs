@@ -11,6 +11,7 @@ use crate::shardmap::Map;
 use crate::sql::scan::Scanner;
 use crate::types::{Access, ShardId};
 
+use super::composite;
 use super::decide;
 use super::declared::Declared;
 use super::error::RouteError;
@@ -225,14 +226,17 @@ fn keys(
     let mut keys = Vec::new();
     for source in &keyed.sources {
         let Some(keyspace) = map.keyspace(source.keyspace) else { continue };
+        let mut rows = composite::texts(&source.parts, values).into_iter();
+        let is_row = !source.parts.is_empty();
         let shown = locate::each_key(source, values, &mut |key| {
             keys.push(ExplainedKey {
                 keyspace: keyspace.name().to_owned(),
                 place: match source.place {
+                    _ if is_row => "columns".to_owned(),
                     KeyPlace::Param { index, .. } => format!("${}", u32::from(index) + 1),
                     KeyPlace::Literal(_) | KeyPlace::Null => "constant".to_owned(),
                 },
-                value: key.to_string(),
+                value: if is_row { rows.next() } else { None }.unwrap_or_else(|| key.to_string()),
                 slot: keyspace.slot_of(&key).number(),
                 pinned: keyspace.pin_of(&key).is_some(),
                 shard: name(keyspace.owner(&key)),

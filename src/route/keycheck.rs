@@ -16,16 +16,18 @@ pub(super) fn check(
     schema: &str,
     name: &str,
     keyspace: KeyspaceId,
-    column: &str,
+    (column, rest): (&str, &[String]),
     map: &Map,
     catalog: &Catalog,
 ) -> Result<(), RouteError> {
-    let key_type = map.keyspace(keyspace).map(|keyspace| keyspace.key_type().name());
-    let Some(key_type) = key_type else { return Ok(()) };
-    for (_, relation) in catalog.relation(schema, name) {
-        if let Some((why, hint)) = fault(relation, column, key_type) {
-            let (table, column) = (name.into(), column.into());
-            return Err(RouteError::UnfitKey { table, column, why, hint });
+    let Some(keyspace) = map.keyspace(keyspace) else { return Ok(()) };
+    let columns = std::iter::once(column).chain(rest.iter().map(String::as_str));
+    for (column, key_type) in columns.zip(keyspace.key_types()) {
+        for (_, relation) in catalog.relation(schema, name) {
+            if let Some((why, hint)) = fault(relation, column, key_type.name()) {
+                let (table, column) = (name.into(), column.into());
+                return Err(RouteError::UnfitKey { table, column, why, hint });
+            }
         }
     }
     Ok(())
@@ -36,8 +38,8 @@ pub(super) fn check(
 pub fn key_faults(map: &Map, catalog: &Catalog) -> Vec<String> {
     let mut out = Vec::new();
     for (schema, name, table) in map.tables() {
-        if let Table::Sharded { keyspace, column } = table
-            && let Err(error) = check(schema, name, keyspace, column, map, catalog)
+        if let Table::Sharded { keyspace, column, rest } = table
+            && let Err(error) = check(schema, name, keyspace, (column, rest), map, catalog)
         {
             out.push(error.to_string());
         }

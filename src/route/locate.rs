@@ -1,10 +1,13 @@
 //! From a key's value to its shard: decode, hash, look up.
 
 use crate::cluster::{Mark, SlotMark};
-use crate::shardmap::{Decimal, Key, KeyError, KeyType, Keyspace, Map, Rank, Scratch, Touched};
+use crate::shardmap::{
+    Decimal, Key, KeyError, KeyType, Keyspace, Map, Rank, RowHash, Scratch, Touched,
+};
 use crate::sql::literal::{Literal, LiteralKind, Literals};
 use crate::types::{Format, Oid, ShardId};
 
+use super::composite;
 use super::error::RouteError;
 use super::template::{
     Bound, CastTo, Ends, Extent, Hint, Interval, KeyPlace, KeySource, Keyed, Param, Params, Reason,
@@ -38,7 +41,7 @@ pub(crate) fn route(keyed: &Keyed, values: Values<'_>, map: &Map) -> Result<Rout
         let keyspace = map.keyspace(source.keyspace).ok_or(RouteError::SeveralShards)?;
         fallback = fallback.or(Some(keyspace));
         let hinted = match &keyed.hint {
-            Some(Hint::Key(text)) => Key::from_text(source.key_type, text, &mut scratch).ok(),
+            Some(Hint::Key(text)) => keyspace.key_from_text(text, &mut scratch).ok(),
             Some(Hint::Shard) | None => None,
         };
         each_key(source, values, &mut |key| {
@@ -181,6 +184,7 @@ pub(crate) fn each_key(
     let found = match source.extent {
         Extent::One => one_key(source, values, then),
         Extent::Array => super::array::each(source, values, then),
+        Extent::Row(hash) => composite::each(&source.parts, RowHash::new(hash), values, then),
     };
     match (found, source.role) {
         // NULL, or a value that the column's type can't hold, equals no key.
@@ -320,7 +324,9 @@ fn found(
         None => true,
         Some(Key::Numeric(number)) => number.is_fractional(),
         Some(Key::Time(micros)) => micros % 1_000_000 != 0,
-        Some(Key::Int(_) | Key::Text(_) | Key::Uuid(_) | Key::Date(_) | Key::Bytes(_)) => false,
+        Some(
+            Key::Int(_) | Key::Text(_) | Key::Uuid(_) | Key::Date(_) | Key::Bytes(_) | Key::Row(_),
+        ) => false,
     };
     match (source.role, key) {
         (Role::Row, _) if may_be_rounded => Err(RouteError::BadKey(KeyError::Fraction)),

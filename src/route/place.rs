@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::shardmap::{KeyType, KeyspaceId, Map, Table};
+use crate::shardmap::{Hash, KeyType, KeyspaceId, Map, Table};
 use crate::sql::shape::{self, Assigned, Cast, Column, Insert, RelationKind, Rows, Shape, Target};
 use crate::sql::tree::Comparison;
 use crate::types::ShardId;
 
+use super::composite;
 use super::error::RouteError;
 use super::planner::World;
 use super::resolve::{self, Demand};
@@ -104,7 +105,7 @@ fn is_listed(map: &Map, schema: &str, name: &str) -> bool {
     map.tables().any(|(s, n, _)| s == schema && n == name)
 }
 
-/// A sharded relation and what is known about its key.
+/// A sharded relation and what is known about a column of its key.
 #[derive(Debug)]
 pub(super) struct Sharded<'a> {
     pub(super) level: usize,
@@ -113,6 +114,14 @@ pub(super) struct Sharded<'a> {
     pub(super) keyspace: KeyspaceId,
     pub(super) key_type: KeyType,
     pub(super) column: &'a str,
+    /// The entries of a key of several columns follow one another: which of them
+    /// this is, of how many.
+    pub(super) part: u8,
+    pub(super) parts: usize,
+    pub(super) hash: Hash,
+    /// The whole keys of its rows, if they are known together: of the first entry
+    /// of a key of several columns.
+    pub(super) rows: Option<Vec<KeySource>>,
     /// The keys of its rows that matter; `None` if they may be any.
     pub(super) members: Option<Vec<KeySource>>,
     /// Where the keyspace is by range, what its keys lie between.
@@ -125,7 +134,10 @@ impl Sharded<'_> {
     /// otherwise.
     pub(super) fn source(&self, member: &Member) -> Option<KeySource> {
         match member {
-            Member::Source(source) => (source.keyspace == self.keyspace).then(|| source.clone()),
+            Member::Source(source) => {
+                let same = source.keyspace == self.keyspace && source.part == self.part;
+                same.then(|| source.clone())
+            }
             Member::Value(value) => self.made(value, Extent::One),
             Member::Array(value) => self.made(value, Extent::Array),
         }
@@ -138,6 +150,7 @@ impl Sharded<'_> {
                 Some(CastTo::named(word, self.key_type)?)
             }
             (Cast::To(_), Extent::Array) | (Cast::ToArray(_), Extent::One) => return None,
+            (_, Extent::Row(_)) => return None,
         };
         let place = match value.place {
             shape::Place::Literal(index) => KeyPlace::Literal(index),
@@ -145,8 +158,9 @@ impl Sharded<'_> {
             shape::Place::Null => KeyPlace::Null,
         };
         let sign = if value.minus { Sign::Minus } else { Sign::Plain };
-        let (keyspace, key_type, role) = (self.keyspace, self.key_type, Role::Filter);
-        Some(KeySource { keyspace, key_type, place, sign, cast, role, extent })
+        let (keyspace, key_type, part) = (self.keyspace, self.key_type, self.part);
+        let (role, parts) = (Role::Filter, Box::default());
+        Some(KeySource { keyspace, key_type, place, sign, cast, role, extent, part, parts })
     }
 
     /// Takes `comparison` with `value` as an end of the keys' interval; whether
@@ -175,10 +189,18 @@ impl Sharded<'_> {
     fn not_given(&self) -> RouteError {
         RouteError::NoKeyGiven { table: self.name.into(), column: self.column.into() }
     }
+}
 
-    fn missing(&self) -> RouteError {
-        RouteError::MissingKey { table: self.name.into(), column: self.column.into() }
-    }
+/// Why the relation whose first key column is `at` has no place.
+fn missing(sharded: &[Sharded<'_>], at: usize) -> Option<RouteError> {
+    let one = sharded.get(at)?;
+    let columns: Vec<&str> =
+        sharded.iter().skip(at).take(one.parts).map(|one| one.column).collect();
+    let column = match &*columns {
+        [only] => (*only).into(),
+        several => format!("({})", several.join(", ")).into(),
+    };
+    Some(RouteError::MissingKey { table: one.name.into(), column })
 }
 
 /// Whether functions of the statement are known to have no effect.
@@ -208,8 +230,8 @@ pub(crate) fn place(
     check_assigned(&solver)?;
     placed.stays &= shape.inserts.iter().all(|insert| {
         let target = |one: &&Sharded<'_>| one.level == insert.level && one.relation == 0;
-        let key = solver.sharded.iter().find(target).map(|one| one.column);
-        stays::updates_own_rows(insert, key)
+        let key: Vec<&str> = solver.sharded.iter().filter(target).map(|one| one.column).collect();
+        stays::updates_own_rows(insert, &key)
     });
     let mut key_uses = vec![0_u16; uses.len()];
     let rows = insert_keys(&mut solver, &mut key_uses)?;
@@ -218,14 +240,19 @@ pub(crate) fn place(
     let mut shards = BTreeSet::new();
     let mut keyspaces = BTreeSet::new();
     let mut why = None;
-    for one in &mut solver.sharded {
-        match (one.members.take(), one.interval.take()) {
+    for at in 0..solver.sharded.len() {
+        let Some(one) = solver.sharded.get(at).filter(|one| one.part == 0) else { continue };
+        let (keyspace, composite) = (one.keyspace, one.parts > 1);
+        let known = if composite { composite::whole(&solver, at) } else { None };
+        let Some(one) = solver.sharded.get_mut(at) else { continue };
+        let members = if composite { known } else { one.members.take() };
+        match (members, one.interval.take()) {
             (Some(members), _) => placed.sources.extend(members),
             (None, Some(interval)) => placed.intervals.push(interval),
             (None, None) => {
-                why.get_or_insert_with(|| one.missing());
-                keyspaces.insert(one.keyspace);
-                shards.extend(world.map.keyspace(one.keyspace).iter().flat_map(|k| k.shards()));
+                why = why.or_else(|| missing(&solver.sharded, at));
+                keyspaces.insert(keyspace);
+                shards.extend(world.map.keyspace(keyspace).iter().flat_map(|k| k.shards()));
             }
         }
     }
@@ -236,7 +263,8 @@ pub(crate) fn place(
     });
     let ends = placed.intervals.iter_mut().flat_map(|one| [&mut one.low, &mut one.high]);
     let bounds = ends.flatten().map(|bound| &mut bound.source);
-    for source in placed.sources.iter_mut().chain(bounds) {
+    let sources = placed.sources.iter_mut().chain(bounds);
+    for source in sources.flat_map(KeySource::values_mut) {
         if let KeyPlace::Param { index, shared } = &mut source.place {
             let at = usize::from(*index);
             let only = uses.get(at).copied().unwrap_or(0) <= key_uses.get(at).copied().unwrap_or(0);
@@ -290,21 +318,26 @@ pub(super) fn relations<'a>(
                 Named::Listed(Table::Single(shard)) => {
                     placed.single.insert(shard);
                 }
-                Named::Listed(Table::Sharded { keyspace, column }) => {
+                Named::Listed(Table::Sharded { keyspace, column, rest }) => {
                     let found = world.map.keyspace(keyspace).ok_or(RouteError::SeveralShards)?;
-                    let (key_type, ranged) = (found.key_type(), found.is_ranged());
-                    let (members, interval) = (None, None);
-                    sharded.push(Sharded {
-                        level,
-                        relation,
-                        name,
-                        keyspace,
-                        key_type,
-                        column,
-                        members,
-                        interval,
-                        ranged,
-                    });
+                    let columns = std::iter::once(column).chain(rest.iter().map(String::as_str));
+                    for (part, (column, key_type)) in (0..).zip(columns.zip(found.key_types())) {
+                        sharded.push(Sharded {
+                            level,
+                            relation,
+                            name,
+                            keyspace,
+                            key_type,
+                            column,
+                            part,
+                            parts: rest.len() + 1,
+                            hash: found.hash(),
+                            rows: None,
+                            members: None,
+                            interval: None,
+                            ranged: found.is_ranged(),
+                        });
+                    }
                 }
             }
         }
@@ -360,46 +393,83 @@ fn insert_keys(
     for insert in &solver.shape.inserts {
         let target = |one: &Sharded<'_>| one.level == insert.level && one.relation == 0;
         let Some(at) = solver.sharded.iter().position(target) else { continue };
-        let position = key_position(insert, &solver.sharded[at])?;
+        let count = solver.sharded[at].parts;
+        let columns = &solver.sharded[at..at + count];
+        let positions: Vec<usize> =
+            columns.iter().map(|one| key_position(insert, one)).collect::<Result<_, _>>()?;
         match &insert.rows {
             Rows::Values(rows) => {
-                let sources = value_rows(rows, position, &solver.sharded[at], key_uses)?;
-                solver.sharded[at].members = Some(sources);
+                let mut sources = Vec::with_capacity(count);
+                for (one, position) in columns.iter().zip(&positions) {
+                    sources.push(value_rows(rows, *position, one, key_uses)?);
+                }
+                if count > 1 {
+                    solver.sharded[at].rows = composite::rows(solver.sharded[at].hash, &sources);
+                }
+                settle(solver, at, sources);
             }
-            Rows::Query(_) | Rows::Row(_) => late.push((insert, at, position)),
+            Rows::Query(_) | Rows::Row(_) => late.push((insert, at, positions)),
             Rows::Default => return Err(solver.sharded[at].not_given()),
         }
     }
     solver.solve();
     solver.solve_intervals();
-    for (insert, at, position) in late {
-        let rows = match &insert.rows {
-            Rows::Query(output) => solver.row_members(*output, position),
-            Rows::Row(items) => row_items(solver, insert.level, items, position, key_uses),
-            Rows::Values(_) | Rows::Default => None,
-        };
-        for (member, role) in rows.iter().flatten() {
-            if let (Member::Array(array), Role::Row) = (member, role) {
-                solve::count(array, key_uses);
-            }
+    for (insert, at, positions) in late {
+        let mut columns = Vec::with_capacity(positions.len());
+        for (one, position) in (at..).zip(positions) {
+            columns.push(late_rows(solver, insert, one, position, key_uses)?);
         }
         let one = &solver.sharded[at];
-        let sources: Option<Vec<KeySource>> = rows.and_then(|rows| {
-            rows.iter()
-                .map(|(member, role)| Some(KeySource { role: *role, ..one.source(member)? }))
-                .collect()
-        });
-        let sources = sources.ok_or_else(|| RouteError::OpenRows { table: one.name.into() })?;
+        let rows = match &mut *columns {
+            [only] => Some(only.clone()),
+            _ => composite::cross(one.hash, columns.clone()),
+        };
+        let rows = rows.ok_or_else(|| RouteError::OpenRows { table: one.name.into() })?;
         if matches!(insert.rows, Rows::Query(_)) {
-            solver.sharded[at].members = Some(sources);
+            solver.sharded[at].rows = (columns.len() > 1).then_some(rows);
+            settle(solver, at, columns);
         } else {
-            found.extend(sources);
+            found.extend(rows);
         }
     }
     // What the rows tell may settle the subqueries of RETURNING.
     solver.solve();
     solver.solve_intervals();
     Ok(found)
+}
+
+/// Enters what the columns of the relation at `at` can be.
+fn settle(solver: &mut Solver<'_>, at: usize, columns: Vec<Vec<KeySource>>) {
+    for (one, sources) in solver.sharded.iter_mut().skip(at).zip(columns) {
+        one.members = Some(sources);
+    }
+}
+
+/// What the rows of a query, or the row of a MERGE, have in the key's column `at`.
+fn late_rows(
+    solver: &Solver<'_>,
+    insert: &Insert,
+    at: usize,
+    position: usize,
+    key_uses: &mut [u16],
+) -> Result<Vec<KeySource>, RouteError> {
+    let rows = match &insert.rows {
+        Rows::Query(output) => solver.row_members(*output, position),
+        Rows::Row(items) => row_items(solver, insert.level, items, position, key_uses),
+        Rows::Values(_) | Rows::Default => None,
+    };
+    for (member, role) in rows.iter().flatten() {
+        if let (Member::Array(array), Role::Row) = (member, role) {
+            solve::count(array, key_uses);
+        }
+    }
+    let one = &solver.sharded[at];
+    let sources: Option<Vec<KeySource>> = rows.and_then(|rows| {
+        let source =
+            |(member, role): &solve::KeyRow| Some(KeySource { role: *role, ..one.source(member)? });
+        rows.iter().map(source).collect()
+    });
+    sources.ok_or_else(|| RouteError::OpenRows { table: one.name.into() })
 }
 
 /// The key's position in the rows of an INSERT.

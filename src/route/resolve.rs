@@ -120,8 +120,8 @@ pub(super) fn placed<'a>(
     if let Some(table) = world.map.table(Some(schema), name)
         && (!derived || world.map.lists(schema, name))
     {
-        if let Table::Sharded { keyspace, column } = table {
-            keycheck::check(schema, name, keyspace, column, world.map, catalog)?;
+        if let Table::Sharded { keyspace, column, rest } = table {
+            keycheck::check(schema, name, keyspace, (column, rest), world.map, catalog)?;
         }
         return Ok(Named::Listed(table));
     }
@@ -134,8 +134,8 @@ pub(super) fn placed<'a>(
             return Err(differs("partition", schema, name));
         }
         let above = placed(&parent.schema, &parent.name, world, catalog, depth + 1)?;
-        if let Named::Listed(Table::Sharded { keyspace, column }) = &above {
-            keycheck::check(schema, name, *keyspace, column, world.map, catalog)?;
+        if let Named::Listed(Table::Sharded { keyspace, column, rest }) = &above {
+            keycheck::check(schema, name, *keyspace, (column, rest), world.map, catalog)?;
         }
         return Ok(above);
     }
@@ -195,14 +195,24 @@ fn placed_view<'a>(
         };
     }
     let stored = relation.kind == RelationKind::MaterializedView;
-    if let [(base, Table::Sharded { keyspace, column })] = &*reads
+    if let [(base, Table::Sharded { keyspace, column, rest })] = &*reads
         && view.simple
         && !stored
     {
-        let shown = view.origins.iter().position(|origin| origin.as_deref() == Some(column));
-        return match shown.and_then(|at| relation.columns.get(at)) {
+        let shown = |column: &str| {
+            let at = view.origins.iter().position(|origin| origin.as_deref() == Some(column))?;
+            relation.columns.get(at)
+        };
+        let differs = |name: &&String| shown(name).is_none_or(|shown| *shown.name != ***name);
+        if let Some(other) = rest.iter().find(differs) {
+            return refuse(&format!(
+                "which does not show the column {other} of the sharding key of {base} by its name"
+            ));
+        }
+        return match shown(column) {
             Some(shown) => {
-                Ok(Named::Listed(Table::Sharded { keyspace: *keyspace, column: &shown.name }))
+                let (keyspace, column) = (*keyspace, &*shown.name);
+                Ok(Named::Listed(Table::Sharded { keyspace, column, rest }))
             }
             None => refuse(&format!(
                 "which does not show the sharding key {column} of {base} as a column of its own"

@@ -287,8 +287,9 @@ fn prove_streams(
     Ok(named(anchor, shape))
 }
 
-/// The key of `anchor` by its name, if only that has it.
-fn named(anchor: &Sharded<'_>, shape: &Shape) -> Option<Anchor> {
+/// The key of `key`'s relation by its name, if only that has it.
+fn named(key: &[Sharded<'_>], shape: &Shape) -> Option<Anchor> {
+    let anchor = key.first()?;
     let relations = &shape.levels.get(anchor.level)?.relations;
     let own = relations.get(anchor.relation)?;
     let alias = own.alias.as_deref().unwrap_or(anchor.name);
@@ -297,7 +298,8 @@ fn named(anchor: &Sharded<'_>, shape: &Shape) -> Option<Anchor> {
         (None, _) => false,
     };
     let alone = relations.iter().filter(has).count() == 1;
-    (alone && own.columns.is_empty()).then(|| Anchor::new(anchor.keyspace, alias, anchor.column))
+    let columns = key.iter().map(|one| one.column);
+    (alone && own.columns.is_empty()).then(|| Anchor::new(anchor.keyspace, alias, columns))
 }
 
 /// What the shards get of `text`, which was proven.
@@ -360,25 +362,29 @@ fn ties_together(shape: &Shape, world: &World<'_>) -> Option<Anchor> {
     named(anchor(&Solver { shape, sharded, opaque: true, unnests: false })?, shape)
 }
 
-/// The relation that the others are tied to: no join adds rows without one of
-/// its own.
-fn anchor<'s, 'a>(solver: &'s Solver<'a>) -> Option<&'s Sharded<'a>> {
+/// The key columns of the relation that the others are tied to: no join adds rows
+/// without one of its own.
+fn anchor<'s, 'a>(solver: &'s Solver<'a>) -> Option<&'s [Sharded<'a>]> {
     let relations = &solver.shape.levels.first()?.relations;
     let found = (0..solver.sharded.len()).find(|at| {
         let one = &solver.sharded[*at];
         let firm = relations.get(one.relation).is_some_and(|r| !r.nullable && !r.hidden);
         let alike = solver.sharded.iter().all(|other| other.keyspace == one.keyspace);
-        firm && alike && ties_all(solver, *at)
+        one.part == 0 && firm && alike && ties_all(solver, *at)
     })?;
-    solver.sharded.get(found)
+    let parts = solver.sharded.get(found)?.parts;
+    solver.sharded.get(found..found + parts)
 }
 
-/// Whether all sharded relations are tied to `anchor` by equalities of keys.
+/// Whether all sharded relations are tied to that of `anchor` by equalities of
+/// keys, column by column.
 fn ties_all(solver: &Solver<'_>, anchor: usize) -> bool {
     let mut tied = vec![false; solver.sharded.len()];
-    if let Some(first) = tied.get_mut(anchor) {
-        *first = true;
+    let parts = solver.sharded.get(anchor).map_or(0, |one| one.parts);
+    for own in tied.iter_mut().skip(anchor).take(parts) {
+        *own = true;
     }
+    let part = |at: usize| solver.sharded.get(at).map(|one| one.part);
     let Some(level) = solver.shape.levels.first() else { return false };
     let mut equalities = Vec::new();
     for condition in &level.conditions {
@@ -393,6 +399,9 @@ fn ties_all(solver: &Solver<'_>, anchor: usize) -> bool {
         changed = false;
         for (left, right, (from, to)) in &equalities {
             let (Some(left), Some(right)) = (key(left), key(right)) else { continue };
+            if part(left) != part(right) {
+                continue;
+            }
             for (at, by) in [(left, right), (right, left)] {
                 let restricted =
                     solver.sharded.get(at).is_some_and(|one| (*from..*to).contains(&one.relation));
@@ -428,8 +437,9 @@ fn collect<'t>(
     }
 }
 
-/// Whether one item of GROUP BY is the anchor's key.
-fn groups_by_key(list: &Tokens<'_>, anchor: &Sharded<'_>, shape: &Shape) -> bool {
+/// Whether the anchor's key columns are items of GROUP BY.
+fn groups_by_key(list: &Tokens<'_>, key: &[Sharded<'_>], shape: &Shape) -> bool {
+    let Some(anchor) = key.first() else { return false };
     let Some(relation) =
         shape.levels.get(anchor.level).and_then(|level| level.relations.get(anchor.relation))
     else {
@@ -439,15 +449,19 @@ fn groups_by_key(list: &Tokens<'_>, anchor: &Sharded<'_>, shape: &Shape) -> bool
         return false;
     }
     let alias = relation.alias.as_deref().unwrap_or(anchor.name);
-    clauses::split(list).iter().any(|item| match item.len() {
-        1 => item.name(0).as_deref() == Some(anchor.column),
-        3 => {
-            item.name(0).as_deref() == Some(alias)
-                && item.is_punct(1, ".")
-                && item.name(2).as_deref() == Some(anchor.column)
-        }
-        _ => false,
-    })
+    let items = clauses::split(list);
+    let is_item = |column: &str| {
+        items.iter().any(|item| match item.len() {
+            1 => item.name(0).as_deref() == Some(column),
+            3 => {
+                item.name(0).as_deref() == Some(alias)
+                    && item.is_punct(1, ".")
+                    && item.name(2).as_deref() == Some(column)
+            }
+            _ => false,
+        })
+    };
+    key.iter().all(|one| is_item(one.column))
 }
 
 /// A parameter of LIMIT or OFFSET must have no other use: its type would not be

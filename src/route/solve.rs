@@ -233,7 +233,7 @@ impl<'a> Solver<'a> {
     }
 
     /// The values that `spot` can have where `test` is true.
-    fn constraint(&self, test: &Test, spot: &Spot, level: usize) -> Option<Vec<Member>> {
+    pub(super) fn constraint(&self, test: &Test, spot: &Spot, level: usize) -> Option<Vec<Member>> {
         let is_it = |column: &Column| self.resolve(column, level).as_ref() == Some(spot);
         match test {
             Test::Equal(left, right) => {
@@ -523,7 +523,7 @@ impl<'a> Solver<'a> {
         }
         // Merged columns: only if each side of each USING is such a key.
         let keyspace = |spot: &Spot| match spot {
-            Spot::Key(at) => self.sharded.get(*at).map(|one| one.keyspace),
+            Spot::Key(at) => self.sharded.get(*at).map(|one| (one.keyspace, one.part)),
             Spot::Output { .. } => None,
         };
         let alike =

@@ -42,12 +42,13 @@ pub(crate) fn reads_stay(schema: Option<&str>, name: &str, world: &World<'_>) ->
 }
 
 /// Whether the rows that an INSERT changes have the key of those it brings;
-/// `key` is its table's key column.
-pub(crate) fn updates_own_rows(insert: &Insert, key: Option<&str>) -> bool {
+/// `key` are its table's key columns.
+pub(crate) fn updates_own_rows(insert: &Insert, key: &[&str]) -> bool {
     match &insert.conflict {
         Conflict::Leaves => true,
         Conflict::Updates(columns) => {
-            key.is_some_and(|key| columns.iter().any(|column| **column == *key))
+            let named = |key: &&str| columns.iter().any(|column| **column == **key);
+            !key.is_empty() && key.iter().all(named)
         }
         // Found by another unique index, it may be any tenant's.
         Conflict::UpdatesSome => false,
@@ -111,16 +112,20 @@ fn stays<'c>(
         })
 }
 
-type KeyColumn = (KeyspaceId, Box<str>);
+/// The columns of a table's key, in their order.
+type KeyColumns = (KeyspaceId, Vec<Box<str>>);
 
 fn key_of<'c>(
     schema: &str,
     name: &str,
     world: &World<'c>,
     catalog: &'c Catalog,
-) -> Option<KeyColumn> {
+) -> Option<KeyColumns> {
     match resolve::placed(schema, name, world, catalog, 0) {
-        Ok(Named::Listed(Table::Sharded { keyspace, column })) => Some((keyspace, column.into())),
+        Ok(Named::Listed(Table::Sharded { keyspace, column, rest })) => {
+            let rest = rest.iter().map(|column| column.as_str().into());
+            Some((keyspace, std::iter::once(column.into()).chain(rest).collect()))
+        }
         Ok(Named::Listed(Table::Reference | Table::Single(_)) | Named::System) | Err(_) => None,
     }
 }
@@ -149,25 +154,26 @@ fn keeps(
     other: &Relation,
     schema: &str,
     name: &str,
-    (keyspace, column): &KeyColumn,
-    key_of_other: impl Fn() -> Option<KeyColumn>,
+    (keyspace, columns): &KeyColumns,
+    key_of_other: impl Fn() -> Option<KeyColumns>,
 ) -> Option<bool> {
     // A partition gets its parent's rows, a parent its partitions' triggers.
     let is_child = other.parents.iter().any(|parent| parent.is(schema, name));
     let mut touched = is_child
-        .then(|| key_of_other().is_some_and(|(other, its)| other == *keyspace && its == *column));
+        .then(|| key_of_other().is_some_and(|(other, its)| other == *keyspace && its == *columns));
     for foreign in &other.foreign_keys {
         let writes = foreign.on_delete.writes() || foreign.on_update.writes();
         if !writes || !foreign.references.is(schema, name) {
             continue;
         }
-        let paired = key_of_other().is_some_and(|(other_keyspace, other_column)| {
+        let pairs = |mine: &str, theirs: &str| {
+            let mut both = foreign.columns.iter().zip(&foreign.referenced);
+            both.any(|(one, other)| **one == *mine && **other == *theirs)
+        };
+        let paired = key_of_other().is_some_and(|(other_keyspace, others)| {
             other_keyspace == *keyspace
-                && foreign
-                    .columns
-                    .iter()
-                    .zip(&foreign.referenced)
-                    .any(|(mine, theirs)| *mine == other_column && theirs == column)
+                && others.len() == columns.len()
+                && others.iter().zip(columns).all(|(mine, theirs)| pairs(mine, theirs))
         });
         touched = Some(touched.unwrap_or(true) && paired);
     }

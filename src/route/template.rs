@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::cluster::Mark;
-use crate::shardmap::{KeyType, KeyspaceId, Map, Touched};
+use crate::shardmap::{Hash, KeyType, KeyspaceId, Map, Touched};
 use crate::sql::literal::Literals;
 use crate::sql::statement::{Facts, Kind, Span};
 use crate::types::{Access, Consistency, Epoch, Format, Oid, ShardId};
@@ -162,12 +162,26 @@ pub(crate) struct KeySource {
     pub(crate) cast: Option<CastTo>,
     pub(crate) role: Role,
     pub(crate) extent: Extent,
+    /// Which column of the key it is; the only one's, 0.
+    pub(crate) part: u8,
+    /// The columns, where it is a key of several.
+    pub(crate) parts: Box<[KeySource]>,
 }
 
 impl KeySource {
     /// Whether it stands for any number of keys.
     pub(crate) fn is_list(&self) -> bool {
-        self.extent == Extent::Array
+        self.extent == Extent::Array || self.parts.iter().any(Self::is_list)
+    }
+
+    /// The values that it is made of.
+    pub(crate) fn values(&self) -> &[Self] {
+        if self.parts.is_empty() { std::slice::from_ref(self) } else { &self.parts }
+    }
+
+    /// The values that it is made of.
+    pub(crate) fn values_mut(&mut self) -> &mut [Self] {
+        if self.parts.is_empty() { std::slice::from_mut(self) } else { &mut self.parts }
     }
 }
 
@@ -187,6 +201,8 @@ pub(crate) enum Extent {
     One,
     /// The elements of an array.
     Array,
+    /// A key of several columns, with the hash that its keyspace has.
+    Row(Hash),
 }
 
 /// The type that a value is cast to.
@@ -695,7 +711,10 @@ impl Template {
     /// Bytes that a cache should count for it.
     pub(crate) fn weight(&self) -> usize {
         let sources = match &self.plan {
-            Plan::Keyed(keyed) => keyed.sources.len() * size_of::<KeySource>(),
+            Plan::Keyed(keyed) => {
+                let values = keyed.sources.iter().map(|source| 1 + source.parts.len());
+                values.sum::<usize>() * size_of::<KeySource>()
+            }
             Plan::Fixed { .. } | Plan::Refused(_) => 0,
         };
         let own = self.own.as_ref().map_or(0, |own| own.text.len() + own.literals.len() * 12);

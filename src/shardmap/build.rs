@@ -1,5 +1,8 @@
 //! Builds a map from its file and holds it to the rules: what is named exists,
-//! what is numbered is unique, limits are kept. Slots are in `slots`.
+//! what is numbered is unique, limits are kept. Slots are in `slots`, types and
+//! columns of keys in `build::keys`.
+
+mod keys;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +20,7 @@ use super::name::{identifier, table_name};
 use super::node::{Credentials, Endpoint, Node, SecretRef, Shard, Tls, TlsMode};
 use super::schemas::{Pattern, Schemas};
 use super::slots;
+use keys::KeyNames;
 
 /// What has been read so far, and what is wrong with it.
 pub(super) struct Builder<'a> {
@@ -389,8 +393,14 @@ impl<'a> Builder<'a> {
         if self.keyspaces.iter().any(|keyspace| keyspace.name == name) {
             self.refuse(entry.name.span().start, format!("two keyspaces are called {name}"));
         }
-        let key_type = self.key_type(&entry.key_type);
+        let types = self.key_types(at, entry);
+        let key_type = types.as_ref().map(|(first, _)| *first);
         let hash = self.hash(entry.hash.as_ref());
+        if let (Some(hash), Some((_, more))) = (hash, &types)
+            && !more.is_empty()
+        {
+            self.check_composite(hash, at, entry);
+        }
         let cut = match (hash, key_type) {
             (Some(hash), Some(key_type)) => self.cut(hash, key_type, at, entry),
             (None, _) | (_, None) => None,
@@ -423,10 +433,10 @@ impl<'a> Builder<'a> {
                 .ok()
         });
         let schemas = self.tenant_schemas(key_type, entry);
-        let (key_type, hash, owners) = (key_type?, hash?, owners?);
+        let ((key_type, more_types), hash, owners) = (types?, hash?, owners?);
         let spread = spread(&name);
-        let (pins, cut) = (pins?, cut?);
-        Some(Keyspace { id, name, key_type, hash, owners, pins, cut, spread, schemas: schemas? })
+        let (pins, cut, schemas) = (pins?, cut?, schemas?);
+        Some(Keyspace { id, name, key_type, more_types, hash, owners, pins, cut, spread, schemas })
     }
 
     /// The schemas that are a tenant each.
@@ -442,7 +452,8 @@ impl<'a> Builder<'a> {
         }
         if key_type.is_some_and(|key_type| key_type != KeyType::Text) {
             let reason = "a schema's name is the key: the type of a keyspace of schemas is text";
-            self.refuse(entry.key_type.span().start, reason);
+            let at = entry.key_type.as_ref().map_or(found.span().start, |found| found.span().start);
+            self.refuse(at, reason);
         }
         let mut patterns: Vec<Pattern> = Vec::new();
         for text in found.get_ref() {
@@ -556,17 +567,6 @@ impl<'a> Builder<'a> {
         good.then_some(Cut::Lists(keys))
     }
 
-    fn key_type(&mut self, found: &Spanned<String>) -> Option<KeyType> {
-        let known = KeyType::ALL;
-        let key_type = known.into_iter().find(|known| known.name() == found.get_ref());
-        if key_type.is_none() {
-            let names = known.map(KeyType::name).join(", ");
-            let reason = format!("{} is no type of key: one of {names}", found.get_ref());
-            self.refuse(found.span().start, reason);
-        }
-        key_type
-    }
-
     fn hash(&mut self, found: Option<&Spanned<String>>) -> Option<Hash> {
         let Some(found) = found else { return Some(Hash::default()) };
         let known = [Hash::Postgres, Hash::Partition, Hash::Xxh3, Hash::Range, Hash::List];
@@ -629,14 +629,17 @@ impl<'a> Builder<'a> {
 
     fn placements(&mut self, file: &File) {
         for entry in &file.table {
+            let at = entry.span().start;
             let entry = entry.get_ref();
-            let placement = self.sharded(&entry.keyspace, &entry.key);
+            let key = KeyNames::new("key", entry.key.as_ref(), entry.columns.as_ref());
+            let placement = self.sharded(&entry.keyspace, at, key);
             self.place(&entry.name, placement);
         }
         for rule in &file.key_rule {
             let at = rule.span().start;
             let rule = rule.get_ref();
-            let placement = self.sharded(&rule.keyspace, &rule.column);
+            let key = KeyNames::new("column", rule.column.as_ref(), rule.columns.as_ref());
+            let placement = self.sharded(&rule.keyspace, at, key);
             match &rule.tables {
                 Some(tables) => {
                     for table in tables {
@@ -662,32 +665,6 @@ impl<'a> Builder<'a> {
                 self.place_schema(schema, shard);
             }
         }
-    }
-
-    fn sharded(
-        &mut self,
-        keyspace: &Spanned<String>,
-        column: &Spanned<String>,
-    ) -> Option<Placement> {
-        let wanted = keyspace.get_ref();
-        let found = self.keyspaces.iter().find(|known| known.name == *wanted);
-        if found.is_some_and(Keyspace::is_of_schemas) {
-            let reason = format!(
-                "keyspace {wanted} is of schemas: its tables are those in its schemas, and have no key column"
-            );
-            self.refuse(keyspace.span().start, reason);
-            return None;
-        }
-        let found = found.map(Keyspace::id);
-        if found.is_none() && !self.broken.contains(wanted) {
-            let names = self.keyspaces.iter().map(|keyspace| keyspace.name.as_str());
-            let reason = no_such("keyspace", wanted, names);
-            self.refuse(keyspace.span().start, reason);
-        }
-        let column = identifier(column.get_ref())
-            .map_err(|reason| self.refuse(column.span().start, reason))
-            .ok()?;
-        Some(Placement::Sharded { keyspace: found?, column })
     }
 
     /// Enters a table; without a placement only its name is checked, since

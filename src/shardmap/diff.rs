@@ -168,7 +168,7 @@ impl Map {
     }
 
     fn diff_keyspace(&self, map: &Self, old: &Keyspace, new: &Keyspace, changes: &mut Vec<Change>) {
-        let kind = |one: &Keyspace| (one.key_type, one.hash, one.slots());
+        let kind = |one: &Keyspace| (one.key_types().collect::<Vec<_>>(), one.hash, one.slots());
         if kind(old) != kind(new) || old.cut != new.cut || old.schemas != new.schemas {
             let text = format!(
                 "keyspace {} changes its type, hash, number of slots, bounds, values or schemas",
@@ -239,8 +239,10 @@ impl Map {
     /// A place in words that mean the same in every map.
     fn place(&self, table: &Table<'_>) -> String {
         match table {
-            Table::Sharded { keyspace, column } => {
-                format!("{} by {column}", self.keyspace(*keyspace).map_or("", Keyspace::name))
+            Table::Sharded { keyspace, column, rest } => {
+                let keyspace = self.keyspace(*keyspace).map_or("", Keyspace::name);
+                let rest: Vec<String> = rest.iter().map(|column| format!(", {column}")).collect();
+                format!("{keyspace} by {column}{}", rest.concat())
             }
             Table::Reference => "everywhere".to_owned(),
             Table::Single(shard) => format!("on {}", shard.number()),

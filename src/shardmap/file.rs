@@ -150,8 +150,12 @@ pub(crate) struct KeyspaceEntry {
     pub(crate) name: Spanned<String>,
     /// Type of the key columns.
     #[serde(rename = "type")]
-    #[schemars(with = "KeyType")]
-    pub(crate) key_type: Spanned<String>,
+    #[schemars(with = "Option<KeyType>")]
+    pub(crate) key_type: Option<Spanned<String>>,
+    /// In place of `type`, where several columns together are the key: their
+    /// types, in the order in which they make the hash. Never changes.
+    #[schemars(with = "Option<Vec<KeyType>>", length(min = 2, max = 8))]
+    pub(crate) types: Option<Spanned<Vec<Spanned<String>>>>,
     /// Schemas that are a tenant each, by their names, or by how their names
     /// begin, as `tenant_*`: the key is the schema's name, and the type text.
     #[schemars(with = "Option<Vec<String>>", length(min = 1))]
@@ -197,8 +201,11 @@ pub(crate) struct TableEntry {
     #[schemars(with = "String")]
     pub(crate) keyspace: Spanned<String>,
     /// The column that holds the key.
-    #[schemars(with = "String")]
-    pub(crate) key: Spanned<String>,
+    #[schemars(with = "Option<String>")]
+    pub(crate) key: Option<Spanned<String>>,
+    /// In place of `key`, in a keyspace with `types`: the columns, in their order.
+    #[schemars(with = "Option<Vec<String>>", length(min = 2, max = 8))]
+    pub(crate) columns: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 /// Tables that share the name of their key column.
@@ -209,8 +216,12 @@ pub(crate) struct RuleEntry {
     #[schemars(with = "String")]
     pub(crate) keyspace: Spanned<String>,
     /// The column that holds the key in each of the tables.
-    #[schemars(with = "String")]
-    pub(crate) column: Spanned<String>,
+    #[schemars(with = "Option<String>")]
+    pub(crate) column: Option<Spanned<String>>,
+    /// In place of `column`, in a keyspace with `types`: the columns, in their
+    /// order.
+    #[schemars(with = "Option<Vec<String>>", length(min = 2, max = 8))]
+    pub(crate) columns: Option<Spanned<Vec<Spanned<String>>>>,
     /// The tables, as `schema.table`.
     #[schemars(with = "Vec<String>")]
     pub(crate) tables: Option<Vec<Spanned<String>>>,

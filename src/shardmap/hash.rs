@@ -59,6 +59,15 @@ impl Hash {
         low(slot)
     }
 
+    /// Whether keys of several columns have a hash of this kind: one that every
+    /// server computes of a row.
+    pub(crate) const fn takes_rows(self) -> bool {
+        match self {
+            Self::Postgres | Self::Partition => true,
+            Self::Xxh3 | Self::Range | Self::List => false,
+        }
+    }
+
     /// The word that the map file uses.
     pub const fn name(self) -> &'static str {
         match self {
@@ -71,6 +80,45 @@ impl Hash {
     }
 }
 
+/// The hash of a key of several columns, from the first to the last: of
+/// [`Hash::Postgres`] what `hash_record_extended(ROW(…), 0)` returns, of
+/// [`Hash::Partition`] the row hash of a table partitioned by those columns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowHash {
+    hash: Hash,
+    state: u64,
+}
+
+impl RowHash {
+    /// The hash before the first column; `hash` takes rows.
+    pub(crate) fn new(hash: Hash) -> Self {
+        debug_assert!(hash.takes_rows(), "a row has such a hash");
+        Self { hash, state: 0 }
+    }
+
+    /// The hash with one more column.
+    #[must_use]
+    pub(crate) fn with(self, key: &Key<'_>) -> Self {
+        let state = match self.hash {
+            Hash::Postgres => self.state.wrapping_mul(31).wrapping_add(extended(key, 0)),
+            Hash::Partition => combine(self.state, extended(key, PARTITION_SEED)),
+            // No map has such a keyspace.
+            Hash::Xxh3 | Hash::Range | Hash::List => self.state,
+        };
+        Self { state, ..self }
+    }
+
+    /// The key.
+    pub(crate) const fn key(self) -> Key<'static> {
+        Key::Row(self.state)
+    }
+}
+
+/// Postgres's 64-bit combining step.
+const fn combine(before: u64, hash: u64) -> u64 {
+    before ^ hash.wrapping_add(COMBINE).wrapping_add(before << 54).wrapping_add(before >> 7)
+}
+
 /// What `hash<type>extended(key, seed)` returns.
 fn extended(key: &Key<'_>, seed: u64) -> u64 {
     match key {
@@ -81,13 +129,22 @@ fn extended(key: &Key<'_>, seed: u64) -> u64 {
         Key::Date(days) => hash_integer((*days).into(), seed),
         Key::Time(micros) => hash_integer(*micros, seed),
         Key::Bytes(bytes) => hash_bytes(bytes, seed),
+        Key::Row(hash) => *hash,
     }
 }
 
 /// The row hash of a table partitioned by one column.
 fn partition(key: &Key<'_>) -> u64 {
-    // The combining step with nothing combined before leaves a sum.
-    extended(key, PARTITION_SEED).wrapping_add(COMBINE)
+    match key {
+        Key::Row(hash) => *hash,
+        Key::Int(_)
+        | Key::Text(_)
+        | Key::Uuid(_)
+        | Key::Numeric(_)
+        | Key::Date(_)
+        | Key::Time(_)
+        | Key::Bytes(_) => combine(0, extended(key, PARTITION_SEED)),
+    }
 }
 
 /// XXH3 over the binary forms of int8, text, uuid, date, timestamptz and bytea,
@@ -101,6 +158,8 @@ fn canonical(key: &Key<'_>) -> u64 {
         Key::Date(days) => xxh3_64(&days.to_be_bytes()),
         Key::Time(micros) => xxh3_64(&micros.to_be_bytes()),
         Key::Bytes(bytes) => xxh3_64(bytes),
+        // No map has such a keyspace.
+        Key::Row(hash) => *hash,
     }
 }
 
@@ -223,7 +282,7 @@ const GOLDEN_RATIO: u32 = 0x9E37_79B9;
 const START: u32 = 3_923_095;
 /// The seed with which Postgres hashes partition keys.
 const PARTITION_SEED: u64 = 0x7A5B_2236_7996_DCFD;
-/// The constant of Postgres's 64-bit combining step.
+/// The constant of that step.
 const COMBINE: u64 = 0x49A0_F4DD_15E5_A8E3;
 
 #[cfg(test)]

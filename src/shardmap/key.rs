@@ -153,6 +153,9 @@ pub enum Key<'a> {
     Time(i64),
     /// Bytes.
     Bytes(&'a [u8]),
+    /// Several columns together, by their hash: the slot follows from that alone,
+    /// so keys that share it always share their shard.
+    Row(u64),
 }
 
 /// Where the bytes of a key go that its text only spells.
@@ -310,6 +313,7 @@ impl fmt::Display for Key<'_> {
                 f.write_str("\\x")?;
                 bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
+            Self::Row(hash) => write!(f, "(row of hash {hash:016x})"),
         }
     }
 }
@@ -335,6 +339,11 @@ pub enum KeyError {
     NotBytes,
     /// A number with a fraction, which storing may round.
     Fraction,
+    /// Not a row of as many columns as the key has.
+    NotRow {
+        /// How many it has.
+        columns: usize,
+    },
     /// A NUL in a text.
     Nul,
     /// Bytes that are not UTF-8.
@@ -364,9 +373,11 @@ impl KeyError {
     /// The state a client sees.
     pub const fn sqlstate(&self) -> SqlState {
         match self {
-            Self::NotInteger(_) | Self::NotUuid | Self::NotNumeric | Self::NotBytes => {
-                SqlState::new("22P02")
-            }
+            Self::NotInteger(_)
+            | Self::NotUuid
+            | Self::NotNumeric
+            | Self::NotBytes
+            | Self::NotRow { .. } => SqlState::new("22P02"),
             Self::OutOfRange(_) => SqlState::new("22003"),
             Self::Nul | Self::NotUtf8 => SqlState::new("22021"),
             Self::Length { .. } => SqlState::new("22P03"),
@@ -396,6 +407,7 @@ impl KeyError {
             Self::NotTime => Some("write it as YYYY-MM-DD HH:MM:SS+00".to_owned()),
             Self::NotBytes => Some("write it as '\\x' and hexadecimal digits".to_owned()),
             Self::Fraction => Some("write the key without digits after the point".to_owned()),
+            Self::NotRow { .. } => Some("write it as a row is, '(eu,42)'".to_owned()),
             Self::NotNumeric => {
                 Some(format!("write a plain number of at most {DIGITS_MAX} digits"))
             }
@@ -414,6 +426,9 @@ impl fmt::Display for KeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotInteger(key_type) => write!(f, "the sharding key is not a valid {key_type}"),
+            Self::NotRow { columns } => {
+                write!(f, "the sharding key is not a row of {columns} values, none of them null")
+            }
             Self::VersionDependent(key_type) => write!(
                 f,
                 "the sharding key is spelled in a way that only newer servers read as {key_type}"

@@ -10,8 +10,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::types::{ShardId, SlotId};
 
 use super::decimal::Decimal;
-use super::hash::Hash;
-use super::key::{Key, KeyType};
+use super::hash::{Hash, RowHash};
+use super::key::{Key, KeyError, KeyType, Scratch};
+use super::row;
 use super::schemas::Schemas;
 
 /// A keyspace's position in its map.
@@ -36,6 +37,8 @@ pub struct Keyspace {
     pub(crate) id: KeyspaceId,
     pub(crate) name: String,
     pub(crate) key_type: KeyType,
+    /// The types of the other columns, where a key has several.
+    pub(crate) more_types: Box<[KeyType]>,
     pub(crate) hash: Hash,
     /// Owner of each slot; never empty.
     pub(crate) owners: Box<[ShardId]>,
@@ -79,7 +82,7 @@ impl Rank {
             Key::Int(value) | Key::Time(value) => Some(Self::Number(*value)),
             Key::Date(days) => Some(Self::Number((*days).into())),
             Key::Uuid(bytes) => Some(Self::Uuid(*bytes)),
-            Key::Text(_) | Key::Numeric(_) | Key::Bytes(_) => None,
+            Key::Text(_) | Key::Numeric(_) | Key::Bytes(_) | Key::Row(_) => None,
         }
     }
 }
@@ -120,6 +123,8 @@ impl<T: Copy> Keys<T> {
             Key::Uuid(bytes) => self.uuids.insert(*bytes, what),
             Key::Numeric(number) => self.numbers.insert(*number, what),
             Key::Bytes(bytes) => self.bytes.insert((*bytes).into(), what),
+            // A hash names no single key.
+            Key::Row(_) => None,
         }
     }
 
@@ -132,6 +137,7 @@ impl<T: Copy> Keys<T> {
             Key::Uuid(bytes) => self.uuids.remove(bytes),
             Key::Numeric(number) => self.numbers.remove(number),
             Key::Bytes(bytes) => self.bytes.remove(*bytes),
+            Key::Row(_) => None,
         }
     }
 
@@ -144,6 +150,7 @@ impl<T: Copy> Keys<T> {
             Key::Uuid(bytes) => self.uuids.get(bytes).copied(),
             Key::Numeric(number) => self.numbers.get(number).copied(),
             Key::Bytes(bytes) => self.bytes.get(*bytes).copied(),
+            Key::Row(_) => None,
         }
     }
 
@@ -179,9 +186,60 @@ impl Keyspace {
         self.spread
     }
 
-    /// Type of the key columns.
+    /// Type of the key column; of the first one, where a key has several.
     pub const fn key_type(&self) -> KeyType {
         self.key_type
+    }
+
+    /// The types of the columns that make a key, in their order.
+    pub fn key_types(&self) -> impl Iterator<Item = KeyType> + Clone {
+        std::iter::once(self.key_type).chain(self.more_types.iter().copied())
+    }
+
+    /// Whether several columns together are the key.
+    pub const fn is_composite(&self) -> bool {
+        !self.more_types.is_empty()
+    }
+
+    /// The key that `text` denotes: a value of the column's type or, of several
+    /// columns, a row as the server writes it, `(eu,42)`. `scratch` is used for
+    /// bytes only.
+    ///
+    /// # Errors
+    /// As [`Key::from_text`], for any of the columns.
+    pub fn key_from_text<'k>(
+        &self,
+        text: &'k str,
+        scratch: &'k mut Scratch,
+    ) -> Result<Key<'k>, KeyError> {
+        if !self.is_composite() {
+            return Key::from_text(self.key_type, text, scratch);
+        }
+        let mut hash = RowHash::new(self.hash);
+        for (key_type, text) in self.key_types().zip(self.row(text)?) {
+            hash = hash.with(&Key::from_text(key_type, &text, &mut Scratch::default())?);
+        }
+        Ok(hash.key())
+    }
+
+    /// The columns of the key that `text` denotes, each as its canonical text.
+    ///
+    /// # Errors
+    /// As [`Keyspace::key_from_text`].
+    pub fn columns_from_text(&self, text: &str) -> Result<Vec<String>, KeyError> {
+        let texts = if self.is_composite() { self.row(text)? } else { vec![text.to_owned()] };
+        let column = |(key_type, text): (KeyType, &String)| {
+            Ok(Key::from_text(key_type, text, &mut Scratch::default())?.to_string())
+        };
+        self.key_types().zip(&texts).map(column).collect()
+    }
+
+    /// The values of a row's text, one for each column of the key.
+    fn row(&self, text: &str) -> Result<Vec<String>, KeyError> {
+        let columns = self.more_types.len() + 1;
+        row::fields(text)
+            .filter(|fields| fields.len() == columns)
+            .ok_or(KeyError::NotRow { columns })
     }
 
     /// Whether each of its tenants is a schema, whose name is the key.
@@ -220,6 +278,7 @@ impl Keyspace {
     pub fn cuts_like(&self, other: &Self) -> bool {
         self.name == other.name
             && self.key_type == other.key_type
+            && self.more_types == other.more_types
             && self.hash == other.hash
             && self.slots() == other.slots()
             && self.cut == other.cut

@@ -40,7 +40,12 @@ pub(crate) type Levels = BTreeMap<String, BTreeMap<String, Consistency>>;
 /// Where a table's rows live, as a map stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Placement {
-    Sharded { keyspace: KeyspaceId, column: String },
+    /// The other columns of a key of several stand in `rest`.
+    Sharded {
+        keyspace: KeyspaceId,
+        column: String,
+        rest: Vec<String>,
+    },
     Reference,
     Single(ShardId),
 }
@@ -54,6 +59,8 @@ pub enum Table<'a> {
         keyspace: KeyspaceId,
         /// The key column, spelled as the catalog does.
         column: &'a str,
+        /// The other columns, where a key has several.
+        rest: &'a [String],
     },
     /// A copy on every shard.
     Reference,
@@ -257,7 +264,9 @@ impl Map {
 impl Placement {
     fn table(&self) -> Table<'_> {
         match self {
-            Self::Sharded { keyspace, column } => Table::Sharded { keyspace: *keyspace, column },
+            Self::Sharded { keyspace, column, rest } => {
+                Table::Sharded { keyspace: *keyspace, column, rest }
+            }
             Self::Reference => Table::Reference,
             Self::Single(shard) => Table::Single(*shard),
         }

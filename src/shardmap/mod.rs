@@ -20,12 +20,14 @@ mod name;
 mod node;
 mod parse;
 mod print;
+mod row;
 mod schemas;
 mod slots;
 
 pub use self::decimal::Decimal;
 pub use self::diff::{Adoption, Change, adopt};
 pub use self::hash::Hash;
+pub(crate) use self::hash::RowHash;
 pub(crate) use self::key::plain_integer;
 pub use self::key::{Key, KeyError, KeyType, Scratch};
 pub use self::keyspace::{Keyspace, KeyspaceId, Rank};

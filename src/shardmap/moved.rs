@@ -2,7 +2,7 @@
 
 use crate::types::{Epoch, ShardId, SlotId};
 
-use super::key::{Key, Scratch};
+use super::key::Scratch;
 use super::keyspace::Keyspace;
 use super::map::Map;
 
@@ -14,7 +14,7 @@ impl Map {
     pub fn with_tenant_on(&self, keyspace: &str, key: &str, shard: ShardId) -> Option<Self> {
         self.with(keyspace, shard, |found| {
             let mut scratch = Scratch::default();
-            let key = Key::from_text(found.key_type, key, &mut scratch).ok()?;
+            let key = found.key_from_text(key, &mut scratch).ok()?;
             if found.slot_owner(found.slot_of(&key)) == Some(shard) {
                 found.pins.remove(&key);
             } else {
@@ -66,6 +66,7 @@ impl Map {
 mod tests {
     use super::*;
     use crate::shardmap::Change;
+    use crate::shardmap::Key;
 
     fn map() -> Map {
         let text = "epoch = 7\ndatabase = \"app\"\nhome = \"a\"\n\

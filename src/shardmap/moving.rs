@@ -205,7 +205,7 @@ fn enter(
     position: usize,
 ) {
     let mut scratch = Scratch::default();
-    let Ok(key) = Key::from_text(keyspace.key_type(), text, &mut scratch) else { return };
+    let Ok(key) = keyspace.key_from_text(text, &mut scratch) else { return };
     let at = match tenants.iter().position(|(id, _)| *id == keyspace.id()) {
         Some(at) => at,
         None => {

@@ -89,7 +89,12 @@ impl Map {
 
     fn write_keyspace(&self, out: &mut String, keyspace: &Keyspace) {
         let _ = writeln!(out, "\n[[keyspace]]\nname = {}", quoted(keyspace.name()));
-        let _ = writeln!(out, "type = \"{}\"", keyspace.key_type());
+        if keyspace.is_composite() {
+            let types: Vec<String> = keyspace.key_types().map(|one| quoted(one.name())).collect();
+            let _ = writeln!(out, "types = [{}]", types.join(", "));
+        } else {
+            let _ = writeln!(out, "type = \"{}\"", keyspace.key_type());
+        }
         if keyspace.is_of_schemas() {
             let patterns: Vec<String> =
                 keyspace.schemas.iter().map(|pattern| quoted(&pattern.to_string())).collect();
@@ -133,11 +138,17 @@ impl Map {
         for (schema, name, place) in self.tables() {
             let name = quoted(&spelled(&[schema, name]));
             match place {
-                Table::Sharded { keyspace, column } => {
+                Table::Sharded { keyspace, column, rest } => {
                     let keyspace = self.keyspace(keyspace).map_or("", Keyspace::name);
                     let (keyspace, column) = (quoted(keyspace), quoted(&spelled(&[column])));
-                    let _ = writeln!(out, "\n[[table]]\nname = {name}");
-                    let _ = writeln!(out, "keyspace = {keyspace}\nkey = {column}");
+                    let _ = writeln!(out, "\n[[table]]\nname = {name}\nkeyspace = {keyspace}");
+                    let rest: Vec<String> =
+                        rest.iter().map(|one| format!(", {}", quoted(&spelled(&[one])))).collect();
+                    let _ = if rest.is_empty() {
+                        writeln!(out, "key = {column}")
+                    } else {
+                        writeln!(out, "columns = [{column}{}]", rest.concat())
+                    };
                 }
                 Table::Reference => references.push(name),
                 Table::Single(shard) => singles.entry(shard).or_default().0.push(name),

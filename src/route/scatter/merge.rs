@@ -383,8 +383,8 @@ impl Making<'_> {
         if matches!(relation.target, Target::Written { .. }) {
             return Err(RouteError::SeveralShards);
         }
-        let (keyspace, key) = match place::named(schema.as_deref(), name, self.world)? {
-            Named::Listed(Table::Sharded { keyspace, column }) => (keyspace, column),
+        let (keyspace, key, rest) = match place::named(schema.as_deref(), name, self.world)? {
+            Named::Listed(Table::Sharded { keyspace, column, rest }) => (keyspace, column, rest),
             Named::Listed(Table::Reference) => return Ok(()),
             Named::Listed(Table::Single(_)) | Named::System => {
                 return Err(several_shards(
@@ -423,7 +423,11 @@ impl Making<'_> {
             filter::own(self.t, level, alias, columns)
         };
         self.pieces.push(Piece {
-            anchor: Anchor::new(keyspace, alias, key),
+            anchor: Anchor::new(
+                keyspace,
+                alias,
+                std::iter::once(key).chain(rest.iter().map(String::as_str)),
+            ),
             at: relation.at,
             relation: format!("{}.{}", quoted(&found), quoted(name)).into(),
             alias: alias.clone(),

@@ -28,7 +28,7 @@ struct Form {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Anchor {
     pub(super) keyspace: KeyspaceId,
-    /// As SQL text, qualified.
+    /// As SQL text, qualified; a row of them where the key has several.
     pub(super) column: Box<str>,
 }
 
@@ -43,8 +43,17 @@ pub(super) struct Gap {
 }
 
 impl Anchor {
-    pub(super) fn new(keyspace: KeyspaceId, alias: &str, column: &str) -> Self {
-        let column = format!("{}.{}", quoted(alias), quoted(column)).into();
+    pub(super) fn new<'c>(
+        keyspace: KeyspaceId,
+        alias: &str,
+        columns: impl Iterator<Item = &'c str>,
+    ) -> Self {
+        let columns: Vec<String> =
+            columns.map(|column| format!("{}.{}", quoted(alias), quoted(column))).collect();
+        let column = match &*columns {
+            [only] => only.as_str().into(),
+            several => format!("ROW({})", several.join(", ")).into(),
+        };
         Self { keyspace, column }
     }
 }
@@ -121,7 +130,7 @@ pub(super) fn owner(keyspace: &Keyspace, moving: &Moving) -> Option<ShardId> {
         Portion::Slots { first, .. } => keyspace.slot_owner(*first),
         Portion::Tenant(text) => {
             let mut scratch = Scratch::default();
-            let key = Key::from_text(keyspace.key_type(), text, &mut scratch).ok()?;
+            let key = keyspace.key_from_text(text, &mut scratch).ok()?;
             Some(keyspace.owner(&key))
         }
     }
@@ -173,7 +182,7 @@ impl Form {
                 let mask = keyspace.slots().saturating_sub(1);
                 for (start, operator, slot) in [("((", ">=", first), (" AND (", "<=", last)] {
                     self.text(start);
-                    self.hash(keyspace.key_type())?;
+                    self.hash(keyspace)?;
                     self.text(&format!(
                         " OPERATOR(pg_catalog.&) {mask}) OPERATOR(pg_catalog.{operator}) {}",
                         slot.number()
@@ -189,11 +198,15 @@ impl Form {
     }
 
     /// As servers of all versions compute it; `None` if not all do.
-    fn hash(&mut self, key_type: KeyType) -> Option<()> {
-        let function = key_type.server_hash()?;
+    fn hash(&mut self, keyspace: &Keyspace) -> Option<()> {
+        let key_type = keyspace.key_type();
+        let function = match keyspace.is_composite() {
+            true => "hash_record_extended",
+            false => key_type.server_hash()?,
+        };
         self.text(&format!("pg_catalog.{function}("));
         self.column();
-        if key_type == KeyType::Date {
+        if key_type == KeyType::Date && !keyspace.is_composite() {
             self.text(" OPERATOR(pg_catalog.-) '2000-01-01'::pg_catalog.date");
         }
         self.text(", 0)");
@@ -283,7 +296,7 @@ mod tests {
 
     fn condition(map: &Map, shard: u16) -> Option<String> {
         let foreign = Foreign::of(map, map, ShardId::new(shard)).unwrap()?;
-        foreign.condition(&Anchor::new(map.keyspaces()[0].id(), "t", "c"))
+        foreign.condition(&Anchor::new(map.keyspaces()[0].id(), "t", ["c"].into_iter()))
     }
 
     const HASHED: &str = "type = \"int8\"\nslots = 4\nranges = { a = [\"0-1\"], b = [\"2-3\"] }\n";
@@ -319,6 +332,17 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_several_columns_is_hashed_as_a_row() {
+        let rows = HASHED.replacen("type = \"int8\"", "types = [\"date\", \"bytea\"]", 1);
+        let map = map(&rows, slots(0, 0), Phase::Watched);
+        let foreign = Foreign::of(&map, &map, ShardId::new(2)).unwrap().unwrap();
+        let anchor = Anchor::new(map.keyspaces()[0].id(), "t", ["a", "b"].into_iter());
+        let found = foreign.condition(&anchor).unwrap();
+        let hash = "pg_catalog.hash_record_extended(ROW(\"t\".\"a\", \"t\".\"b\"), 0) ";
+        assert!(found.contains(&format!("{hash}OPERATOR(pg_catalog.&) 3)")), "{found}");
+    }
+
+    #[test]
     fn slots_that_no_server_computes_can_not_be_left_out() {
         let keyspace = format!("hash = \"xxh3\"\n{HASHED}");
         let map = map(&keyspace, slots(0, 0), Phase::Watched);
@@ -331,7 +355,7 @@ mod tests {
         let before = map(HASHED, Portion::Tenant("5".to_owned()), Phase::Watched);
         let foreign = Foreign::of(&before, &before, ShardId::new(2)).unwrap();
         let foreign = foreign.or(Foreign::of(&before, &before, ShardId::new(1)).unwrap()).unwrap();
-        let anchor = Anchor::new(before.keyspaces()[0].id(), "t", "c");
+        let anchor = Anchor::new(before.keyspaces()[0].id(), "t", ["c"].into_iter());
         let own = foreign.condition(&anchor).unwrap();
         let gap = |at, end| Gap { anchor: anchor.clone(), at, end };
         let text = b"SELECT a FROM t WHERE x OR y -- c\nLIMIT 1";
