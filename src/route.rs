@@ -8,6 +8,7 @@ mod array;
 mod asides;
 mod composite;
 mod copy;
+mod ddl;
 mod decide;
 mod declared;
 mod direct;

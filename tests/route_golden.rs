@@ -4,7 +4,8 @@
 //! A case of the form `map: NAME`, `catalog: NAME` or `path: SCHEMAS` sets what
 //! the cases after it are planned against; a map takes the others back. `set:
 //! key=VALUE`, `set: key.KEYSPACE=VALUE` and `set: shard=NAME` are what the
-//! session has declared, together in one line; `set:` alone takes it back.
+//! session has declared, together in one line; `set:` alone takes it back. So does
+//! `temp: NAME=SHARD …` with its temporary tables, by the shards' numbers.
 //! `catalogs/NAME.json` is what `keyway catalog` says of `catalogs/NAME.sql`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail by panicking")]
@@ -16,7 +17,7 @@ use std::path::Path;
 use keyway::catalog::{self, Catalog};
 use keyway::route::{Declared, Explanation, Param, SearchPath, World, explain_in};
 use keyway::shardmap::Map;
-use keyway::types::{Format, Oid};
+use keyway::types::{Format, Oid, ShardId};
 
 #[test]
 fn routes_are_as_recorded() {
@@ -31,12 +32,14 @@ fn routes_are_as_recorded() {
         let mut catalog: Option<Catalog> = None;
         let mut path_text = DEFAULT_PATH.to_owned();
         let mut declared = Declared::default();
+        let mut temporary = Vec::new();
         let mut out = String::new();
         for case in text.split("\n\n").filter(|case| !case.trim().is_empty()) {
             if let Some(name) = case.trim().strip_prefix("map: ") {
                 map = Some(load(name));
                 catalog = None;
                 declared = Declared::default();
+                temporary = Vec::new();
                 DEFAULT_PATH.clone_into(&mut path_text);
                 writeln!(out, "map: {name}\n").unwrap();
                 continue;
@@ -58,11 +61,17 @@ fn routes_are_as_recorded() {
                 writeln!(out, "{}\n", case.trim()).unwrap();
                 continue;
             }
+            if let Some(tables) = case.trim().strip_prefix("temp:") {
+                temporary = tables.split_whitespace().map(temporary_table).collect();
+                writeln!(out, "{}\n", case.trim()).unwrap();
+                continue;
+            }
             let (input, expected) = case.split_once("\n----").unwrap_or((case, ""));
             let (title, sql): (Vec<_>, Vec<_>) =
                 input.trim_matches('\n').lines().partition(|line| line.starts_with("# "));
             let sql = sql.join("\n");
             let search_path = SearchPath::parse(&path_text, "ann").unwrap();
+            let search_path = search_path.with_temporary(&temporary);
             let mut world = World::of_map(map.as_ref().expect("a map first"), &search_path);
             world.catalog = catalog.as_ref();
             let actual = shown(&run(&world, &sql, &declared), world.catalog.is_some());
@@ -88,6 +97,11 @@ fn routes_are_as_recorded() {
         assert!(failures.is_empty(), "{failures}");
     }
     assert!(cases >= 150, "only {cases} cases");
+}
+
+fn temporary_table(text: &str) -> (Box<str>, ShardId) {
+    let (name, shard) = text.split_once('=').unwrap();
+    (name.into(), ShardId::new(shard.parse().unwrap()))
 }
 
 fn declare(values: &str) -> Declared {

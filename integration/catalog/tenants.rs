@@ -69,6 +69,11 @@ fn tenants_that_are_schemas_are_each_on_their_shard() {
     assert_eq!(owners, [here.clone(), here, there], "a schema is on its owner's shard alone");
     for school in &schools {
         the_search_path_leads_to(&router, school);
+        let copied = format!(
+            "CREATE TABLE {school}.copied AS SELECT p.id, g.name FROM \
+             {school}.pupils p JOIN public.grades g ON g.id = p.grade"
+        );
+        psql(&router.url(), &copied).expect();
     }
     whoever_is_the_current_role_is_the_user_of_the_path(&router, &schools[2]);
     let [one, two, far] = schools.each_ref().map(String::as_str);
@@ -209,4 +214,57 @@ fn tenants_stay_apart(router: &Router, one: &str, two: &str, far: &str) {
     let said = String::from_utf8_lossy(&planned.stdout).into_owned()
         + &String::from_utf8_lossy(&planned.stderr);
     assert!(!planned.status.success() && said.contains("pg_dump --schema"), "{said}");
+}
+
+/// The map places the schema `ledger` on the second shard.
+#[test]
+fn what_is_in_a_schema_on_one_shard_is_made_there_alone() {
+    let cluster = cluster();
+    cluster.sql_everywhere(
+        "CREATE TABLE ledger_rates (id int PRIMARY KEY, rate int);
+         INSERT INTO ledger_rates VALUES (1, 7);
+         CREATE TABLE ledger_tasks (tenant_id bigint NOT NULL, id int)",
+    );
+    let options = RouterOptions::sharded(cluster).with_map(|map| {
+        let map = map.replace("\"public.plans\"", "\"public.ledger_rates\"");
+        let map = map.replace("\"public.tasks\"", "\"public.ledger_tasks\"");
+        format!("{map}\n[[single]]\nshard = \"shard2\"\nschemas = [\"ledger\"]\n")
+    });
+    let router = Router::start(cluster, &options);
+    wait_for("both catalogs", || shown(&router).matches("|in force").count() == 2);
+    let run = |sql: &str| psql(&router.url(), sql).expect();
+    run("CREATE SCHEMA ledger");
+    run(
+        "CREATE TABLE ledger.entries (id int PRIMARY KEY, rate int REFERENCES public.ledger_rates)",
+    );
+    run("INSERT INTO ledger.entries VALUES (1, 1), (2, 1)");
+    run("CREATE INDEX ON ledger.entries (rate)");
+    run("ALTER TABLE ledger.entries ADD COLUMN note text DEFAULT 'x'");
+    run("CREATE TABLE ledger.copies AS SELECT e.id, r.rate FROM ledger.entries e \
+         JOIN public.ledger_rates r ON r.id = e.rate");
+    wait_for(
+        "the copy's table",
+        || matches!(psql(&router.url(), "SELECT sum(rate) FROM ledger.copies"), Psql::Done(sum) if sum.trim() == "14"),
+    );
+    let parted =
+        "CREATE TABLE ledger.parted AS SELECT * FROM public.ledger_tasks WHERE tenant_id = ";
+    let made = (1..60).filter(|tenant| {
+        let made = psql(&router.url(), &format!("{parted}{tenant}"));
+        match made {
+            Psql::Done(_) => {
+                run("DROP TABLE ledger.parted");
+                true
+            }
+            Psql::Failed(error) => {
+                assert!(error.contains("more than one shard"), "{error}");
+                false
+            }
+        }
+    });
+    let made = made.count();
+    assert!(made > 5 && made < 55, "tenants of one shard only: {made}");
+    let there = "SELECT count(*) FROM pg_namespace WHERE nspname = 'ledger'";
+    assert_eq!([1, 2].map(|shard| cluster.sql(shard, there)), ["0", "1"]);
+    run("DROP SCHEMA ledger CASCADE");
+    assert_eq!([1, 2].map(|shard| cluster.sql(shard, there)), ["0", "0"]);
 }

@@ -16,6 +16,7 @@ use crate::types::{Access, Epoch, ShardId};
 
 use super::asides::{Asides, stricter};
 use super::copy;
+use super::ddl;
 use super::error::RouteError;
 use super::hints::{self, Hints};
 use super::of_session;
@@ -496,11 +497,8 @@ fn sharded_goal(
         {
             Ok(goal)
         }
-        Kind::Ddl => match (tenants::concerned(t, world)?, ddl(t)?) {
-            (Some(shard), _) => Ok(Goal::Fixed(Targets::Shard(shard), Reason::Schema)),
-            (None, everywhere) => Ok(everywhere),
-        },
-        Kind::Maintenance => Ok(match tenants::concerned(t, world)? {
+        Kind::Ddl => ddl::goal(t, one, world, asides),
+        Kind::Maintenance => Ok(match ddl::place(t, world)? {
             Some(shard) => Goal::Fixed(Targets::Shard(shard), Reason::SingleShard),
             None => Goal::Fixed(Targets::AllInTurn, Reason::Maintenance),
         }),
@@ -714,28 +712,6 @@ pub(super) fn table_name(t: &Tokens<'_>, at: usize) -> Option<(Option<Box<str>>,
         return (!t.is_punct(at + 3, ".")).then_some((Some(first), name));
     }
     Some((None, first))
-}
-
-/// CREATE and its like: on every shard, unless it also reads data.
-fn ddl(t: &Tokens<'_>) -> Result<Goal, RouteError> {
-    let reads = t.is_word(0, "select")
-        || t.is_word(0, "with")
-        || (t.is_word(0, "create")
-            && !t.is_word(1, "view")
-            && ["table", "materialized"].iter().any(|word| (1..4).any(|i| t.is_word(i, word)))
-            && (2..t.len()).any(|i| {
-                t.is_word(i, "as")
-                    && ["select", "with", "table", "values", "execute"]
-                        .iter()
-                        .any(|word| t.is_word(i + 1, word) || t.is_word(i + 2, word))
-            }));
-    if reads {
-        return Err(RouteError::unsupported(
-            "creating a table from a query",
-            "create the table, then insert the rows",
-        ));
-    }
-    Ok(Goal::Fixed(Targets::AllInTurn, Reason::Schema))
 }
 
 /// A token for an error message, cut short.

@@ -119,6 +119,12 @@ pub(super) fn create(
     }
 }
 
+/// The query of which a CREATE TABLE … AS makes a table, permanent or not; `None`
+/// of every other statement.
+pub(super) fn query_of<'t>(t: &Tokens<'t>) -> Option<Tokens<'t>> {
+    read(t).ok()?.query
+}
+
 fn read<'t>(t: &Tokens<'t>) -> Result<Made<'t>, RouteError> {
     let form = || {
         RouteError::unsupported(
@@ -128,7 +134,7 @@ fn read<'t>(t: &Tokens<'t>) -> Result<Made<'t>, RouteError> {
     };
     let mut at = 1 + usize::from(t.is_word(1, "local") || t.is_word(1, "global"));
     let temporary = t.is_word(at, "temp") || t.is_word(at, "temporary");
-    at += usize::from(temporary);
+    at += usize::from(temporary || t.is_word(at, "unlogged"));
     if !t.is_word(0, "create") || !t.is_word(at, "table") {
         return Err(form());
     }
@@ -137,7 +143,8 @@ fn read<'t>(t: &Tokens<'t>) -> Result<Made<'t>, RouteError> {
         at += 3;
     }
     let (schema, name) = table_name(t, at).ok_or_else(form)?;
-    if schema.as_deref().is_some_and(|schema| schema != SCHEMA) {
+    let foreign = schema.as_deref().is_some_and(|schema| schema != SCHEMA);
+    if temporary && foreign {
         return Err(form());
     }
     at += if schema.is_some() { 3 } else { 1 };

@@ -1,6 +1,6 @@
 //! Where statements go that concern a tenant's schema: changes of the schema and
 //! of what is in it, its maintenance, and what is looked up by a search path
-//! that holds one.
+//! that holds one. Names are read here for other schemas on one shard, too (`ddl`).
 //!
 //! A name with a schema tells. A name without one is looked up as the server
 //! would on the owner's shard, by the catalogs; where they don't know enough, the
@@ -13,6 +13,7 @@ use crate::catalog::Catalog;
 use crate::sql::token::Tokens;
 use crate::types::ShardId;
 
+use super::decide::table_name;
 use super::error::RouteError;
 use super::planner::World;
 use super::resolve;
@@ -91,7 +92,7 @@ fn qualifiers(t: &Tokens<'_>, world: &World<'_>) -> BTreeSet<ShardId> {
 }
 
 /// The names after the word SCHEMA, and a schema's new name.
-fn schemas_named(t: &Tokens<'_>) -> Vec<Box<str>> {
+pub(super) fn schemas_named(t: &Tokens<'_>) -> Vec<Box<str>> {
     let mut found = Vec::new();
     for i in 0..t.len() {
         if !t.is_word(i, "schema") || t.is_punct(i + 1, ".") {
@@ -113,11 +114,14 @@ fn schemas_named(t: &Tokens<'_>) -> Vec<Box<str>> {
     found
 }
 
-/// What a statement's object is, of which no schema is said.
-struct Object {
+/// What a statement changes or maintains.
+pub(super) struct Object {
+    pub(super) schema: Option<Box<str>>,
     name: Box<str>,
     kind: ObjectKind,
     is_new: bool,
+    /// The token behind its name.
+    pub(super) end: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,18 +132,20 @@ enum ObjectKind {
     Other,
 }
 
-/// The owner's shard if the search path leads to a tenant's schema.
-fn unqualified(t: &Tokens<'_>, world: &World<'_>) -> Result<Option<ShardId>, RouteError> {
-    let holds_tenant =
-        world.search_path.schemas().any(|name| world.map.tenant_shard(name).is_some());
-    if !holds_tenant {
+/// The owner's shard if the search path leads to a schema that is on one shard.
+pub(super) fn unqualified(
+    t: &Tokens<'_>,
+    world: &World<'_>,
+) -> Result<Option<ShardId>, RouteError> {
+    let holds_placed = world.search_path.schemas().any(|name| world.map.sole_shard(name).is_some());
+    if !holds_placed {
         return Ok(None);
     }
-    let Some(object) = object(t) else { return Ok(None) };
+    let Some(object) = object(t).filter(|object| object.schema.is_none()) else { return Ok(None) };
     let catalog = resolve::known(world).ok_or_else(untold)?;
     let mut tenant = None;
     for schema in world.search_path.schemas() {
-        let owner = world.map.tenant_shard(schema);
+        let owner = world.map.sole_shard(schema);
         let exists = match owner {
             Some(owner) => catalog.shard(owner).ok_or_else(untold)?.schema(schema).is_some(),
             None => catalog.shards().any(|(_, shard)| shard.schema(schema).is_some()),
@@ -180,13 +186,13 @@ fn holders(object: &Object, schema: &str, catalog: &Catalog) -> BTreeSet<ShardId
 
 fn untold() -> RouteError {
     RouteError::unsupported(
-        "a name without a schema where the search path holds a tenant's schema",
+        "a name without a schema where the search path holds a schema that is on one shard",
         "name the schema",
     )
 }
 
 /// What the statement changes or maintains, if that is something in a schema.
-fn object(t: &Tokens<'_>) -> Option<Object> {
+pub(super) fn object(t: &Tokens<'_>) -> Option<Object> {
     let first = t.name(0)?;
     let (at, is_new) = match &*first {
         "create" => (word_of_kind(t, 1)?, true),
@@ -210,17 +216,18 @@ fn object(t: &Tokens<'_>) -> Option<Object> {
     }
     let mut name = after_if(t, at + 1 + usize::from(t.is_word(at + 1, "concurrently")));
     name += usize::from(t.is_word(name, "only"));
-    Some(Object { name: bare(t, name)?, kind: kind_of(&word), is_new })
+    named(t, name, kind_of(&word), is_new)
 }
 
-/// A name without a schema.
-fn bare(t: &Tokens<'_>, at: usize) -> Option<Box<str>> {
-    t.name(at).filter(|_| !t.is_punct(at + 1, "."))
+/// The object whose name stands at `at`.
+fn named(t: &Tokens<'_>, at: usize, kind: ObjectKind, is_new: bool) -> Option<Object> {
+    let (schema, name) = table_name(t, at)?;
+    let end = at + if schema.is_some() { 3 } else { 1 };
+    Some(Object { schema, name, kind, is_new, end })
 }
 
 fn table(t: &Tokens<'_>, at: usize) -> Option<Object> {
-    let name = bare(t, at)?;
-    Some(Object { name, kind: ObjectKind::Relation, is_new: false })
+    named(t, at, ObjectKind::Relation, false)
 }
 
 /// The word before the name of the table that the object belongs to.
@@ -275,11 +282,16 @@ fn granted(t: &Tokens<'_>, at: usize) -> Option<Object> {
     }
     if *word == *"column" {
         // table.column, or schema.table.column.
-        let name = t.name(at + 1).filter(|_| !t.is_punct(at + 4, "."))?;
-        return Some(Object { name, kind: ObjectKind::Relation, is_new: false });
+        let (kind, is_new) = (ObjectKind::Relation, false);
+        let (first, end) = (t.name(at + 1)?, t.len());
+        let (schema, name) = match t.is_punct(at + 4, ".") {
+            true => (Some(first), t.name(at + 3)?),
+            false => (None, first),
+        };
+        return Some(Object { schema, name, kind, is_new, end });
     }
     if IN_SCHEMAS.contains(&&*word) {
-        return Some(Object { name: bare(t, at + 1)?, kind: kind_of(&word), is_new: false });
+        return named(t, at + 1, kind_of(&word), false);
     }
     // GRANT … ON name; of the other kinds none is in a schema.
     let grants = !t.is_word(0, "comment") && !GLOBAL.contains(&&*word);
@@ -305,7 +317,7 @@ fn maintained(t: &Tokens<'_>) -> Option<Object> {
         return None;
     }
     if reindexes("index") {
-        return Some(Object { name: bare(t, at + 1)?, kind: ObjectKind::Other, is_new: false });
+        return named(t, at + 1, ObjectKind::Other, false);
     }
     table(t, at)
 }

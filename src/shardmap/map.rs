@@ -213,6 +213,19 @@ impl Map {
         self.keyspaces.iter().any(Keyspace::is_of_schemas)
     }
 
+    /// The shard that alone has the schema: a tenant's, or one that the map places
+    /// by name and of which it lists no table elsewhere.
+    pub fn sole_shard(&self, schema: &str) -> Option<ShardId> {
+        let Some(shard) = self.schemas.get(schema) else { return self.tenant_shard(schema) };
+        let mut listed = self.tables.get(schema).into_iter().flat_map(BTreeMap::values);
+        listed.all(|place| *place == Placement::Single(*shard)).then_some(*shard)
+    }
+
+    /// Whether it places schemas by their names.
+    pub fn has_single_schemas(&self) -> bool {
+        !self.schemas.is_empty()
+    }
+
     /// Every table of the map: schema, name, place; by schema and name.
     /// Tables that only a whole schema's entry covers are not listed.
     pub fn tables(&self) -> impl Iterator<Item = (&str, &str, Table<'_>)> {
