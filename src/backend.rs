@@ -9,8 +9,10 @@
 //! of `docs/hazards.md`.
 
 mod expect;
+mod numbers;
 mod prepared;
 mod relay;
+mod renumber;
 mod second;
 mod settings;
 mod shape;
@@ -89,6 +91,10 @@ pub struct Backend {
     second: SecondTry,
     /// It leads to a replica, as far as its present holder knows.
     replica: bool,
+    /// The client knows types by other numbers than the server.
+    numbers: Option<Box<numbers::Numbered>>,
+    /// The named statement whose portal is being described for the router.
+    described: Option<StatementId>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -126,6 +132,8 @@ impl Backend {
             writes: UnitWrites::default(),
             second: SecondTry::default(),
             replica: false,
+            numbers: None,
+            described: None,
         }
     }
 
@@ -249,6 +257,7 @@ impl Backend {
     /// Notes that `id` is being prepared by SQL. A name that it pushes out of
     /// the count stays on the server until `id`s of its own kind close it.
     pub fn note_prepared(&mut self, id: StatementId) {
+        self.forget_rows_of(id);
         if let Some(oldest) = self.prepared.insert(id) {
             self.evicted.push(oldest);
         }
@@ -342,6 +351,7 @@ impl Backend {
             | Expect::Describe
             | Expect::DescribeOf(_)
             | Expect::OwnDescribe(_)
+            | Expect::OwnColumns(_)
             | Expect::Execute(_)
             | Expect::Close
             | Expect::OwnClose(_)
@@ -417,6 +427,7 @@ impl Backend {
             | Expect::Describe
             | Expect::DescribeOf(_)
             | Expect::OwnDescribe(_)
+            | Expect::OwnColumns(_)
             | Expect::Execute(_)
             | Expect::Close
             | Expect::OwnReply(_)

@@ -26,6 +26,7 @@ mod members;
 mod merging;
 mod moving;
 mod names;
+mod numbers;
 mod own;
 mod path;
 mod place;

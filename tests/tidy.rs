@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // 2 decisions
     ("route", &["types", "sql", "shardmap", "catalog", "cluster"]),
     ("auth", &["types", "document", "protocol"]),
-    ("backend", &["types", "protocol", "cluster", "auth"]),
+    ("backend", &["types", "protocol", "catalog", "cluster", "auth"]),
     ("gather", &["types", "protocol", "route"]),
     (
         "session",

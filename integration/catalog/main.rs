@@ -6,6 +6,8 @@
 mod rows;
 #[path = "../support/mod.rs"]
 mod support;
+
+mod numbers;
 mod tenants;
 
 use std::process::Command;

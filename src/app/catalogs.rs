@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::catalog::warnings;
 use super::plane::Plane;
 use crate::admin::CatalogView;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Numbers, Translation};
 use crate::control::catalog::{Loader, Report};
 use crate::control::monitor::Target;
 use crate::shardmap::Map;
@@ -20,6 +20,8 @@ use crate::types::{Role, ShardId};
 pub(super) struct Catalogs {
     loader: Option<Loader>,
     catalog: Catalog,
+    /// The numbers of each shard's types.
+    numbers: BTreeMap<ShardId, Arc<Numbers>>,
     failures: BTreeMap<ShardId, String>,
     warnings: Vec<String>,
 }
@@ -27,21 +29,36 @@ pub(super) struct Catalogs {
 impl Catalogs {
     /// Takes in a report; what the engine should know, if that has changed.
     fn take(&mut self, shard: ShardId, report: Report, map: &Map) -> Option<Catalog> {
-        let loaded = match report {
+        let (loaded, numbers) = match report {
             Report::Failed(reason) => {
                 self.failures.insert(shard, reason);
                 return None;
             }
-            Report::Loaded(loaded) => loaded,
+            Report::Loaded(loaded, numbers) => (loaded, numbers),
         };
         self.failures.remove(&shard);
+        let renumbered = self.numbers.insert(shard, Arc::clone(&numbers)) != Some(numbers);
         let next = self.catalog.clone().with(shard, loaded);
-        if next.fingerprint() == self.catalog.fingerprint() {
+        let same = next.fingerprint() == self.catalog.fingerprint();
+        let translations =
+            if renumbered { self.translations(map) } else { next.translations().to_vec() };
+        if same && translations == next.translations() {
             return None;
         }
-        self.catalog = next;
-        self.look_closer(map);
+        self.catalog = next.with_translations(translations);
+        if !same {
+            self.look_closer(map);
+        }
         Some(self.catalog.clone())
+    }
+
+    /// From each shard's numbers to the home shard's, where they differ.
+    fn translations(&self, map: &Map) -> Vec<(ShardId, Arc<Translation>)> {
+        let Some(home) = self.numbers.get(&map.home()) else { return Vec::new() };
+        let others = self.numbers.iter().filter(|(shard, _)| **shard != map.home());
+        let differing =
+            others.filter_map(|(shard, own)| Some((*shard, Translation::between(own, home)?)));
+        differing.map(|(shard, found)| (shard, Arc::new(found))).collect()
     }
 
     /// Says what does not fit once all shards are known.
@@ -92,7 +109,10 @@ impl Plane {
             catalogs.loader = Some(loader);
             catalogs.failures.clear();
             let known = catalogs.catalog.clone();
-            catalogs.catalog = known.retain(|shard| map.shard(shard).is_some());
+            let kept = known.retain(|shard| map.shard(shard).is_some());
+            catalogs.numbers.retain(|shard, _| map.shard(*shard).is_some());
+            // Another shard may be home now.
+            catalogs.catalog = kept.with_translations(catalogs.translations(map));
             catalogs.look_closer(map);
             catalogs.catalog.clone()
         });

@@ -27,6 +27,9 @@ pub enum Expect {
     /// A Describe of this statement by the router itself; its replies are
     /// swallowed.
     OwnDescribe(StatementId),
+    /// A Describe by the router itself of the portal that is executed next, the
+    /// unnamed one of this statement if it is one's; its reply is swallowed.
+    OwnColumns(Option<StatementId>),
     /// A client's Execute.
     Execute(Report),
     /// A client's Close of a portal.

@@ -9,12 +9,12 @@ use std::ops::Range;
 use crate::protocol::backend::{ErrorFields, ParameterStatus, TxStatus};
 use crate::protocol::encode::{self, ErrorReport, error_response};
 use crate::protocol::error::FrameError;
-use crate::protocol::frame::{HEADER_LEN, decode_header};
+use crate::protocol::frame::{HEADER_LEN, Header, decode_header};
 use crate::protocol::tag::backend as tag;
 use crate::types::SqlState;
 
 use super::expect::{OwnPurpose, Report, SentAs};
-use super::second::{FENCED, Sent};
+use super::second::{FENCE_DETAIL, FENCED, SERIALIZATION_FAILURE, Sent, report_fence};
 use super::{Backend, Event, Expect, Partial, RowShape, Tag};
 
 /// What a walk left to do.
@@ -114,8 +114,12 @@ impl Backend {
     ) -> Result<Relayed, Fault> {
         self.second.walk(self.answered);
         let mut walk = Walk { input, run: 0, out };
-        let mut at = self.pass_partial(input.len(), &mut walk);
-        if at > 0 && self.partial.left == 0 {
+        let mut at = self.pass_partial(input, &mut walk)?;
+        if self.partial.left > 0 {
+            return Ok(Relayed { consumed: at, direct: walk.run..at });
+        }
+        let numbered = self.translates();
+        if at > 0 {
             // A frame that came in parts is through.
             self.say_what_is_due(at, &mut walk);
         }
@@ -123,6 +127,17 @@ impl Backend {
             let Some(header) = decode_header(rest).map_err(Fault::Frame)? else { break };
             // A body's length has 30 bits.
             let end = at + HEADER_LEN + header.body_len;
+            if numbered && self.has_numbers(header.tag) {
+                let Some(passed) = self.relay_numbered(header, at, &mut walk, events)? else {
+                    break;
+                };
+                at = passed;
+                if self.partial.left > 0 {
+                    break;
+                }
+                self.say_what_is_due(at, &mut walk);
+                continue;
+            }
             if end <= input.len() {
                 match self.plainly_due(header.tag) {
                     Due::More => {
@@ -195,13 +210,48 @@ impl Backend {
     }
 
     /// The rest of a frame that was relayed in part.
-    fn pass_partial(&mut self, available: usize, walk: &mut Walk<'_>) -> usize {
-        let take = self.partial.left.min(available);
+    fn pass_partial(&mut self, input: &[u8], walk: &mut Walk<'_>) -> Result<usize, Fault> {
+        if self.partial.left > 0
+            && let Some(passed) = self.pass_numbered(input, walk.out)
+        {
+            let passed = passed?;
+            walk.run = passed;
+            return Ok(passed);
+        }
+        let take = self.partial.left.min(input.len());
         self.partial.left -= take;
         if !self.partial.forward {
             walk.run = take;
         }
-        take
+        Ok(take)
+    }
+
+    /// A frame at `at` in which numbers stand; where what has arrived of it ends,
+    /// or `None` if it has to be seen whole.
+    fn relay_numbered(
+        &mut self,
+        header: Header,
+        at: usize,
+        walk: &mut Walk<'_>,
+        events: &mut Vec<Event>,
+    ) -> Result<Option<usize>, Fault> {
+        let start = at + HEADER_LEN;
+        let looked_at = self.wants_shape(header.tag) && header.body_len <= STATE_FRAME_MAX;
+        let body = walk.input.get(start..start + header.body_len).filter(|_| looked_at);
+        if looked_at && body.is_none() {
+            return Ok(None);
+        }
+        let verdict = self.on_frame(header.tag, body, events)?;
+        let forward = matches!(verdict, Verdict::Forward);
+        self.answered |= forward;
+        self.partial = Partial { left: header.body_len, forward };
+        walk.flush(at);
+        let head = walk.input.get(at..).unwrap_or_default();
+        self.begin_numbered(header, head, walk.out);
+        let rest = walk.input.get(start..).unwrap_or_default();
+        let passed = self.pass_numbered(rest, walk.out).unwrap_or(Ok(0))?;
+        walk.run = start + passed;
+        Ok(Some(start + passed))
     }
 
     /// A frame that is here whole.
@@ -284,6 +334,17 @@ impl Backend {
                 let id = *id;
                 self.on_shape(kind, body, Verdict::Drop, |shape| Event::Shaped(id, shape), events)
             }
+            Some(Expect::OwnColumns(id)) => match kind {
+                tag::ROW_DESCRIPTION => {
+                    self.described = *id;
+                    Ok(self.met(Verdict::Drop))
+                }
+                tag::NO_DATA => {
+                    self.forget_columns();
+                    Ok(self.met(Verdict::Drop))
+                }
+                _ => Err(Fault::Unexpected(kind)),
+            },
             Some(Expect::Parse(_) | Expect::ParseUnnamed) => {
                 self.met_by(kind, tag::PARSE_COMPLETE, Verdict::Forward)
             }
@@ -407,6 +468,7 @@ impl Backend {
                 | Expect::OwnParse(_)
                 | Expect::OwnClose(_)
                 | Expect::OwnDescribe(_)
+                | Expect::OwnColumns(_)
                 | Expect::OwnReply(_)
                 | Expect::OwnPrepare(_)
                 | Expect::Refuse(_),
@@ -533,6 +595,7 @@ impl Backend {
             Expect::OwnParse(_)
             | Expect::OwnClose(_)
             | Expect::OwnDescribe(_)
+            | Expect::OwnColumns(_)
             | Expect::OwnReply(_)
             | Expect::OwnPrepare(_) => {
                 self.queue.iter().find_map(|expect| match expect {
@@ -540,6 +603,7 @@ impl Backend {
                     Expect::OwnParse(_)
                     | Expect::OwnClose(_)
                     | Expect::OwnDescribe(_)
+                    | Expect::OwnColumns(_)
                     | Expect::OwnReply(_)
                     | Expect::OwnPrepare(_) => None,
                     // One of the client's: the error is its batch's.
@@ -615,6 +679,7 @@ impl Backend {
                 | Expect::Close
                 | Expect::OwnClose(_)
                 | Expect::OwnDescribe(_)
+                | Expect::OwnColumns(_)
                 | Expect::OwnReply(_)
                 | Expect::OwnPrepare(_)
                 | Expect::Say(_)
@@ -651,6 +716,7 @@ impl Backend {
                 | Expect::Close
                 | Expect::OwnClose(_)
                 | Expect::OwnDescribe(_)
+                | Expect::OwnColumns(_)
                 | Expect::OwnReply(_)
                 | Expect::OwnPrepare(_)
                 | Expect::Say(_)
@@ -664,6 +730,9 @@ impl Backend {
         self.skipping = false;
         if self.queue.is_empty() {
             self.writes.end();
+        }
+        if self.translates() {
+            self.forget_rows();
         }
         if let Some(purpose) = own {
             walk.drop_frame(start, end);
@@ -713,22 +782,6 @@ fn tell(report: Report, body: Option<&[u8]>, events: &mut Vec<Event>) {
     }
 }
 
-/// What the client hears of a fence: its transaction can't go on here, and may
-/// be tried again.
-fn report_fence(fields: &ErrorFields<'_>, out: &mut Vec<u8>) {
-    let detail = String::from_utf8_lossy(fields.field(b'D').unwrap_or_default());
-    let mut report = ErrorReport::error(
-        SERIALIZATION_FAILURE,
-        "could not serialize access: rows of the statement's keys are being moved to another shard",
-    );
-    report.detail = (!detail.is_empty()).then_some(&*detail);
-    report.hint = Some("retry the transaction");
-    error_response(out, &report);
-}
-
-/// A fence's detail goes on with the move's number.
-const FENCE_DETAIL: &[u8] = b"move=";
-const SERIALIZATION_FAILURE: SqlState = SqlState::new("40001");
 const QUERY_CANCELED: SqlState = SqlState::new("57014");
 const FEATURE_NOT_SUPPORTED: SqlState = SqlState::new("0A000");
 

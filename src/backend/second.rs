@@ -10,6 +10,8 @@
 //! Source: PostgreSQL manual, "Hot Standby"; hazards 56 and 61 of
 //! `docs/hazards.md`.
 
+use crate::protocol::backend::ErrorFields;
+use crate::protocol::encode::{ErrorReport, error_response};
 use crate::types::SqlState;
 
 /// The running unit's second try.
@@ -126,6 +128,23 @@ const DATABASE_DROPPED: SqlState = SqlState::new("57P04");
 const UNSUPPORTED: SqlState = SqlState::new("0A000");
 /// `read_only_sql_transaction`
 const READ_ONLY: SqlState = SqlState::new("25006");
+
+/// What the client hears of a fence: its transaction can't go on here, and may
+/// be tried again.
+pub(super) fn report_fence(fields: &ErrorFields<'_>, out: &mut Vec<u8>) {
+    let detail = String::from_utf8_lossy(fields.field(b'D').unwrap_or_default());
+    let mut report = ErrorReport::error(
+        SERIALIZATION_FAILURE,
+        "could not serialize access: rows of the statement's keys are being moved to another shard",
+    );
+    report.detail = (!detail.is_empty()).then_some(&*detail);
+    report.hint = Some("retry the transaction");
+    error_response(out, &report);
+}
+
+/// A fence's detail goes on with the move's number.
+pub(super) const FENCE_DETAIL: &[u8] = b"move=";
+pub(super) const SERIALIZATION_FAILURE: SqlState = SqlState::new("40001");
 
 #[cfg(test)]
 mod tests {

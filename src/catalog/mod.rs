@@ -3,7 +3,8 @@
 //!
 //! It knows what a catalog says, not what the shard map makes of it, and not
 //! how it was asked for. Names stand for everything: two shards with the same
-//! schema have the same [`Fingerprint`], whatever their OIDs.
+//! schema have the same [`Fingerprint`], whatever their OIDs, which
+//! [`Translation`] knows.
 //!
 //! Source: PostgreSQL manual, "System Catalogs".
 
@@ -11,12 +12,14 @@
 
 mod compare;
 mod file;
+mod numbers;
 mod relation;
 mod shard;
 mod snapshot;
 
 pub use compare::differences;
 pub use file::{FileError, parse, print};
+pub use numbers::{Form, Numbers, OwnType, Translation};
 pub use relation::{
     Action, Column, ForeignKey, Generated, Identity, Key, Persistence, Relation, RelationKind,
     RelationName, View,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use super::numbers::Translation;
 use super::relation::Relation;
 use super::shard::{Fingerprint, Function, ShardCatalog};
 use crate::types::ShardId;
@@ -16,6 +17,10 @@ use crate::types::ShardId;
 pub struct Catalog {
     shards: Vec<Entry>,
     fingerprint: Fingerprint,
+    /// Of the shards whose numbers are not those of the home shard.
+    translations: Vec<(ShardId, Arc<Translation>)>,
+    /// There are such shards, or were.
+    translates: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +56,40 @@ impl Catalog {
     pub fn retain(mut self, keep: impl Fn(ShardId) -> bool) -> Self {
         self.shards.retain(|entry| keep(entry.shard));
         self.sealed()
+    }
+
+    /// This catalog with the numbers of the shards where they are not the home
+    /// shard's.
+    #[must_use]
+    pub fn with_translations(mut self, of: Vec<(ShardId, Arc<Translation>)>) -> Self {
+        self.translates |= !of.is_empty();
+        self.translations = of;
+        self
+    }
+
+    /// This catalog, in the place of `before`: who goes by the old numbers is
+    /// told of the new ones, also if they are the same everywhere.
+    #[must_use]
+    pub const fn after(mut self, before: &Self) -> Self {
+        self.translates |= before.translates;
+        self
+    }
+
+    /// Whether numbers may have to be translated; if not, none is.
+    #[inline]
+    pub const fn translates(&self) -> bool {
+        self.translates
+    }
+
+    /// From the numbers of `shard` to those of the home shard; `None` if they
+    /// are the same.
+    pub fn translation(&self, shard: ShardId) -> Option<&Arc<Translation>> {
+        self.translations.iter().find(|(of, _)| *of == shard).map(|(_, found)| found)
+    }
+
+    /// All that there are.
+    pub fn translations(&self) -> &[(ShardId, Arc<Translation>)] {
+        &self.translations
     }
 
     fn sealed(mut self) -> Self {

@@ -19,15 +19,15 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::monitor::Target;
 use super::sampler;
-use crate::catalog::ShardCatalog;
+use crate::catalog::{Numbers, ShardCatalog};
 use crate::net::clock;
 use crate::types::ShardId;
 
 /// What is known of one shard's catalog.
 #[derive(Clone, Debug)]
 pub enum Report {
-    /// All of it, as it is now.
-    Loaded(Arc<ShardCatalog>),
+    /// All of it, as it is now, and its types' numbers.
+    Loaded(Arc<ShardCatalog>, Arc<Numbers>),
     /// It can't be asked, for this reason.
     Failed(String),
 }
@@ -61,7 +61,7 @@ impl Loader {
 pub async fn load(target: &Target) -> Result<ShardCatalog, CatalogError> {
     let mut asker = Asker::connect(target).await?;
     asker.probe().await?;
-    asker.load().await
+    Ok(asker.load().await?.0)
 }
 
 /// Follows one shard for ever, over one connection after the other.
@@ -109,7 +109,7 @@ async fn stay(
             // The mark is older than what is read now: a change in between
             // shows in the next one.
             match asker.load().await {
-                Ok(catalog) => {
+                Ok((catalog, numbers)) => {
                     *failures = 0;
                     let loaded = Arc::new(catalog);
                     if known.as_ref() != Some(&loaded) {
@@ -117,7 +117,7 @@ async fn stay(
                         tracing::info!(node = %target.name, fingerprint = %print, "catalog");
                     }
                     *known = Some(Arc::clone(&loaded));
-                    publish(target.member.shard, Report::Loaded(loaded));
+                    publish(target.member.shard, Report::Loaded(loaded, Arc::new(numbers)));
                 }
                 Err(error) => return error,
             }
@@ -173,13 +173,14 @@ impl Asker {
         answer::mark(&rows(&messages))
     }
 
-    async fn load(&mut self) -> Result<ShardCatalog, CatalogError> {
+    async fn load(&mut self) -> Result<(ShardCatalog, Numbers), CatalogError> {
         let questions = [
             queries::BEGIN,
             queries::SCHEMAS,
             queries::RELATIONS,
             queries::FUNCTIONS,
             queries::ENUMS,
+            queries::TYPES,
             queries::PATHS,
             queries::SERVER_PATH,
             queries::MODES,

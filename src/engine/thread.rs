@@ -542,7 +542,8 @@ impl Database {
     }
 
     pub(super) fn publish_catalog(&self, catalog: &Catalog) {
-        *self.catalog.borrow_mut() = Rc::new(catalog.clone());
+        let next = catalog.clone().after(&self.catalog.borrow());
+        *self.catalog.borrow_mut() = Rc::new(next);
         self.catalog_serial.set(self.catalog_serial.get() + 1);
     }
 

@@ -255,7 +255,7 @@ fn combine(
                 want(world.map.home())?;
                 wanted = Some((Targets::Home, reason));
             }
-            Goal::Fixed(Targets::HomeOutside, Reason::Catalog) => {
+            Goal::Fixed(Targets::HomeOutside, Reason::Catalog | Reason::Schemas) => {
                 want(world.map.home())?;
                 wanted = Some((Targets::Home, Reason::Catalog));
             }
@@ -556,8 +556,10 @@ pub(super) fn query(
     let one = asides.note(&placed, one);
     let temporary = placed.temporary;
     let mut goal = settle(placed, &one)?;
-    if let Goal::Fixed(Targets::Home | Targets::HomeOutside, Reason::NoTable | Reason::Catalog) =
-        goal
+    if let Goal::Fixed(
+        Targets::Home | Targets::HomeOutside,
+        Reason::NoTable | Reason::Catalog | Reason::Schemas,
+    ) = goal
         && let Some(shard) = tenants::without_table(t, world)?
     {
         goal = Goal::Fixed(Targets::Shard(shard), Reason::Tenant);
@@ -596,6 +598,7 @@ fn settle(placed: Placed, one: &Classified) -> Result<Goal, RouteError> {
         single,
         reference,
         system,
+        live,
         open,
         demand: _,
         stays: _,
@@ -633,7 +636,11 @@ fn settle(placed: Placed, one: &Classified) -> Result<Goal, RouteError> {
         (None, Some(_), false) if read => Goal::Fixed(Targets::AnyShard, Reason::Reference),
         (None, Some(_), _) => Goal::Fixed(Targets::Home, Reason::Reference),
         (None, None, system) => {
-            let reason = if system { Reason::Catalog } else { Reason::NoTable };
+            let reason = match (system, live) {
+                (true, false) => Reason::Schemas,
+                (true, true) => Reason::Catalog,
+                (false, _) => Reason::NoTable,
+            };
             let outside = read
                 && one.nature == Nature::Neutral
                 && one.facts.is_plain()

@@ -159,7 +159,9 @@ pub(crate) fn without_key(
             declared.only_shard(map).unwrap_or_default()
         }
         // The catalogs of a tenant that is a schema are where that is.
-        (Reason::Catalog, Targets::Home | Targets::HomeOutside) => declared.tenants_shard(map)?,
+        (Reason::Catalog | Reason::Schemas, Targets::Home | Targets::HomeOutside) => {
+            declared.tenants_shard(map)?
+        }
         _ => None,
     };
     Ok(open.map(|shard| Route {

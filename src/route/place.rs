@@ -27,6 +27,8 @@ pub(crate) struct Placed {
     pub(crate) single: BTreeSet<ShardId>,
     pub(crate) reference: Option<Box<str>>,
     pub(crate) system: bool,
+    /// One of them shows more than what is in the schemas.
+    pub(crate) live: bool,
     /// Sharded tables of which any row may matter.
     pub(crate) open: Option<Open>,
     /// Some are temporary.
@@ -310,7 +312,10 @@ pub(super) fn relations<'a>(
                 Named::System if written => {
                     return Err(RouteError::unsupported("a write to a system catalog", ""));
                 }
-                Named::System => placed.system = true,
+                Named::System => {
+                    placed.system = true;
+                    placed.live |= !SCHEMA_CATALOGS.contains(&&**name);
+                }
                 Named::Listed(Table::Reference) if written => {
                     return Err(RouteError::ReferenceWrite { table: name.clone() });
                 }
@@ -527,3 +532,32 @@ fn row_items(
 const COMPARED_MAX: usize = 64;
 /// Schemas of the server itself.
 pub(super) const SYSTEM_SCHEMAS: &[&str] = &["pg_catalog", "information_schema", "pg_toast"];
+/// The catalogs that hold what is in the schemas, and nothing of a session.
+const SCHEMA_CATALOGS: &[&str] = &[
+    "pg_aggregate",
+    "pg_am",
+    "pg_attrdef",
+    "pg_attribute",
+    "pg_cast",
+    "pg_class",
+    "pg_collation",
+    "pg_constraint",
+    "pg_conversion",
+    "pg_depend",
+    "pg_description",
+    "pg_enum",
+    "pg_extension",
+    "pg_index",
+    "pg_inherits",
+    "pg_language",
+    "pg_namespace",
+    "pg_opclass",
+    "pg_operator",
+    "pg_opfamily",
+    "pg_partitioned_table",
+    "pg_proc",
+    "pg_range",
+    "pg_rewrite",
+    "pg_trigger",
+    "pg_type",
+];

@@ -404,8 +404,11 @@ pub enum Reason {
     Reference,
     /// No table at all.
     NoTable,
-    /// Only system catalogs.
+    /// Only system catalogs and views.
     Catalog,
+    /// Only system catalogs that describe schemas: they show nothing of a
+    /// session or of what the server does.
+    Schemas,
     /// It names a tenant's schema, or the search path holds one.
     Tenant,
     /// Changes a schema.
@@ -438,7 +441,7 @@ impl fmt::Display for Reason {
             Self::SingleShard => "every table it names is on one shard",
             Self::Reference => "it reads only tables that are on every shard",
             Self::NoTable => "it names no table",
-            Self::Catalog => "it reads only system catalogs",
+            Self::Catalog | Self::Schemas => "it reads only system catalogs",
             Self::Tenant => "it names a tenant's schema, or the search path holds one",
             Self::Schema => "it changes the schema",
             Self::Maintenance => "it maintains tables on every shard",
@@ -493,6 +496,11 @@ impl Template {
     /// with functions known not to write or depend on the session.
     pub const fn replica_ok(&self) -> bool {
         self.replica_ok
+    }
+
+    /// Whether it only asks what is in the schemas.
+    pub fn asks_schemas(&self) -> bool {
+        matches!(self.plan, Plan::Fixed { targets: Targets::HomeOutside, reason: Reason::Schemas })
     }
 
     /// Where it may run as part of a READ ONLY transaction.

@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::backend::{Expect, NAME_LEN, OwnPurpose, Report, SentAs, StatementId, backend_name};
+use crate::backend::{Expect, NAME_LEN, OwnPurpose, Report, SentAs, backend_name};
 use crate::protocol::encode;
 use crate::protocol::frontend::{Bind, Close, Describe, Execute, Parse, Target};
 use crate::protocol::tag::frontend as tag;
@@ -17,7 +17,7 @@ use crate::route::{Targets, Template};
 use crate::sql::statement::{Kind, TxEffect};
 
 use super::answer::LocalStatement;
-use super::effects::{PortalEffects, is_transaction_end, may_follow_failure};
+use super::effects::{PortalEffects, may_follow_failure};
 use super::feed::Feed;
 use super::lookahead::Ahead;
 use super::names::Named;
@@ -26,7 +26,6 @@ use super::refusal::{
     LIMIT_EXCEEDED, NO_CURSOR, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused, in_failed_transaction,
 };
 use super::restore::{self, Discard};
-use super::simple::{duplicate, too_many};
 use super::statements::Prepared;
 use super::values::BoundParams;
 use super::{Phase, Step, Tx};
@@ -171,6 +170,10 @@ impl Feed<'_, '_> {
             self.consume(end);
             return self.refuse_in_batch(refused.frame().into());
         }
+        let translated = self.env.backend.as_ref().is_some_and(|(b, _)| b.translates());
+        if translated && let Some(refused) = self.refuse_types(&parse) {
+            return self.refuse_message(&refused, end);
+        }
         // RESET of a setting that the client gave at startup is another
         // statement on a server.
         let written = parse.query;
@@ -181,25 +184,8 @@ impl Feed<'_, '_> {
         };
         let made = (self.map_serial(), template);
         if parse.name.is_empty() {
-            let id = self.env.registry.number();
-            self.s.unnamed.replace(id, &parse, made, self.env.planner.literals());
-            if local || self.env.backend.is_none() {
-                self.consume(end);
-                self.say(PARSE_COMPLETE);
-                return None;
-            }
-            if restoring.is_some() || spliced.is_some() {
-                self.consume(end);
-                self.inject(|out| encode::parse_raw(out, b"", parse.query, parse.raw_types()));
-            } else {
-                self.forward(end);
-            }
-            if let Some(backend) = self.backend() {
-                backend.push(Expect::ParseUnnamed);
-                backend.set_unnamed(Some(id));
-            }
-            self.s.unnamed_sent = true;
-            return None;
+            let as_it_came = restoring.is_none() && spliced.is_none() && !translated;
+            return self.on_unnamed_parse(&parse, made, (local, as_it_came), end);
         }
         let literals = self.env.planner.literals().clone();
         let inner = restoring.is_some().then_some(written);
@@ -217,6 +203,36 @@ impl Feed<'_, '_> {
         None
     }
 
+    /// A Parse of the unnamed statement, which is answered here or sent: as it
+    /// came, if the text and the types are the client's.
+    fn on_unnamed_parse(
+        &mut self,
+        parse: &Parse<'_>,
+        made: (u64, Rc<Template>),
+        (local, as_it_came): (bool, bool),
+        end: usize,
+    ) -> Option<Step> {
+        let id = self.env.registry.number();
+        self.s.unnamed.replace(id, parse, made, self.env.planner.literals());
+        if local || self.env.backend.is_none() {
+            self.consume(end);
+            self.say(PARSE_COMPLETE);
+            return None;
+        }
+        if as_it_came {
+            self.forward(end);
+        } else {
+            self.consume(end);
+            self.send_unnamed(parse.query, parse.raw_types());
+        }
+        if let Some(backend) = self.backend() {
+            backend.push(Expect::ParseUnnamed);
+            backend.set_unnamed(Some(id));
+        }
+        self.s.unnamed_sent = true;
+        None
+    }
+
     /// The template that looking ahead found, if map and planner are where they
     /// were.
     fn still_planned(&self, found: Option<Found>) -> Option<Rc<Template>> {
@@ -228,46 +244,6 @@ impl Feed<'_, '_> {
             }
             Some(Found::Parse { .. } | Found::Bind { .. }) | None => None,
         }
-    }
-
-    fn refuse_parse(&self, parse: &Parse<'_>) -> Option<Refused> {
-        if let Some(refused) = self.refuse_in_failed()
-            && !is_transaction_end(parse.query)
-        {
-            return Some(refused);
-        }
-        // A server looks at its transaction before it looks at the name.
-        if self.is_backend_failed() { None } else { self.refuse_name(parse.name) }
-    }
-
-    /// In a transaction that has failed on the server.
-    fn refuse_parse_in_failed(
-        &self,
-        parse: &Parse<'_>,
-        template: &Template,
-        local: bool,
-    ) -> Option<Refused> {
-        if !self.is_backend_failed() {
-            return None;
-        }
-        if (local || !parse.name.is_empty()) && !may_follow_failure(template) {
-            // Not asked of the server: it may have the statement already, and
-            // would say so of a name that is not the client's.
-            return Some(in_failed_transaction());
-        }
-        // What a failed transaction takes has a name like any other.
-        self.refuse_name(parse.name)
-    }
-
-    fn refuse_name(&self, name: &[u8]) -> Option<Refused> {
-        if name.is_empty() {
-            return None;
-        }
-        if self.s.statements.find(name).is_some() {
-            return Some(duplicate(&String::from_utf8_lossy(name)));
-        }
-        let max = self.s.limits.statements_max;
-        (self.s.statements.len() >= max).then(|| too_many(max))
     }
 
     /// A text that can't be read, on an unsharded database.
@@ -312,7 +288,7 @@ impl Feed<'_, '_> {
             // Prepared while nothing could be read: it is the server's name.
             Ok(None) => {
                 self.declare_unknown();
-                return self.forward_bind(None, end);
+                return self.forward_bind(body, end);
             }
             Err(refused) => return self.refuse_message(&refused, end),
         };
@@ -361,7 +337,7 @@ impl Feed<'_, '_> {
             }
             Named::Unnamed(id, _) => {
                 self.ensure_unnamed(id);
-                self.forward_bind(None, end);
+                self.forward_bind(bind.body(), end);
                 self.pass_usual_end()
             }
         }
@@ -386,6 +362,9 @@ impl Feed<'_, '_> {
         }
         if let Some(backend) = self.backend() {
             backend.push(Expect::Bind(Some(prepared.id)));
+            if backend.translates() {
+                self.note_bound(body, Some(prepared.id));
+            }
         }
         self.pass_usual_end()
     }
@@ -399,6 +378,9 @@ impl Feed<'_, '_> {
         }
         let end = self.at + USUAL_END.len();
         let backend = self.backend()?;
+        if backend.wants_columns() {
+            return None;
+        }
         backend.push(Expect::Describe);
         backend.push(Expect::Execute(Report::Nothing));
         backend.push(Expect::Sync);
@@ -408,10 +390,13 @@ impl Feed<'_, '_> {
         Some(Step::Await)
     }
 
-    fn forward_bind(&mut self, id: Option<StatementId>, end: usize) -> Option<Step> {
+    fn forward_bind(&mut self, body: &[u8], end: usize) -> Option<Step> {
         self.forward(end);
         if let Some(backend) = self.backend() {
-            backend.push(Expect::Bind(id));
+            backend.push(Expect::Bind(None));
+            if backend.translates() {
+                self.note_bound(body, None);
+            }
         }
         None
     }
@@ -571,6 +556,7 @@ impl Feed<'_, '_> {
         };
         let Some(portal) = portal else {
             self.s.statements_seen += 1;
+            self.ask_portals_columns(execute.portal);
             return self.forward_expecting(Expect::Execute(Report::Nothing), execute.portal, end);
         };
         if let Some(local) = portal.local {
@@ -596,6 +582,7 @@ impl Feed<'_, '_> {
         let report = portal.spoken.map_or(Report::Tag, Report::TagAs);
         self.s.effects.push_back(portal.effects);
         self.s.statements_seen += 1;
+        self.ask_portals_columns(execute.portal);
         self.forward_expecting(Expect::Execute(report), execute.portal, end)
     }
 

@@ -39,6 +39,9 @@ impl Session {
         let mut feed = Feed { s: self, env, input, at: 0, run: 0 };
         let sharded = feed.map().is_sharded();
         feed.s.kept.note_sharded(sharded);
+        if feed.env.catalog.translates() {
+            feed.note_numbers();
+        }
         let step = feed.walk();
         let direct: Range<usize> = feed.run.min(feed.at)..feed.at;
         Fed { consumed: feed.at, direct, step }

@@ -17,6 +17,7 @@ use super::events::EventEnv;
 use super::feed::MUST_FAIL;
 use super::joining::{BACK_TO_JOIN, Entry, Level, OwnTransaction};
 use super::merging::{Merging, Stage};
+use super::numbers::ask_columns_of_bound;
 use super::refusal::{CONNECTION_FAILURE, NOT_SUPPORTED, Refused};
 use super::scatter::{Gathering, PartState, ScatterPortal, ScatterRead, Spoken};
 use super::{Phase, Session, Tx};
@@ -56,6 +57,8 @@ impl Session {
     pub fn gather_ask(&mut self, env: &mut EventEnv<'_>) {
         let settings = Rc::clone(&self.settings);
         let Some(read) = &mut self.scatter else { return };
+        let to = read.numbers.iter().find(|(shard, _)| *shard == env.shard);
+        env.backend.set_numbers(to.map(|(_, to)| to));
         let failed = read.gather.has_failed();
         if read.must_fail_own() && read.own.is_some_and(|own| own.shard == env.shard) {
             // As an error of a statement does.
@@ -578,7 +581,8 @@ fn enter(entry: Entry, settings: &Rc<SettingsSet>, env: &mut EventEnv<'_>) {
 
 /// Asks for the columns of a statement.
 fn ask_columns(text: &[u8], types: &[u8], env: &mut EventEnv<'_>) {
-    let written = encode::parse_raw(env.to_backend, b"", text, types).is_ok()
+    let types = env.backend.types_here(types);
+    let written = encode::parse_raw(env.to_backend, b"", text, &types).is_ok()
         && encode::describe(env.to_backend, Target::Statement, b"").is_ok();
     debug_assert!(written, "a text that came in a message goes in one");
     encode::flush(env.to_backend);
@@ -588,11 +592,12 @@ fn ask_columns(text: &[u8], types: &[u8], env: &mut EventEnv<'_>) {
 }
 
 fn bind_rows(values: &[u8], formats: &[u8], rows_max: i32, entry: Entry, env: &mut EventEnv<'_>) {
-    let written = encode::bind_unnamed(env.to_backend, values, formats).is_ok()
-        && encode::execute(env.to_backend, b"", rows_max).is_ok();
-    debug_assert!(written, "values that came in a message go in one");
-    encode::sync(env.to_backend);
+    let bound = encode::bind_unnamed(env.to_backend, values, formats).is_ok();
     env.backend.push(Expect::Bind(None));
+    ask_columns_of_bound(env.backend, formats, env.to_backend);
+    let executed = encode::execute(env.to_backend, b"", rows_max).is_ok();
+    debug_assert!(bound && executed, "values that came in a message go in one");
+    encode::sync(env.to_backend);
     env.backend.push(Expect::Execute(Report::Nothing));
     env.backend.push(Expect::Sync);
     if entry == Entry::Alone {

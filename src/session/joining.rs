@@ -44,6 +44,15 @@ pub(super) struct OwnTransaction {
     pub(super) begins: Option<&'static [u8]>,
 }
 
+/// What a read that joins a transaction asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Rows, as the transaction sees them.
+    Rows,
+    /// What is in the schemas.
+    Schemas,
+}
+
 /// How a shard takes part in a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
@@ -191,7 +200,7 @@ impl Feed<'_, '_> {
     /// # Errors
     /// It runs in a unit that has begun otherwise, or has what others can't
     /// have.
-    pub(super) fn own_transaction(&self) -> Result<Option<OwnTransaction>, Refused> {
+    pub(super) fn own_transaction(&self, of: Asked) -> Result<Option<OwnTransaction>, Refused> {
         let Some((backend, shard)) = &self.env.backend else { return Ok(None) };
         let (status, shard) = (backend.status(), *shard);
         if status == TxStatus::Failed {
@@ -204,7 +213,8 @@ impl Feed<'_, '_> {
             )
             .hint(hint))
         };
-        if self.is_on_replica() {
+        let rows = of == Asked::Rows;
+        if rows && self.is_on_replica() {
             return beside(
                 "in a READ ONLY transaction that runs on a replica",
                 "begin it without READ ONLY, or SET keyway.consistency = 'primary'",
@@ -216,19 +226,20 @@ impl Feed<'_, '_> {
                 "send it in a batch of its own, or begin a transaction",
             );
         }
-        if self.s.sets_in_transaction {
+        // Of its settings, only those that names depend on can matter to schemas.
+        if if rows { self.s.sets_in_transaction } else { self.s.path_moved } {
             return beside(
                 "in a transaction that has settings of its own",
                 "set them for the session before BEGIN, or fix the sharding key",
             );
         }
-        if self.s.level == Level::Unknown {
+        if rows && self.s.level == Level::Unknown {
             return beside(
                 "in a transaction whose isolation can't be told, or whose view of another shard is lost",
                 "name the isolation level in BEGIN, or begin a new transaction",
             );
         }
-        let begins = self.s.level.begins();
+        let begins = if rows { self.s.level.begins() } else { None };
         Ok(Some(OwnTransaction { shard, status, failing: false, begins }))
     }
 

@@ -444,7 +444,8 @@ fn part_query(scatter: &Scatter, foreign: Option<&Foreign>) -> Option<Query> {
 
 /// Asks for a query's columns and rows.
 fn ask(query: &[u8], types: &[u8], values: &[u8], formats: &[u8], env: &mut EventEnv<'_>) {
-    let written = encode::parse_raw(env.to_backend, b"", query, types).is_ok()
+    let types = env.backend.types_here(types);
+    let written = encode::parse_raw(env.to_backend, b"", query, &types).is_ok()
         && encode::bind_unnamed(env.to_backend, values, formats).is_ok()
         && encode::describe(env.to_backend, Target::Portal, b"").is_ok()
         && encode::execute(env.to_backend, b"", 0).is_ok();
@@ -457,7 +458,8 @@ fn ask(query: &[u8], types: &[u8], values: &[u8], formats: &[u8], env: &mut Even
 }
 
 fn ask_description(text: &[u8], types: &[u8], env: &mut EventEnv<'_>) {
-    let written = encode::parse_raw(env.to_backend, b"", text, types).is_ok()
+    let types = env.backend.types_here(types);
+    let written = encode::parse_raw(env.to_backend, b"", text, &types).is_ok()
         && encode::describe(env.to_backend, Target::Statement, b"").is_ok();
     debug_assert!(written, "a text that came in a message goes in one");
     env.backend.set_unnamed(None);

@@ -1,18 +1,20 @@
 //! What a client's statement names stand for, and getting those statements onto
 //! the backend that is to run them.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use crate::backend::{Expect, NAME_LEN, StatementId, backend_name};
 use crate::protocol::encode;
-use crate::protocol::frontend::Target;
+use crate::protocol::frontend::{Parse, Target};
 use crate::protocol::tag::backend as reply;
 use crate::route::{Param, Params, Route, Targets, Template};
 use crate::types::Format;
 
+use super::effects::{is_transaction_end, may_follow_failure};
 use super::feed::Feed;
-use super::refusal::{NOT_SUPPORTED, Refused};
-use super::simple::{missing, unchecked_copy};
+use super::refusal::{NOT_SUPPORTED, Refused, in_failed_transaction};
+use super::simple::{duplicate, missing, too_many, unchecked_copy};
 use super::statements::{Origin, Prepared};
 
 /// The statement that a Bind or a Describe names.
@@ -107,6 +109,46 @@ impl Feed<'_, '_> {
         }
     }
 
+    pub(super) fn refuse_parse(&self, parse: &Parse<'_>) -> Option<Refused> {
+        if let Some(refused) = self.refuse_in_failed()
+            && !is_transaction_end(parse.query)
+        {
+            return Some(refused);
+        }
+        // A server looks at its transaction before it looks at the name.
+        if self.is_backend_failed() { None } else { self.refuse_name(parse.name) }
+    }
+
+    /// In a transaction that has failed on the server.
+    pub(super) fn refuse_parse_in_failed(
+        &self,
+        parse: &Parse<'_>,
+        template: &Template,
+        local: bool,
+    ) -> Option<Refused> {
+        if !self.is_backend_failed() {
+            return None;
+        }
+        if (local || !parse.name.is_empty()) && !may_follow_failure(template) {
+            // Not asked of the server: it may have the statement already, and
+            // would say so of a name that is not the client's.
+            return Some(in_failed_transaction());
+        }
+        // What a failed transaction takes has a name like any other.
+        self.refuse_name(parse.name)
+    }
+
+    fn refuse_name(&self, name: &[u8]) -> Option<Refused> {
+        if name.is_empty() {
+            return None;
+        }
+        if self.s.statements.find(name).is_some() {
+            return Some(duplicate(&String::from_utf8_lossy(name)));
+        }
+        let max = self.s.limits.statements_max;
+        (self.s.statements.len() >= max).then(|| too_many(max))
+    }
+
     /// Makes sure that the backend has a named statement.
     pub(super) fn ensure_prepared(&mut self, prepared: &Rc<Prepared>) {
         if self.backend().is_some_and(|backend| backend.has_prepared(prepared.id)) {
@@ -127,8 +169,11 @@ impl Feed<'_, '_> {
         self.make_room(prepared.id);
         let mut buffer = [0; NAME_LEN];
         let name = backend_name(prepared.id, &mut buffer);
-        let sent =
-            self.inject(|out| encode::parse_raw(out, name, &prepared.text, &prepared.raw_types));
+        let types = match &self.env.backend {
+            Some((backend, _)) => backend.types_here(&prepared.raw_types),
+            None => Cow::Borrowed(&*prepared.raw_types),
+        };
+        let sent = self.inject(|out| encode::parse_raw(out, name, &prepared.text, &types));
         debug_assert!(sent, "a Parse that came as a message goes as one");
         if let Some(backend) = self.backend() {
             backend.push(expect);
@@ -179,6 +224,15 @@ impl Feed<'_, '_> {
         }
     }
 
+    /// Sends an unnamed Parse.
+    pub(super) fn send_unnamed(&mut self, text: &[u8], types: &[u8]) {
+        let types = match &self.env.backend {
+            Some((backend, _)) => backend.types_here(types),
+            None => Cow::Borrowed(types),
+        };
+        self.inject(|out| encode::parse_raw(out, b"", text, &types));
+    }
+
     /// Makes sure that the backend's unnamed statement is this client's.
     pub(super) fn ensure_unnamed(&mut self, id: StatementId) {
         if self.env.backend.as_ref().is_some_and(|(backend, _)| backend.unnamed() == Some(id)) {
@@ -186,7 +240,7 @@ impl Feed<'_, '_> {
         }
         let text = std::mem::take(&mut self.s.unnamed.text);
         let types = std::mem::take(&mut self.s.unnamed.raw_types);
-        self.inject(|out| encode::parse_raw(out, b"", &text, &types));
+        self.send_unnamed(&text, &types);
         self.s.unnamed.text = text;
         self.s.unnamed.raw_types = types;
         if let Some(backend) = self.backend() {

@@ -233,23 +233,8 @@ impl Feed<'_, '_> {
                 );
             }
         };
-        if let Some((busy, bound)) = bound {
-            if movable || shard == bound {
-                if self.is_on_replica() {
-                    let consistency = template.level(self.s.own.consistency());
-                    let (access, mark, span) = (Access::Read, route.mark, Span::Unit);
-                    let want = Want { shard: bound, access, consistency, mark, span };
-                    return self.place_on_replica(template, want);
-                }
-                return Place::Here;
-            }
-            let keyed = matches!(route.targets, Targets::Shard(_));
-            if keyed && busy && reads_only(template) && self.in_backend_transaction() {
-                return Place::Several([shard].into());
-            }
-            // What it holds, its transaction, or an earlier message of this batch
-            // has bound it.
-            return Place::Refuse(self.other_shard(shard, bound));
+        if let Some(bound) = bound {
+            return self.place_beside(template, route, (shard, movable), bound);
         }
         let lazy = match &self.s.tx {
             Tx::Lazy(lazy) => Some(lazy),
@@ -274,6 +259,36 @@ impl Feed<'_, '_> {
         let access = if replica { Access::Read } else { Access::Write };
         let consistency = template.level(self.s.own.consistency());
         Place::Need(Want { shard, access, consistency, mark, span })
+    }
+
+    /// Where a statement for `shard`, or for any if it is movable, runs while
+    /// the session holds a backend of another, or of the same.
+    fn place_beside(
+        &mut self,
+        template: &Template,
+        route: &Route,
+        (shard, movable): (ShardId, bool),
+        (busy, bound): (bool, ShardId),
+    ) -> Place {
+        if movable && shard != bound && self.asks_home(template) {
+            return Place::Several([shard].into());
+        }
+        if movable || shard == bound {
+            if self.is_on_replica() {
+                let consistency = template.level(self.s.own.consistency());
+                let (access, mark, span) = (Access::Read, route.mark, Span::Unit);
+                let want = Want { shard: bound, access, consistency, mark, span };
+                return self.place_on_replica(template, want);
+            }
+            return Place::Here;
+        }
+        let keyed = matches!(route.targets, Targets::Shard(_));
+        if keyed && busy && reads_only(template) && self.in_backend_transaction() {
+            return Place::Several([shard].into());
+        }
+        // What it holds, its transaction, or an earlier message of this batch
+        // has bound it.
+        Place::Refuse(self.other_shard(shard, bound))
     }
 
     pub(super) fn other_shard(&self, wanted: ShardId, bound: ShardId) -> Refused {

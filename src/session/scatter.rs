@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::catalog::Translation;
 use crate::cluster::Mark;
 use crate::gather::{Collation, Describe, Direction, Formats, Gather, Nulls, Plan, SortKey};
 use crate::protocol::frontend::{Bind, Describe as Describing, Execute, Target};
@@ -24,7 +25,7 @@ use crate::types::{Access, Format, Oid, ShardId};
 
 use super::effects::PortalEffects;
 use super::feed::{Feed, refuse_route};
-use super::joining::OwnTransaction;
+use super::joining::{Asked, OwnTransaction};
 use super::merging::{Bringing, Merging};
 use super::names::Named;
 use super::refusal::{INVALID_VALUE, LIMIT_EXCEEDED, NOT_SUPPORTED, PROTOCOL_VIOLATION, Refused};
@@ -54,6 +55,7 @@ pub(super) struct ScatterPortal {
     pub(super) scatter: Scatter,
     shards: Box<[ShardId]>,
     replica_ok: bool,
+    asked: Asked,
     pub(super) raw_types: Box<[u8]>,
     /// Bind's parameters as they crossed the wire, formats and values.
     pub(super) values: Box<[u8]>,
@@ -95,6 +97,8 @@ pub(super) struct ScatterRead {
     pub(super) cancelled: bool,
     /// The server that would put the rows together.
     pub(super) at: ShardId,
+    /// From the numbers of shards to those that the client knows.
+    pub(super) numbers: Vec<(ShardId, Arc<Translation>)>,
     /// What it may bring to that server.
     pub(super) bringing: Option<Bringing>,
     /// The answer is one server's.
@@ -191,6 +195,7 @@ impl Feed<'_, '_> {
             scatter,
             shards: shards.into(),
             replica_ok: template.replica_ok(),
+            asked: asked(&template),
             raw_types: Box::default(),
             values: NO_VALUES.into(),
             formats: formats_of(wrapping.as_ref(), Formats::Text),
@@ -304,6 +309,7 @@ impl Feed<'_, '_> {
             scatter,
             shards,
             replica_ok: template.replica_ok(),
+            asked: asked(template),
             raw_types: raw_types.into(),
             values: bind.body().get(start..end).unwrap_or_default().into(),
             formats: formats_of(wrapping.as_ref(), wanted),
@@ -335,6 +341,7 @@ impl Feed<'_, '_> {
         let shards = match route.targets {
             Targets::Several(several) => several.shards,
             Targets::Shard(shard) => [shard].into(),
+            Targets::HomeOutside if template.asks_schemas() => [self.map().home()].into(),
             Targets::AnyShard
             | Targets::Home
             | Targets::HomeOutside
@@ -482,7 +489,7 @@ impl Feed<'_, '_> {
         if let Some(refused) = self.refuse_in_failed() {
             return Err(refused);
         }
-        let own = self.own_transaction()?;
+        let own = self.own_transaction(portal.asked)?;
         if portal.shards.len() > PARTS_MAX {
             return Err(Refused::new(
                 LIMIT_EXCEEDED,
@@ -515,16 +522,12 @@ impl Feed<'_, '_> {
             (_, None) => self.turn(shards.len()),
         };
         let place = shards.get(at).copied().unwrap_or(home);
-        let bringing = self
-            .s
-            .limits
-            .merge
-            .map(|limits| Bringing { limits, memory: Rc::clone(&self.s.memory) });
+        let bringing = self.bringing();
         let parts = self.parts(&shards)?;
         let merging = merging(&portal, &parts, at, bringing.as_ref())?;
         let gather = Gather::new(plan, parts.len());
-        let replica = portal.replica_ok && own.is_none();
-        let access = if replica { Access::Read } else { Access::Write };
+        let apart = portal.replica_ok && own.is_none();
+        let access = if apart { Access::Read } else { Access::Write };
         let read = ScatterRead {
             portal,
             parts,
@@ -537,6 +540,7 @@ impl Feed<'_, '_> {
             access,
             cancelled: false,
             at: place,
+            numbers: self.numbers_of(shards.iter().copied()),
             bringing,
             merging,
             turning: false,
@@ -546,6 +550,12 @@ impl Feed<'_, '_> {
         self.fix_map();
         self.s.scatter = Some(Box::new(read));
         Ok(())
+    }
+
+    /// What a read may bring to the server that puts it together.
+    fn bringing(&self) -> Option<Bringing> {
+        let limits = self.s.limits.merge?;
+        Some(Bringing { limits, memory: Rc::clone(&self.s.memory) })
     }
 
     /// The shards with what each of them must leave out. In a transaction that
@@ -622,6 +632,10 @@ fn scatter_of(template: &Template, text: &[u8], shards: &[ShardId]) -> Result<Sc
         [_] => template.scatter(text).or_else(|_| Ok(Scatter::whole(text))),
         _ => template.scatter(text),
     }
+}
+
+fn asked(template: &Template) -> Asked {
+    if template.asks_schemas() { Asked::Schemas } else { Asked::Rows }
 }
 
 /// A statement over several shards that does more than read.

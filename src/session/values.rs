@@ -89,6 +89,8 @@ impl Feed<'_, '_> {
                 }
                 if let Some(backend) = self.backend() {
                     backend.push(Expect::Bind(Some(prepared.id)));
+                    // What it says of formats stands at its end.
+                    backend.note_binary_portal(None);
                 }
                 self.s.stream =
                     Stream { left: header.body_len.saturating_sub(prefix.len()), discard: false };
@@ -97,6 +99,7 @@ impl Feed<'_, '_> {
                 self.ensure_unnamed(id);
                 if let Some(backend) = self.backend() {
                     backend.push(Expect::Bind(None));
+                    backend.note_binary_portal(None);
                 }
                 self.s.stream = Stream { left: whole, discard: false };
             }

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::CatalogError;
-use crate::catalog::{DefaultMode, DefaultPath, Schema, ShardCatalog};
+use crate::catalog::{DefaultMode, DefaultPath, Form, Numbers, OwnType, Schema, ShardCatalog};
 
 /// The mark in a probe's rows.
 ///
@@ -46,13 +46,13 @@ pub(super) fn mark(rows: &[Vec<Option<&str>>]) -> Result<u64, CatalogError> {
     Ok(xxh3_64(&bytes))
 }
 
-/// The catalog in the rows of all other questions.
+/// The catalog, and the numbers of its types, in the rows of all other questions.
 ///
 /// # Errors
 /// A row says something that is not known here.
-pub(super) fn catalog(rows: &[Vec<Option<&str>>]) -> Result<ShardCatalog, CatalogError> {
+pub(super) fn catalog(rows: &[Vec<Option<&str>>]) -> Result<(ShardCatalog, Numbers), CatalogError> {
     let mut schemas: BTreeMap<Box<str>, Schema> = BTreeMap::new();
-    let (mut paths, mut modes) = (Vec::new(), Vec::new());
+    let (mut paths, mut modes, mut types) = (Vec::new(), Vec::new(), Vec::new());
     for row in rows {
         let [kind, first, second, facts] = row.as_slice() else {
             return Err(CatalogError::Answer(format!("a row of {} columns", row.len())));
@@ -83,8 +83,12 @@ pub(super) fn catalog(rows: &[Vec<Option<&str>>]) -> Result<ShardCatalog, Catalo
         let Some(schema) = first else {
             return Err(CatalogError::Answer(format!("a {kind} without a schema")));
         };
-        let schema = schemas.entry((*schema).into()).or_default();
         let name: Box<str> = second.unwrap_or_default().into();
+        if *kind == "type" {
+            types.push(own_type(((*schema).into(), name), facts)?);
+            continue;
+        }
+        let schema = schemas.entry((*schema).into()).or_default();
         match *kind {
             "schema" => schema.open = *facts == "true",
             "relation" => {
@@ -97,7 +101,26 @@ pub(super) fn catalog(rows: &[Vec<Option<&str>>]) -> Result<ShardCatalog, Catalo
             other => return Err(CatalogError::Answer(format!("a row of kind {other}"))),
         }
     }
-    Ok(ShardCatalog::new(schemas, paths, modes))
+    Ok((ShardCatalog::new(schemas, paths, modes), Numbers::new(&types)))
+}
+
+/// A type in the words of [`super::queries::TYPES`].
+fn own_type(name: (Box<str>, Box<str>), facts: &str) -> Result<OwnType, CatalogError> {
+    let odd = || CatalogError::Answer(format!("a type that is {facts}"));
+    let words: Vec<&str> = facts.split(' ').collect();
+    let [number, form, of, relation] = words.as_slice() else { return Err(odd()) };
+    let read = |word: &str| word.parse::<u32>().map_err(|_| odd());
+    let of = read(of)?;
+    let form = match *form {
+        "a" => Form::Array(of),
+        "d" => Form::Domain(of),
+        "r" => Form::Range(of),
+        "m" => Form::Multirange(of),
+        "c" => Form::Record,
+        "b" | "e" | "p" => Form::Plain,
+        _ => return Err(odd()),
+    };
+    Ok(OwnType { number: read(number)?, name, form, relation: read(relation)? })
 }
 
 fn read<T: DeserializeOwned>(facts: &str) -> Result<T, CatalogError> {
@@ -159,8 +182,10 @@ mod tests {
             vec![Some("schema"), Some("public"), None, Some("true")],
             vec![Some("relation"), Some("public"), Some("t"), Some("{\"kind\":\"table\"}")],
             vec![Some("path"), Some("ann"), Some("cluster"), Some("a, public")],
+            vec![Some("type"), Some("public"), Some("_t"), Some("16390 a 16389 0")],
         ];
-        let catalog = catalog(&rows).unwrap();
+        let (catalog, numbers) = catalog(&rows).unwrap();
+        assert_eq!(numbers.len(), 1);
         assert!(catalog.schema("public").unwrap().open);
         assert!(catalog.relation("public", "t").is_some());
         assert_eq!(catalog.search_path("ann"), Some("a, public"));
@@ -170,6 +195,8 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused() {
         let row = vec![Some("relation"), Some("public"), Some("t"), Some("{\"kind\":\"blob\"}")];
+        assert!(catalog(&[row]).is_err());
+        let row = vec![Some("type"), Some("public"), Some("t"), Some("16390 x 0 0")];
         assert!(catalog(&[row]).is_err());
         assert!(catalog(&[vec![Some("gift"), Some("public"), None, Some("x")]]).is_err());
     }

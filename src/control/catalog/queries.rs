@@ -46,7 +46,8 @@ SELECT pg_catalog.age('3'::pg_catalog.xid), x.* FROM (
   UNION ALL SELECT 7, pg_catalog.count(*), pg_catalog.sum(pg_catalog.age(p.xmin))
     FROM pg_catalog.pg_proc p WHERE p.oid >= 16384
   UNION ALL SELECT 8, pg_catalog.count(*), pg_catalog.sum(pg_catalog.age(t.xmin))
-    FROM pg_catalog.pg_type t WHERE t.oid >= 16384 AND t.typtype IN ('d', 'e')
+    FROM pg_catalog.pg_type t WHERE t.oid >= 16384
+      AND (t.typtype IN ('d', 'e', 'r') OR t.typtype = 'b' AND t.typelem = 0)
   UNION ALL SELECT 9, pg_catalog.count(*), pg_catalog.sum(pg_catalog.age(e.xmin))
     FROM pg_catalog.pg_enum e
   UNION ALL SELECT 10, pg_catalog.count(*), pg_catalog.sum(pg_catalog.age(p.xmin))
@@ -58,6 +59,8 @@ SELECT pg_catalog.age('3'::pg_catalog.xid), x.* FROM (
     FROM pg_catalog.pg_inherits i
   UNION ALL SELECT 13, pg_catalog.count(*), pg_catalog.sum(pg_catalog.age(s.xmin))
     FROM pg_catalog.pg_db_role_setting s
+  UNION ALL SELECT 14, pg_catalog.count(*), pg_catalog.sum(pg_catalog.age(c.xmin))
+    FROM pg_catalog.pg_class c WHERE c.oid >= 16384 AND c.relkind = 'c'
 ) x ORDER BY x.part
 ";
 
@@ -237,6 +240,23 @@ FROM pg_catalog.pg_enum e JOIN pg_catalog.pg_type t ON t.oid = e.enumtypid
 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 GROUP BY n.nspname, t.typname
+";
+
+/// The numbers of the database's own types: rows of ('type', schema, name,
+/// number, form, the type that it is made of, relation), the last four in one
+/// text. A type of the catalogs' own has the same number everywhere.
+pub(super) const TYPES: &str = r"
+SELECT 'type', n.nspname, t.typname, pg_catalog.concat_ws(' ', t.oid,
+  CASE WHEN e.oid IS NOT NULL THEN 'a' ELSE t.typtype END,
+  CASE WHEN e.oid IS NOT NULL THEN e.oid WHEN t.typtype = 'd' THEN t.typbasetype
+    WHEN r.rngtypid = t.oid THEN r.rngsubtype WHEN r.rngmultitypid = t.oid THEN r.rngtypid
+    ELSE 0 END,
+  t.typrelid)
+FROM pg_catalog.pg_type t
+JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND e.typarray = t.oid
+LEFT JOIN pg_catalog.pg_range r ON t.oid IN (r.rngtypid, r.rngmultitypid)
+WHERE t.oid >= 16384 AND n.nspname !~ '^pg_(temp|toast)'
 ";
 
 /// All functions: rows of ('function', schema, name, facts as JSON).
