@@ -19,9 +19,11 @@ mod machine;
 pub mod queue;
 #[cfg(test)]
 mod simulation;
+mod times;
 mod told;
 
 pub use self::begin::BeginError;
 pub use self::journal::{End, Journal, MovedTable, Phase, Side, Subject, Subscriptions, Wish};
 pub use self::machine::{Action, Machine, Outcome, Sight};
+pub use self::times::{Pause, Times};
 pub use self::told::Told;

@@ -25,7 +25,7 @@ use keyway::engine::snapshot::{
     ServerSnapshot, ServerState, Totals,
 };
 use keyway::mover::fleet::RouterRow;
-use keyway::mover::{Journal, Phase, Subject, Subscriptions, Wish};
+use keyway::mover::{Journal, Pause, Phase, Subject, Subscriptions, Times, Wish};
 use keyway::shardmap::{Endpoint, Map};
 use keyway::store::moves::Stored;
 use keyway::types::{Epoch, Lsn, Millis, Moment, NodeId, Role, SqlState};
@@ -140,6 +140,16 @@ fn moves() -> Vec<MoveView> {
         tries: 0,
         subscriptions: Subscriptions::default(),
         stopped: Some("public.tasks differs".to_owned()),
+        times: Times {
+            copy_us: 1_500_000,
+            pause: Some(Pause {
+                drain_us: 5_000,
+                fence_us: 12_000,
+                apply_us: 8_250,
+                switch_us: 6_000,
+                open_us: 1_999,
+            }),
+        },
     };
     let progress = "5 of 5 tables copied".to_owned();
     let stored = Stored { journal, version: 5, wish: Wish::Pause, progress, age_s: 12 };

@@ -187,6 +187,36 @@ fn what_a_fence_refuses_runs_again_or_fails_with_40001() {
 }
 
 #[test]
+fn what_a_session_keeps_outlasts_a_fence_that_refuses_its_write() {
+    Stage::run(|stage| async move {
+        let hand = Hand::new(&stage, 28).await;
+        stage.set(&[stage.moving(28, 42, Phase::Watched)]).await;
+        let lock = |word: &str| format!("SELECT {word}(99) FROM counters WHERE tenant_id = 42");
+        let client = stage.client().await;
+        client.query_one(&lock("pg_advisory_lock"), &[]).await.unwrap();
+        let bump = stage.bump(42);
+        hand.fence().await;
+        for write in [bump.clone(), format!("BEGIN; {bump}; COMMIT")] {
+            let refused = client.simple_query(&write).await.unwrap_err();
+            assert_eq!(state_of(&refused), "40001");
+            client.batch_execute("ROLLBACK").await.unwrap();
+        }
+        hand.unfence().await;
+        client.simple_query(&bump).await.unwrap();
+        // Nobody else has it, and it is where it was.
+        let other = stage.client().await;
+        let taken = other.query_one(&lock("pg_try_advisory_lock"), &[]).await.unwrap();
+        assert!(!taken.get::<_, bool>(0), "the session's lock is lost");
+        let given = client.query_one(&lock("pg_advisory_unlock"), &[]).await.unwrap();
+        assert!(given.get::<_, bool>(0), "the session's lock is lost");
+        stage.set(&[]).await;
+        hand.remove().await;
+        let source = stage::owner_of(&stage.map(), 42);
+        assert_eq!(stage.count(source, 42).await, Some(1));
+    });
+}
+
+#[test]
 fn transactions_from_before_the_switch_fail_at_the_moved_keys_only() {
     Stage::run(|stage| async move {
         let hand = Hand::new(&stage, 25).await;

@@ -14,6 +14,8 @@ mod between;
 mod changes;
 mod crowd;
 mod faults;
+mod measured;
+mod pinned;
 mod reads;
 mod refusals;
 mod routed;

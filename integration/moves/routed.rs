@@ -30,6 +30,11 @@ impl Routed {
     pub(crate) fn start_with(settings: &str, change: impl FnOnce(&mut World)) -> Self {
         let mut world = World::start(Version::Newest);
         change(&mut world);
+        Self::before(world, settings)
+    }
+
+    /// A router before `world`, with further settings of moves.
+    pub(crate) fn before(world: World, settings: &str) -> Self {
         // One role for moves, which may do what docs/moves.md lists and no more.
         let version = runtime().block_on(world.node(1).version()).unwrap();
         let rights = if version < 16 {

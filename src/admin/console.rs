@@ -201,6 +201,7 @@ fn clients(inputs: &Inputs) -> Grid {
         "holds",
         "node",
         "remote_pid",
+        "#move_waits",
     ]);
     for client in &inputs.engine.clients {
         grid.row([
@@ -215,6 +216,7 @@ fn clients(inputs: &Inputs) -> Grid {
             client.holds.as_str().into(),
             client.node.map(|node| inputs.address_of(&client.database, node)).into(),
             pids(&client.backend_pids).into(),
+            client.move_waits.into(),
         ]);
     }
     grid
@@ -363,8 +365,19 @@ fn stats(inputs: &Inputs) -> Grid {
 
 fn moves(inputs: &Inputs) -> Grid {
     let mut grid = Grid::new(&[
-        "database", "#move", "what", "keyspace", "#source", "#target", "state", "wish", "#age_s",
-        "progress", "stopped",
+        "database",
+        "#move",
+        "what",
+        "keyspace",
+        "#source",
+        "#target",
+        "state",
+        "wish",
+        "#age_s",
+        "progress",
+        "stopped",
+        "#copied_ms",
+        "paused",
     ]);
     for MoveView { database, stored } in &inputs.moves {
         let journal = &stored.journal;
@@ -380,6 +393,8 @@ fn moves(inputs: &Inputs) -> Grid {
             u64::try_from(stored.age_s).unwrap_or(0).into(),
             stored.progress.as_str().into(),
             journal.stopped.clone().into(),
+            (journal.times.copy_us > 0).then_some(journal.times.copy_us / 1000).into(),
+            journal.times.pause.map(|pause| pause.to_string()).into(),
         ]);
     }
     grid

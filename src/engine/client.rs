@@ -52,6 +52,8 @@ pub(super) struct ClientEntry {
     pub(super) open: Open,
     /// Since when it waits for a move.
     pub(super) held_since: Cell<Option<Moment>>,
+    /// How often it has waited for one.
+    pub(super) move_waits: Cell<u64>,
     /// Notifications that wait; there is one once the client has listened.
     mailbox: RefCell<Option<Rc<Mailbox>>>,
 }
@@ -147,6 +149,7 @@ impl ClientEntry {
             keeps_since: Cell::new(None),
             open: Open::default(),
             held_since: Cell::new(None),
+            move_waits: Cell::new(0),
             mailbox: RefCell::new(None),
         }
     }

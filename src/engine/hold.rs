@@ -50,6 +50,7 @@ impl Driver {
         let since = *self.hold.since.get_or_insert_with(clock::now);
         self.hold.on = true;
         self.entry.held_since.set(Some(since));
+        self.entry.move_waits.set(self.entry.move_waits.get() + 1);
         // Nothing of its transaction was sent anywhere.
         self.leave_moves();
         let stats = &self.thread.stats;
@@ -89,7 +90,9 @@ impl Driver {
         if let Some(conn) = self.held.take(shard) {
             self.session.leave(shard);
             self.entry.running.borrow_mut().remove(&conn);
-            self.thread.clean_up(Some(&self.entry), conn, LeftBehind::Nothing, false);
+            // A lock of the session's outlasts the failure of what took it.
+            let dirty = conn.machine.is_dirty();
+            self.thread.clean_up(Some(&self.entry), conn, LeftBehind::Nothing, dirty);
         }
         self.session.start_again();
         self.leave_moves();

@@ -632,9 +632,11 @@ impl Driver {
         }
         let max = if primary { FENCED_UNIT_MAX } else { UNIT_MAX };
         let fits = self.reads.unit.len() + consumed.len() <= max;
+        // A transaction that fails on what the session keeps there is its own to end.
+        let own = primary && self.session.keeps(conn.shard);
         let second = conn.machine.second_try();
         // What is made of several shards' answers is not fed again.
-        if said || !fits || !self.held.others.is_empty() {
+        if said || !fits || own || !self.held.others.is_empty() {
             second.forbid();
             return;
         }

@@ -153,6 +153,7 @@ impl Thread {
                 node: client.running.borrow().iter().next().map(|running| running.node),
                 backend_pids: client.running.borrow().iter().map(|one| one.key.pid).collect(),
                 backend_nodes: client.running.borrow().iter().map(|one| one.node).collect(),
+                move_waits: client.move_waits.get(),
             })
             .collect();
         out.sort_by_key(|client| client.id);

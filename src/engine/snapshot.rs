@@ -91,6 +91,8 @@ pub struct ClientSnapshot {
     pub backend_pids: Vec<u32>,
     /// Where these are, in the same order.
     pub backend_nodes: Vec<NodeId>,
+    /// How often a statement of it has waited for a move.
+    pub move_waits: u64,
 }
 
 /// What a client is doing.

@@ -5,6 +5,7 @@ use crate::shardmap::{Key, KeyError, Keyspace, Map, Scratch, Table};
 use crate::types::{ShardId, SlotId};
 
 use super::journal::{Journal, MovedTable, Phase, Side, Subject, Subscriptions};
+use super::times::Times;
 
 /// Why a move can't begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +116,7 @@ impl Journal {
             tries: 0,
             subscriptions: Subscriptions::default(),
             stopped: None,
+            times: Times::default(),
         })
     }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::times::Times;
+
 /// One of the two shards of a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -213,6 +215,9 @@ pub struct Journal {
     pub subscriptions: Subscriptions,
     /// Why the move has stopped, until the operator says to go on.
     pub stopped: Option<String>,
+    /// How long its steps took.
+    #[serde(default)]
+    pub times: Times,
 }
 
 impl Journal {

@@ -6,6 +6,7 @@
 //! first, and tell how far it came.
 
 use super::journal::{End, Journal, Phase, Side, Wish};
+use super::times::{Part, Pause};
 
 /// Something to do, once. Until its outcome is told nothing else is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +123,8 @@ pub struct Machine {
     /// Whether the machine waits for the operator, so that an outcome means
     /// no progress.
     resting: bool,
+    /// What the cutover under way has taken so far, since writers were held.
+    pause: Option<Pause>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,10 +170,10 @@ impl Machine {
     pub fn resume(journal: Journal) -> Self {
         let mut next = journal.clone();
         next.generation = next.generation.saturating_add(1);
-        Self { journal, step: Step::Keep(Box::new(next)), resting: false }
+        Self { journal, step: Step::Keep(Box::new(next)), resting: false, pause: None }
     }
 
-    /// The journal as it was last written.
+    /// The journal as it was last written, but for its times, which go on.
     pub const fn journal(&self) -> &Journal {
         &self.journal
     }
@@ -213,6 +216,32 @@ impl Machine {
         match wish {
             Wish::Pause => may,
             Wish::Run | Wish::Abort | Wish::Reverse | Wish::Finish => false,
+        }
+    }
+
+    /// Takes in how long the action took whose outcome comes next.
+    pub const fn spend(&mut self, took_us: u64) {
+        let Step::Cut(cut) = &self.step else {
+            if matches!(self.journal.phase, Phase::Copying) {
+                let times = &mut self.journal.times;
+                times.copy_us = times.copy_us.saturating_add(took_us);
+            }
+            return;
+        };
+        let part = match cut {
+            Cut::Hold => {
+                // A new one: before it nobody was held.
+                self.pause = Some(Pause::NONE);
+                Part::Drain
+            }
+            Cut::Fence => Part::Fence,
+            Cut::AwaitMarker => Part::Apply,
+            Cut::Settle | Cut::Switch | Cut::Announce => Part::Switch,
+            Cut::Open | Cut::Release(_) => Part::Open,
+            Cut::Inspect | Cut::Examine | Cut::Unsettle | Cut::Unfence | Cut::FenceBoth => return,
+        };
+        if let Some(pause) = &mut self.pause {
+            pause.spend(part, took_us);
         }
     }
 
@@ -549,6 +578,7 @@ impl Machine {
         match then {
             Then::Switched => {
                 next.tries = 0;
+                next.times.pause = self.pause.take();
                 next.phase = Phase::Standing(from.other());
             }
             Then::Undone => {

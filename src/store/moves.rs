@@ -191,9 +191,10 @@ pub async fn switch(
         .execute(INSERT_MAP, &[&map.database(), &epoch(map), &map.to_toml(), &why])
         .await?;
     if updated == 1 && inserted == 1 {
-        transaction.batch_execute("SET LOCAL synchronous_commit = on").await?;
+        // Held clients wait: the others' word goes with the same flush.
+        let last = format!("SET LOCAL synchronous_commit = on; {NOTIFY}");
+        transaction.batch_execute(&last).await?;
         transaction.commit().await?;
-        notify(client).await?;
         return Ok(Kept::Written);
     }
     transaction.rollback().await?;
@@ -267,7 +268,7 @@ pub async fn written(client: &Client, journal: &Journal, version: i64) -> Result
 }
 
 async fn notify(client: &Client) -> Result<(), TableError> {
-    client.batch_execute("NOTIFY keyway_store").await?;
+    client.batch_execute(NOTIFY).await?;
     Ok(())
 }
 
@@ -358,6 +359,7 @@ impl fmt::Display for TableError {
 
 impl std::error::Error for TableError {}
 
+const NOTIFY: &str = "NOTIFY keyway_store";
 const TABLES: &str = "\
 CREATE SCHEMA IF NOT EXISTS keyway; \
 CREATE TABLE IF NOT EXISTS keyway.map_epochs (\

@@ -65,6 +65,8 @@ SELECT pg_catalog.age('3'::pg_catalog.xid), x.* FROM (
 ";
 
 /// All relations: rows of ('relation', schema, name, facts as JSON).
+/// The triggers of moves, whose functions are in our own schema, write nothing
+/// and come and go.
 pub(super) const RELATIONS: &str = r"
 WITH RECURSIVE chain AS (
   SELECT t.oid, t.oid AS member, t.typbasetype AS base, t.typtypmod AS typmod,
@@ -156,7 +158,10 @@ SELECT 'relation', n.nspname, c.relname, pg_catalog.json_strip_nulls(pg_catalog.
   'triggers', (
     SELECT pg_catalog.json_agg(g.tgname) FROM pg_catalog.pg_trigger g
     WHERE g.tgrelid = c.oid AND g.tgenabled <> 'D'
-      AND (NOT g.tgisinternal OR g.tgconstraint = 0)),
+      AND (NOT g.tgisinternal OR g.tgconstraint = 0)
+      AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_proc p
+        JOIN pg_catalog.pg_namespace pn ON pn.oid = p.pronamespace
+        WHERE p.oid = g.tgfoid AND pn.nspname = 'keyway')),
   'rules', (
     SELECT pg_catalog.json_agg(r.rulename) FROM pg_catalog.pg_rewrite r
     WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN' AND r.ev_enabled <> 'D'),
@@ -260,6 +265,7 @@ WHERE t.oid >= 16384 AND n.nspname !~ '^pg_(temp|toast)'
 ";
 
 /// All functions: rows of ('function', schema, name, facts as JSON).
+/// Those of moves' triggers can't be called.
 pub(super) const FUNCTIONS: &str = r"
 SELECT 'function', n.nspname, p.proname, pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
   'arguments', p.pronargs,
@@ -286,6 +292,7 @@ FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_language l ON l.oid = p.prolang
 WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND NOT (n.nspname = 'keyway' AND p.prorettype = 'pg_catalog.trigger'::pg_catalog.regtype)
 ";
 
 /// Search paths of roles and databases: rows of ('path', role, scope, path).

@@ -70,7 +70,8 @@ impl Work {
         // Whatever is left, also one that has come free since: it goes next time.
         let left = node
             .rows(&format!(
-                "SELECT slot_name, pg_catalog.pg_terminate_backend(active_pid)::text \
+                "SELECT slot_name, CASE WHEN {MAY_END} \
+                 THEN pg_catalog.pg_terminate_backend(active_pid) END::text \
                  FROM pg_catalog.pg_replication_slots WHERE {ours}"
             ))
             .await?;
@@ -213,6 +214,10 @@ enum Purged {
     Some,
 }
 
+/// Whether the role may end another one's process. Without it, the process that
+/// sends a stream ends by itself once nobody reads it.
+const MAY_END: &str = "(SELECT rolsuper OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE') \
+FROM pg_catalog.pg_roles WHERE rolname = CURRENT_USER)";
 /// Batches of a purge between two looks at the servers.
 const PURGE_BATCHES: u64 = 20;
 const DROP_WAIT: Duration = Duration::from_secs(20);

@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::node::{Node, NodeError};
 use super::sql::Names;
 use super::throttle::{Brake, Burden};
@@ -148,11 +150,15 @@ pub async fn run(id: u32, given: &Run) -> Result<bool, RunError> {
             }
         }
         let failed = outcome == Outcome::Failed;
+        runner.spend();
+        let was = runner.machine.journal().phase;
         runner.machine.on(outcome);
+        runner.say_pause(was);
         runner.say().await;
         if repeats && action != Action::Rest {
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            let most = if action == Action::AwaitCopy { COPY_PAUSE_MAX } else { PAUSE_MAX };
+            pause = (pause * 2).min(most);
         } else {
             pause = PAUSE_MIN;
         }
@@ -190,6 +196,8 @@ struct Runner<'a> {
     settled: Option<Phase>,
     /// Counts the rests.
     rests: u32,
+    /// Up to when the machine was told what took how long.
+    lap: Instant,
 }
 
 impl<'a> Runner<'a> {
@@ -223,6 +231,7 @@ impl<'a> Runner<'a> {
             database: access.database,
             settled: None,
             rests: 0,
+            lap: Instant::now(),
         })
     }
 
@@ -257,6 +266,24 @@ impl<'a> Runner<'a> {
             self.leased = self.home.connections();
         }
         Ok(stored.wish)
+    }
+
+    /// Tells the machine what has passed since it was told last.
+    fn spend(&mut self) {
+        let took = self.lap.elapsed();
+        self.lap = Instant::now();
+        self.machine.spend(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// Says for how long a cutover that has come to its end has held writers.
+    fn say_pause(&self, was: Phase) {
+        let journal = self.machine.journal();
+        if let (Phase::Cutting(_), Phase::Standing(owner)) = (was, journal.phase)
+            && let (0, Some(pause)) = (journal.tries, journal.times.pause)
+        {
+            let shard = journal.shard(owner);
+            tracing::info!(id = journal.id, shard, %pause, "the rows have a new owner");
+        }
     }
 
     /// Says how far the move is, if that is news.
@@ -426,6 +453,8 @@ impl<'a> Runner<'a> {
                 return self.work.failed(side, &error);
             }
         }
+        // From here on writers may wait.
+        self.lap = Instant::now();
         match self.routers.hold(journal, self.work.limits.drain).await {
             Ok(()) => Outcome::Done,
             Err(blockers) => {
@@ -599,6 +628,8 @@ impl std::error::Error for RunError {}
 
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A copy is small as often as not.
+const COPY_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// Every so many rests it is looked at how the move stands.
 const RESTS: u32 = 5;
 const REST: Duration = Duration::from_millis(200);

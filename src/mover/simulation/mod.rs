@@ -8,7 +8,8 @@ mod world;
 
 use self::world::{World, Wrong};
 use super::{
-    Action, End, Journal, Machine, MovedTable, Outcome, Phase, Side, Subject, Subscriptions, Wish,
+    Action, End, Journal, Machine, MovedTable, Outcome, Phase, Side, Subject, Subscriptions, Times,
+    Wish,
 };
 
 fn journal() -> Journal {
@@ -30,6 +31,7 @@ fn journal() -> Journal {
         tries: 0,
         subscriptions: Subscriptions::default(),
         stopped: None,
+        times: Times::default(),
     }
 }
 
@@ -114,6 +116,40 @@ fn wish_of(world: &World, cutovers: u64) -> Wish {
         | Phase::Clearing(_)
         | Phase::Ended(End::Moved | End::Aborted) => Wish::Run,
     }
+}
+
+#[test]
+fn what_a_cutover_took_is_told_by_who_has_held_the_writers_from_its_begin() {
+    let mut world = World::new(1, Wrong::Nothing, journal());
+    world.rough = false;
+    let mut runner = Runner::new(&world);
+    let mut run = |world: &mut World, wish, until: fn(&World) -> bool| {
+        while !until(world) {
+            world.live(2);
+            runner.machine.spend(1000);
+            assert!(runner.step(world, wish));
+        }
+        runner.machine.journal().times
+    };
+    let switched = |world: &World| world.journal.phase == Phase::Standing(Side::Target);
+    let times = run(&mut world, Wish::Run, switched);
+    let pause = times.pause.unwrap();
+    let parts = [pause.drain_us, pause.fence_us, pause.apply_us, pause.switch_us, pause.open_us];
+    // What had to be repeated counts each time.
+    let least = [1000, 1000, 1000, 3000, 2000];
+    assert!(parts.iter().zip(least).all(|(part, least)| *part >= least), "{parts:?}");
+    assert_eq!(pause.total_us(), parts.iter().sum::<u64>());
+    assert!(times.copy_us >= 2000, "{times:?}");
+    // One that takes over in the middle knows no more than what was kept.
+    let cutting = |world: &World| world.journal.phase == Phase::Cutting(Side::Target);
+    run(&mut world, Wish::Reverse, cutting);
+    let mut heir = Runner::new(&world);
+    while world.journal.phase != Phase::Standing(Side::Source) {
+        world.live(2);
+        heir.machine.spend(1000);
+        assert!(heir.step(&mut world, Wish::Reverse));
+    }
+    assert_eq!(heir.machine.journal().times.pause, Some(pause));
 }
 
 fn found(wrong: Wrong) -> Option<(u64, String)> {
