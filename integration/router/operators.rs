@@ -2,6 +2,7 @@
 //! work and servers that are restarted meanwhile.
 
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use keyway::local::{NodeName, Stop};
 
@@ -147,6 +148,48 @@ fn reconnect_closes_connections_as_they_come_free() {
     operator.finish().unwrap();
     assert!(row(&held).is_none());
     assert_ne!(busy.value("SELECT pg_backend_pid()"), held);
+}
+
+/// Who replicates has a backend that no pool knows: it is shown, waited for and
+/// held up all the same.
+#[test]
+fn clients_that_replicate_are_shown_waited_for_and_held_up() {
+    let cluster = one_server();
+    cluster.superuser_sql(1, "ALTER ROLE app REPLICATION");
+    let router = router(&cluster, "");
+    let params = [("user", "t1"), ("database", "app"), ("replication", "database")];
+    let open = || Wire::try_open(router.port(), &params, 0);
+    let mut copier = open().unwrap();
+    let pid = copier.value("SELECT pg_backend_pid()");
+    let row = |pid: &str| shown(&router, "SERVERS").into_iter().find(|row| row[4] == pid);
+    let seen = row(&pid).expect("its backend");
+    assert_eq!((&*seen[1], &*seen[3], &seen[5]), ("t1", "replication", &copier.pid.to_string()));
+    assert_eq!(seen[12], "no");
+
+    // A suspended one is not read; it has no statement to wait for.
+    console(&router, "SUSPEND app");
+    copier.send_query("SELECT 7");
+    console(&router, "RESUME app");
+    assert_eq!(copier.finish().unwrap()[0][0].as_deref(), Some("7"));
+
+    console(&router, "RECONNECT app");
+    assert_eq!(row(&pid).expect("it is not taken away")[12], "yes");
+    let mut waiting = console_client(&router);
+    waiting.send_query("WAIT_CLOSE app");
+    let mut operator = console_client(&router);
+    operator.send_query("PAUSE app");
+    wait_for("the pause", || shown(&router, "DATABASES")[0][9] == "yes");
+    let refusal = open().unwrap_err().refusal();
+    assert_eq!((refusal.code.as_str(), &*refusal.message), ("57P03", "database \"app\" is paused"));
+    assert_eq!(copier.value("SELECT 8"), "8");
+    assert!(!operator.answers_within(Duration::from_millis(300)), "the copier is still there");
+    console(&router, &format!("KILL {}", copier.pid));
+    operator.finish().unwrap();
+    waiting.finish().unwrap();
+    let left = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'";
+    assert_eq!(cluster.superuser_sql(1, left).trim(), "0", "gone when PAUSE answers");
+    console(&router, "RESUME app");
+    assert_eq!(open().unwrap().value("SELECT 9"), "9");
 }
 
 #[test]

@@ -138,6 +138,15 @@ impl Wire {
         }
     }
 
+    /// True if the router says something within `limit`.
+    pub fn answers_within(&self, limit: std::time::Duration) -> bool {
+        let before = self.socket.read_timeout().unwrap();
+        self.socket.set_read_timeout(Some(limit)).unwrap();
+        let heard = self.socket.peek(&mut [0]).is_ok();
+        self.socket.set_read_timeout(before).unwrap();
+        heard
+    }
+
     /// Reads up to ReadyForQuery, or to a FATAL.
     pub fn finish(&mut self) -> Result<Rows, Refusal> {
         let mut rows = Rows::new();

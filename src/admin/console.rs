@@ -300,6 +300,7 @@ fn lists(inputs: &Inputs) -> Grid {
     let mut grid = Grid::new(&["list", "#items"]);
     let engine = &inputs.engine;
     let servers = |state| engine.servers.iter().filter(|server| server.state == state).count();
+    let used = servers(ServerState::Active) + servers(ServerState::Replication);
     let clients = engine.clients.len();
     let users: std::collections::BTreeSet<&str> =
         engine.pools.iter().map(|pool| pool.user.as_str()).collect();
@@ -311,7 +312,7 @@ fn lists(inputs: &Inputs) -> Grid {
         ("free_clients", free),
         ("used_clients", databases::count(clients)),
         ("free_servers", databases::count(servers(ServerState::Idle))),
-        ("used_servers", databases::count(servers(ServerState::Active))),
+        ("used_servers", databases::count(used)),
         ("login_servers", databases::count(servers(ServerState::Connecting))),
     ] {
         grid.row([list.into(), items.into()]);

@@ -527,12 +527,27 @@ impl Shared {
         let name = database.as_deref();
         match operation {
             Operation::Pause | Operation::Kill => {
+                if operation == Operation::Pause {
+                    self.name_replicating(name).await;
+                }
                 self.until(|engine| !engine.has_connections(name)).await;
             }
             Operation::Suspend => self.until(|engine| !engine.has_units_under_way(name)).await,
             Operation::Resume | Operation::Reconnect | Operation::Disable | Operation::Enable => {}
         }
         Ok(Outcome::Operated(operation))
+    }
+
+    /// Says in the log which clients a pause waits for that may never leave.
+    async fn name_replicating(&self, database: Option<&str>) {
+        let Some(engine) = self.0.handle.snapshot().await else { return };
+        for server in engine.replicating(database) {
+            tracing::warn!(
+                client = server.client,
+                database = server.database,
+                "PAUSE waits for a client that replicates; KILL disconnects it"
+            );
+        }
     }
 
     /// Waits until the engine is as `wanted`, or gone.

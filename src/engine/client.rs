@@ -65,10 +65,21 @@ pub(super) struct Running {
     pub(super) key: Rc<CancelKey>,
     pub(super) born: Moment,
     pub(super) uses: u64,
-    /// Which of its pool's connections it is among.
+    /// Which of its pool's connections it is among; of its database's, if it
+    /// belongs to no pool.
     pub(super) generation: u64,
+    pub(super) kind: RunningKind,
     /// Names prepared on it when the client got it.
     pub(super) prepared: usize,
+}
+
+/// Whose a client's backend is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RunningKind {
+    /// A pool's.
+    Lent,
+    /// The client's own, which replicates.
+    Replication,
 }
 
 /// What a client is doing, for the console.

@@ -44,6 +44,8 @@ pub(super) struct Gate {
     paused: Cell<bool>,
     suspended: Cell<bool>,
     disabled: Cell<bool>,
+    /// How often connections were told to close.
+    generation: Cell<u64>,
     /// The lease had lapsed at the last tick.
     lapsed: Cell<bool>,
 }
@@ -111,6 +113,12 @@ impl Gate {
         self.lapsed.replace(lapsed)
     }
 
+    /// Which connections that belong to no pool are to stay: those of this
+    /// generation.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.get()
+    }
+
     /// True while nobody may log in.
     pub(super) fn is_disabled(&self) -> bool {
         self.disabled.get()
@@ -134,7 +142,7 @@ impl Thread {
         match operation {
             Operation::Pause => {
                 gate.paused.set(true);
-                self.close_connections(database.index);
+                self.close_connections(database);
                 self.signal_clients(database, |signals| signals.gate = true);
             }
             Operation::Resume => {
@@ -142,11 +150,15 @@ impl Thread {
                 gate.suspended.set(false);
                 self.signal_clients(database, |signals| signals.gate = true);
             }
-            Operation::Suspend => gate.suspended.set(true),
-            Operation::Reconnect => self.close_connections(database.index),
+            Operation::Suspend => {
+                gate.suspended.set(true);
+                // Who is passed through as it is looks at the gate when it wakes.
+                self.signal_clients(database, |_| {});
+            }
+            Operation::Reconnect => self.close_connections(database),
             Operation::Kill => {
                 gate.paused.set(true);
-                self.close_connections(database.index);
+                self.close_connections(database);
                 self.signal_clients(database, |signals| signals.kill = true);
             }
             Operation::Disable => gate.disabled.set(true),
@@ -155,8 +167,11 @@ impl Thread {
         tracing::info!(database = %database.name, ?operation, "an operator's word");
     }
 
-    fn close_connections(&self, database: usize) {
-        for pool in self.pools.borrow().iter().filter(|pool| pool.database() == database) {
+    fn close_connections(&self, database: &Database) {
+        let generation = &database.gate.generation;
+        generation.set(generation.get() + 1);
+        let pools = self.pools.borrow();
+        for pool in pools.iter().filter(|pool| pool.database() == database.index) {
             pool.close_connections();
         }
     }

@@ -10,7 +10,7 @@ use std::task::Context;
 use crate::backend::{Backend, CancelKey};
 use crate::types::ShardId;
 
-use super::client::Running;
+use super::client::{Running, RunningKind};
 use super::conn::Conn;
 use super::driver::Moved;
 
@@ -108,6 +108,7 @@ impl RunningSet {
             born: conn.born,
             uses: conn.uses,
             generation: conn.generation,
+            kind: RunningKind::Lent,
             prepared: conn.machine.prepared_len(),
         });
     }

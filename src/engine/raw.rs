@@ -15,7 +15,7 @@ use crate::protocol::encode;
 use crate::session::Refused;
 use crate::types::NodeId;
 
-use super::client::{ClientEntry, Running, State};
+use super::client::{ClientEntry, Running, RunningKind, State};
 use super::connect::{self, Raw};
 use super::crew::Places;
 use super::login::{Hello, refuse};
@@ -25,6 +25,9 @@ use super::thread::{Database, Thread};
 /// A backend for one client.
 pub(super) struct Backend {
     raw: Raw,
+    database: Rc<Database>,
+    /// How often the database's connections had been told to close.
+    generation: u64,
     node: NodeId,
     share: Rc<NodeShare>,
     places: Places,
@@ -34,7 +37,7 @@ impl Thread {
     /// A backend for a client that wants to replicate.
     ///
     /// # Errors
-    /// The database has shards, or the primary can't be had.
+    /// The database has shards or is paused, or the primary can't be had.
     pub(super) async fn open_raw(
         self: &Rc<Self>,
         database: &Rc<Database>,
@@ -49,6 +52,8 @@ impl Thread {
             return Err(refuse("0A000", message)
                 .hint("replicate from each shard: connect to its server itself"));
         }
+        refuse_while_paused(database)?;
+        let generation = database.gate.generation();
         let home = map.home();
         let node = database.primary_of(home);
         let entry = node.and_then(|node| map.node(node));
@@ -68,7 +73,14 @@ impl Thread {
             Err(_) => Err(connect::ConnectError::Timeout),
         };
         match made {
-            Ok(raw) => Ok(Backend { raw, node, share, places }),
+            Ok(raw) => {
+                if let Err(refused) = refuse_while_paused(database) {
+                    share.bury(raw.stream, Some(places), Farewell::Say);
+                    return Err(refused);
+                }
+                let database = Rc::clone(database);
+                Ok(Backend { raw, database, generation, node, share, places })
+            }
             Err(error) => {
                 tracing::warn!(database = %database.name, %error, "no backend for replication");
                 Err(error.refused(&database.shard_name(home)))
@@ -86,17 +98,16 @@ impl Backend {
         hello: &Hello,
         entry: &Rc<ClientEntry>,
     ) {
-        let Self { mut raw, node, share, places } = self;
+        let Self { mut raw, database, generation, node, share, places } = self;
         entry.running.borrow_mut().note(Running {
             node,
             key: Rc::new(raw.key.clone()),
             born: clock::now(),
             uses: 1,
             prepared: 0,
-            // It belongs to no pool.
-            generation: 0,
+            generation,
+            kind: RunningKind::Replication,
         });
-        entry.state.set(State::Active);
         let told = raw.params.for_client(&hello.user, &hello.settings);
         let mut out = Vec::new();
         for (name, value) in told {
@@ -114,6 +125,11 @@ impl Backend {
                 if signals.kill || signals.stop {
                     return Poll::Ready(Ok(()));
                 }
+                if database.gate.is_suspended() {
+                    entry.state.set(State::Idle);
+                    return Poll::Pending;
+                }
+                entry.state.set(State::Active);
                 up.pass(cx, &mut client, &mut raw.stream)?;
                 down.pass(cx, &mut raw.stream, &mut client)?;
                 if up.ended || down.ended { Poll::Ready(Ok(())) } else { Poll::Pending }
@@ -127,6 +143,15 @@ impl Backend {
         let closing = client.close();
         drop(tokio::time::timeout(std::time::Duration::from_secs(1), closing).await);
     }
+}
+
+/// A copy of the server is not told to wait: it comes again by itself.
+fn refuse_while_paused(database: &Database) -> Result<(), Refused> {
+    if !database.gate.is_paused() {
+        return Ok(());
+    }
+    let message = format!("database \"{}\" is paused", database.name);
+    Err(refuse("57P03", message).hint("connect again once an operator has resumed it"))
 }
 
 /// One direction.

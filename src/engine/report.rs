@@ -5,22 +5,23 @@ use std::rc::Rc;
 use crate::cluster::ReadReason;
 use crate::route::PlannerCounts;
 
-use super::client::State;
+use super::client::{Running, RunningKind, State};
 use super::pools::SharedPool;
 use super::share::NodeShare;
 use super::snapshot::{
     ClientSnapshot, ClientState, DatabaseSnapshot, EngineSnapshot, Latency, PoolSnapshot,
     ServerSnapshot, ServerState, Totals,
 };
-use super::thread::Thread;
+use super::thread::{Database, Thread};
 
 impl Thread {
     pub(super) fn snapshot(&self) -> EngineSnapshot {
         let pools = self.pools.borrow();
+        let pooled = pools.iter().flat_map(|pool| self.server_snapshots(pool));
         let mut snapshot = EngineSnapshot {
             pools: pools.iter().map(|pool| self.pool_snapshot(pool)).collect(),
             clients: self.client_snapshots(),
-            servers: pools.iter().flat_map(|pool| self.server_snapshots(pool)).collect(),
+            servers: pooled.chain(self.replication_snapshots()).collect(),
             databases: Vec::new(),
             totals: self.totals(),
         };
@@ -33,7 +34,7 @@ impl Thread {
                 paused: database.gate.is_paused(),
                 suspended: database.gate.is_suspended(),
                 disabled: database.gate.is_disabled(),
-                servers_closing: closing(pools.iter().filter(|p| p.database() == database.index)),
+                servers_closing: self.closing(database),
             });
         }
         snapshot.totals.checkouts = snapshot.pools.iter().map(|pool| pool.checkouts).sum();
@@ -103,18 +104,14 @@ impl Thread {
                 continue;
             }
             let running = client.running.borrow();
-            out.extend(running.iter().filter(|one| one.node == pool.node()).map(|one| {
-                ServerSnapshot {
-                    age_s: now.since(one.born).count() / 1000,
-                    uses: one.uses,
-                    prepared: count(one.prepared),
-                    client_address: Some((
-                        client.address.clone(),
-                        client.application.borrow().clone(),
-                    )),
-                    close_needed: pool.is_outdated(one.generation),
-                    ..server(ServerState::Active, one.key.pid, Some(u64::from(client.id)))
-                }
+            let lent = |one: &&Running| one.kind == RunningKind::Lent && one.node == pool.node();
+            out.extend(running.iter().filter(lent).map(|one| ServerSnapshot {
+                age_s: now.since(one.born).count() / 1000,
+                uses: one.uses,
+                prepared: count(one.prepared),
+                client_address: Some((client.address.clone(), client.application.borrow().clone())),
+                close_needed: pool.is_outdated(one.generation),
+                ..server(ServerState::Active, one.key.pid, Some(u64::from(client.id)))
             }));
         }
         if let Some(listener) = self.listeners.find(pool.database(), pool.user())
@@ -127,6 +124,47 @@ impl Thread {
             });
         }
         out
+    }
+
+    /// Backends of clients that replicate, which belong to no pool.
+    fn replication_snapshots(&self) -> Vec<ServerSnapshot> {
+        let now = self.now();
+        let mut out = Vec::new();
+        for client in self.clients.borrow().values() {
+            let Some(database) = self.databases.get(client.database) else { continue };
+            let running = client.running.borrow();
+            let own = running.iter().filter(|one| one.kind == RunningKind::Replication);
+            out.extend(own.map(|one| ServerSnapshot {
+                node: one.node,
+                address: database.with_map(|map, _| {
+                    map.node(one.node).map_or_else(String::new, |node| node.endpoint.to_string())
+                }),
+                user: client.user.to_string(),
+                database: database.name.clone(),
+                state: ServerState::Replication,
+                backend_pid: one.key.pid,
+                client: Some(u64::from(client.id)),
+                age_s: now.since(one.born).count() / 1000,
+                idle_s: 0,
+                uses: one.uses,
+                prepared: count(one.prepared),
+                client_address: Some((client.address.clone(), client.application.borrow().clone())),
+                close_needed: one.generation != database.gate.generation(),
+            }));
+        }
+        out
+    }
+
+    /// Connections to a database's nodes that are on their way out.
+    fn closing(&self, database: &Database) -> u64 {
+        let mut nodes: Vec<Rc<NodeShare>> = self.shares_of(database);
+        for pool in self.pools.borrow().iter().filter(|pool| pool.database() == database.index) {
+            let share = pool.node_share();
+            if !nodes.iter().any(|node| Rc::ptr_eq(node, share)) {
+                nodes.push(Rc::clone(share));
+            }
+        }
+        nodes.iter().map(|node| count(node.closing())).sum()
     }
 
     fn client_snapshots(&self) -> Vec<ClientSnapshot> {
@@ -203,17 +241,6 @@ impl Thread {
             ..Totals::default()
         }
     }
-}
-
-/// Connections of the pools' nodes that are on their way out.
-fn closing<'a>(pools: impl Iterator<Item = &'a SharedPool>) -> u64 {
-    let mut nodes: Vec<&Rc<NodeShare>> = Vec::new();
-    for share in pools.map(SharedPool::node_share) {
-        if !nodes.iter().any(|node| Rc::ptr_eq(node, share)) {
-            nodes.push(share);
-        }
-    }
-    nodes.iter().map(|node| count(node.closing())).sum()
 }
 
 fn count(n: usize) -> u64 {

@@ -168,6 +168,8 @@ pub enum ServerState {
     Active,
     /// It listens for all clients of its user.
     Listening,
+    /// A client replicates over it.
+    Replication,
     /// Being reset or ended.
     Closing,
 }
@@ -180,6 +182,7 @@ impl ServerState {
             Self::Idle => "idle",
             Self::Active => "active",
             Self::Listening => "listening",
+            Self::Replication => "replication",
             Self::Closing => "closing",
         }
     }
@@ -345,6 +348,14 @@ impl EngineSnapshot {
                 && pool.servers_active + pool.servers_idle + pool.servers_connecting > 0
         }) || self.servers.iter().any(|server| here(&server.database))
             || self.databases.iter().any(|one| here(&one.name) && one.servers_closing > 0)
+    }
+
+    /// Connections over which clients replicate.
+    pub fn replicating(&self, database: Option<&str>) -> impl Iterator<Item = &ServerSnapshot> {
+        self.servers.iter().filter(move |server| {
+            server.state == ServerState::Replication
+                && database.is_none_or(|wanted| wanted == server.database)
+        })
     }
 
     /// True while a connection that is to close has not.

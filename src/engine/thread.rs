@@ -358,6 +358,14 @@ impl Thread {
         }))
     }
 
+    /// What is known of a database's nodes that had connections.
+    pub(super) fn shares_of(&self, database: &Database) -> Vec<Rc<NodeShare>> {
+        let shares = self.shares.borrow();
+        let map = database.map();
+        let known = map.nodes().iter().map(|node| shares.get(&node.endpoint.to_string()));
+        known.flatten().map(Rc::clone).collect()
+    }
+
     /// Who closes this thread's connections.
     pub(super) fn undertaker(&self) -> Rc<Undertaker> {
         Rc::clone(&self.undertaker)
