@@ -17,6 +17,7 @@ mod explain;
 mod hints;
 mod keycheck;
 mod locate;
+mod marked;
 mod of_session;
 mod place;
 mod planner;

@@ -128,6 +128,22 @@ fn bounds_and_lists_cut_keys_into_slots() {
 }
 
 #[test]
+fn keys_for_the_marks_alone_are_for_one_shard() {
+    let text = fs::read_to_string("tests/golden/route/maps/one.toml").unwrap();
+    let map = Map::parse(&text, "one").unwrap();
+    assert!(map.marks_by_key() && !map.is_sharded());
+    assert_eq!(Map::parse(&map.to_toml(), "printed").as_ref(), Ok(&map));
+    let places = Map::parse(&text.replace("keys = \"marks\"\n", ""), "one").unwrap();
+    assert!(!places.marks_by_key() && places.is_sharded());
+    let found = problems(&text.replace("\"marks\"", "\"mark\""));
+    assert_eq!(found, ["3:8: keys can only be \"marks\", or be left out"]);
+    let (two, _) = two_shards();
+    let found = problems(&two.replacen("home =", "keys = \"marks\"\nhome =", 1));
+    let reason = "keys = \"marks\" is for one shard: with several, keys say where rows are";
+    assert!(found.len() == 1 && found[0].ends_with(reason), "{found:?}");
+}
+
+#[test]
 fn bounds_and_lists_that_mean_nothing_are_refused() {
     let (text, _) = two_shards();
     for (wrong, reason) in [

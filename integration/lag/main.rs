@@ -306,6 +306,42 @@ fn used_since(cluster: &Cluster, before: Duration, began: tokio::time::Instant) 
 }
 
 #[test]
+fn keys_that_place_nothing_let_replicas_serve_one_server() {
+    let _alone = alone();
+    let cluster = shared();
+    let router = router_with(cluster, "slot", "threads = 2", marks_only);
+    // What a sharded database refuses is run.
+    for sql in [
+        "SELECT count(*) FROM registers JOIN pg_class ON oid = tenant_id::oid",
+        "UPDATE registers SET tenant_id = -1 WHERE tenant_id = 9100",
+        "UPDATE registers SET tenant_id = 9100 WHERE tenant_id = -1",
+        "PREPARE p(numeric) AS SELECT value FROM registers WHERE tenant_id = $1; EXECUTE p('7.0')",
+        "BEGIN READ ONLY; DECLARE c CURSOR FOR SELECT value FROM registers; FETCH 1 FROM c; COMMIT",
+    ] {
+        support::psql::psql(&router.url(), sql).expect();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(choice::slots_keep_apart(cluster, &router, 9_000));
+    let well = workload(&router, 8);
+    run(&Workload { operations: 300, ..well.clone() }, |_| {});
+    let before = reads(&router);
+    let limit = well.limit * 5;
+    let seen = run(&Workload { registers: 1_024, operations: 2_000, limit, ..well }, |_| {});
+    let share = share_since(&router, &before);
+    println!("keys for the marks alone: {seen}; {:.1} % of the reads on replicas", share * 100.0);
+    assert_eq!((seen.stale, seen.backward), (0, 0), "{seen}");
+    assert!(share > 0.85, "{share}");
+    let seen = run(&workload(&router, 16), |running| chaos::on_replicas(cluster, seed(), running));
+    println!("keys for the marks alone, chaos: {seen}");
+    assert_eq!((seen.stale, seen.backward), (0, 0), "{seen:?}\n{}", router.log());
+}
+
+/// The map with its keys for the marks alone.
+fn marks_only(map: &str) -> String {
+    format!("keys = \"marks\"\n{map}")
+}
+
+#[test]
 fn the_checker_sees_what_rules_that_look_right_miss() {
     let _alone = alone();
     let cluster = shared();

@@ -13,6 +13,7 @@ use super::place::Placed;
 use super::planner::World;
 use super::resolve::{self, Demand};
 use super::splice::List;
+use super::template::Keyed;
 
 /// Of all statements of a text.
 #[derive(Debug, Default)]
@@ -27,6 +28,8 @@ pub(crate) struct Asides {
     pub(crate) hinted: Option<Consistency>,
     /// The strictest level of the tables.
     pub(crate) level: Option<Consistency>,
+    /// The keys of a statement that no key places.
+    pub(crate) marked: Option<Box<Keyed>>,
     /// The statement at hand reads a view that may do anything.
     volatile: bool,
     /// Rows may be written that no key of the statement tells.

@@ -19,8 +19,9 @@ use super::copy;
 use super::ddl;
 use super::error::RouteError;
 use super::hints::{self, Hints};
+use super::marked;
 use super::of_session;
-use super::place::{self, Calls, Named, Open, Placed};
+use super::place::{self, Named, Open, Placed};
 use super::planner::World;
 use super::read_only::{self, InReadOnly};
 use super::router_words;
@@ -80,7 +81,10 @@ pub(crate) fn decide(
     if world.map.is_sharded() {
         check_paths(&goals, &classified)?;
     }
-    let plan = combine(goals, &classified, world)?;
+    let plan = match asides.marked.take() {
+        Some(keyed) if goals.len() == 1 => Plan::Marked(keyed),
+        _ => combine(goals, &classified, world)?,
+    };
     let mut facts: Vec<Facts> = classified.into_iter().map(|one| one.facts).collect();
     if facts.is_empty() {
         facts.push(classify::empty());
@@ -118,7 +122,7 @@ pub(crate) fn decide(
 }
 
 /// Whether statements of this kind read or write rows of tables.
-const fn is_about_rows(kind: Kind) -> bool {
+pub(super) const fn is_about_rows(kind: Kind) -> bool {
     matches!(kind, Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge)
 }
 
@@ -334,7 +338,9 @@ fn goal(
         return Ok(Goal::Fixed(Targets::Router(command), Reason::Router));
     }
     if !world.map.is_sharded() {
-        asides.note_unsharded(t, one, world);
+        if !marked::note(t, one, world, asides) {
+            asides.note_unsharded(t, one, world);
+        }
         return Ok(Goal::Fixed(Targets::Home, Reason::Unsharded));
     }
     if one.facts.effect.each().contains(&SessionEffect::TempTable) {
@@ -543,12 +549,8 @@ pub(super) fn query(
             "leave pg_catalog out of the search path",
         ));
     }
-    let calls = match one.nature {
-        Nature::Neutral | Nature::Bound => Calls::Harmless,
-        Nature::Loose | Nature::Primary | Nature::Unknown => Calls::Unknown,
-    };
     asides.lists.extend(splice::fill(&mut shape, world)?);
-    let placed = place::place(&shape, world, &param_uses(t), calls)?;
+    let placed = place::place(&shape, world, &param_uses(t), marked::calls(one))?;
     let may_spread = placed.open.is_some()
         || placed.sources.iter().any(KeySource::is_list)
         || placed.sources.len() > 1
@@ -651,7 +653,7 @@ fn settle(placed: Placed, one: &Classified) -> Result<Goal, RouteError> {
 }
 
 /// How often each parameter stands in the statement.
-fn param_uses(t: &Tokens<'_>) -> Vec<u16> {
+pub(super) fn param_uses(t: &Tokens<'_>) -> Vec<u16> {
     let mut uses = Vec::new();
     for i in 0..t.len() {
         if let Some(index) = t.param(i) {

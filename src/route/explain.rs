@@ -218,7 +218,11 @@ fn keys(
     map: &Map,
     name: &dyn Fn(ShardId) -> String,
 ) -> Vec<ExplainedKey> {
-    let Plan::Keyed(keyed) = &template.plan else { return Vec::new() };
+    let keyed = match &template.plan {
+        Plan::Keyed(keyed) => keyed,
+        Plan::Marked(keyed) => keyed,
+        Plan::Fixed { .. } | Plan::Refused(_) => return Vec::new(),
+    };
     let values = match &template.own {
         Some(own) => Values { text: &own.text, literals: &own.literals, ..values },
         None => values,
@@ -242,6 +246,9 @@ fn keys(
                 shard: name(keyspace.owner(&key)),
             });
         });
+        if shown.is_err() && matches!(template.plan, Plan::Marked(_)) {
+            return Vec::new();
+        }
         debug_assert!(shown.is_ok(), "a route was found with these values");
     }
     keys

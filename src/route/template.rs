@@ -58,6 +58,8 @@ pub(crate) enum Plan {
     Fixed { targets: Targets, reason: Reason },
     /// All rows that matter have one of these keys, or lie on `single`.
     Keyed(Keyed),
+    /// On the one shard there is; these keys tell what of it.
+    Marked(Box<Keyed>),
     /// Known to have no route, but the session may handle it by its effect.
     Refused(RouteError),
 }
@@ -567,7 +569,7 @@ impl Template {
         match &self.plan {
             Plan::Fixed { reason, .. } => *reason == Reason::Hint,
             Plan::Keyed(keyed) => keyed.hint.is_some(),
-            Plan::Refused(_) => false,
+            Plan::Marked(_) | Plan::Refused(_) => false,
         }
     }
 
@@ -605,7 +607,7 @@ impl Template {
     fn hint(&self) -> Option<&Hint> {
         match &self.plan {
             Plan::Keyed(keyed) => keyed.hint.as_ref(),
-            Plan::Fixed { .. } | Plan::Refused(_) => None,
+            Plan::Fixed { .. } | Plan::Marked(_) | Plan::Refused(_) => None,
         }
     }
 
@@ -649,7 +651,7 @@ impl Template {
                     None => self.locate_at_length(text, literals, params, map, declared),
                 }
             }
-            (Plan::Fixed { .. } | Plan::Keyed(_) | Plan::Refused(_), _) => {
+            (Plan::Fixed { .. } | Plan::Keyed(_) | Plan::Marked(_) | Plan::Refused(_), _) => {
                 self.locate_at_length(text, literals, params, map, declared)
             }
         }
@@ -667,6 +669,15 @@ impl Template {
             route.mark = Mark::Shard;
         }
         route
+    }
+
+    /// The only place there is, and the keys' slots where the values name them.
+    fn marked(&self, keyed: &Keyed, values: locate::Values<'_>, map: &Map) -> Route {
+        let found = super::direct::route(keyed, values, map)
+            .or_else(|| locate::route(keyed, values, map).ok());
+        let mark = found.map_or(Mark::Shard, |route| route.mark);
+        let (targets, reason, touched) = (Targets::Home, Reason::Unsharded, Touched::NONE);
+        self.widened(Route { targets, reason, mark, touched })
     }
 
     #[inline(never)]
@@ -689,6 +700,13 @@ impl Template {
                 Ok(Route { targets, reason: *reason, mark: Mark::Shard, touched })
             }
             Plan::Refused(error) => Err(error.clone()),
+            Plan::Marked(keyed) => {
+                let (text, literals) = match &self.own {
+                    Some(own) => (&*own.text, &own.literals),
+                    None => (text, literals),
+                };
+                Ok(self.marked(keyed, locate::Values { text, literals, params }, map))
+            }
             Plan::Keyed(keyed) => {
                 let (text, literals) = match &self.own {
                     Some(own) => (&*own.text, &own.literals),
@@ -719,15 +737,19 @@ impl Template {
     /// Bytes that a cache should count for it.
     pub(crate) fn weight(&self) -> usize {
         let sources = match &self.plan {
-            Plan::Keyed(keyed) => {
-                let values = keyed.sources.iter().map(|source| 1 + source.parts.len());
-                values.sum::<usize>() * size_of::<KeySource>()
-            }
+            Plan::Keyed(keyed) => weigh(keyed),
+            Plan::Marked(keyed) => size_of::<Keyed>() + weigh(keyed),
             Plan::Fixed { .. } | Plan::Refused(_) => 0,
         };
         let own = self.own.as_ref().map_or(0, |own| own.text.len() + own.literals.len() * 12);
         TEMPLATE_BYTES + self.statements.len() * STATEMENT_BYTES + own + sources
     }
+}
+
+/// Bytes of what a plan's key is read from.
+fn weigh(keyed: &Keyed) -> usize {
+    let values = keyed.sources.iter().map(|source| 1 + source.parts.len());
+    values.sum::<usize>() * size_of::<KeySource>()
 }
 
 /// A fair guess of a template's own size.

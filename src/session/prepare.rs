@@ -142,6 +142,8 @@ impl Feed<'_, '_> {
         };
         let named = Named::Shared(Rc::clone(prepared));
         let template = self.template_of(&named)?;
+        // On one shard the arguments place nothing.
+        let arguments = if self.map().is_sharded() { &**arguments } else { &[] };
         let arguments = Arguments { arguments, types: &prepared.raw_types };
         // A cast may make another value of the same constant.
         let plain = !text.windows(2).any(|pair| pair == b"::");

@@ -172,6 +172,10 @@ impl Feed<'_, '_> {
 
     /// Notes what a statement of the running unit writes, before it is sent.
     pub(super) fn declare(&mut self, template: &Template, mark: Mark) {
+        // What its names stand for is not known.
+        let untracked =
+            template.access() == Access::Write && self.s.holds.contains(Holds::UNTRACKED);
+        let mark = if untracked { Mark::Shard } else { mark };
         let Some(backend) = self.backend() else { return };
         let writes = backend.writes();
         writes.declare();

@@ -15,7 +15,7 @@ use super::file::{File, KeyspaceEntry, PrimaryEntry, ReplicaEntry, ShardEntry};
 use super::hash::Hash;
 use super::key::{Key, KeyType, Scratch};
 use super::keyspace::{Cut, Keys, Keyspace, KeyspaceId, Pins, Rank, spread};
-use super::map::{DEFAULT_SCHEMA, Levels, Map, NODES_MAX, Placement, SHARDS_MAX};
+use super::map::{DEFAULT_SCHEMA, KeysFor, Levels, Map, NODES_MAX, Placement, SHARDS_MAX};
 use super::name::{identifier, table_name};
 use super::node::{Credentials, Endpoint, Node, SecretRef, Shard, Tls, TlsMode};
 use super::schemas::{Pattern, Schemas};
@@ -60,6 +60,7 @@ impl<'a> Builder<'a> {
         let consistency = self.consistency(file.consistency.as_ref());
         let levels = self.levels(file);
         let already_moved = self.already_moved(file);
+        let keys_for = self.keys_for(file);
         match (epoch, home) {
             (Some(epoch), Some(home)) if self.problems.is_empty() => Ok(Map {
                 epoch,
@@ -73,6 +74,7 @@ impl<'a> Builder<'a> {
                 consistency,
                 levels,
                 already_moved,
+                keys_for,
                 moving: None,
             }),
             _ => Err(self.problems),
@@ -167,6 +169,24 @@ impl<'a> Builder<'a> {
                 false
             }
         }
+    }
+
+    /// After the shards and keyspaces.
+    fn keys_for(&mut self, file: &File) -> KeysFor {
+        let Some(found) = &file.keys else { return KeysFor::Places };
+        let wrong = if found.get_ref() != "marks" {
+            Some("keys can only be \"marks\", or be left out")
+        } else if file.shard.len() > 1 {
+            Some("keys = \"marks\" is for one shard: with several, keys say where rows are")
+        } else if file.keyspace.iter().any(|keyspace| keyspace.get_ref().schemas.is_some()) {
+            Some("keys = \"marks\" is for key columns: a keyspace of schemas has none")
+        } else {
+            None
+        };
+        if let Some(reason) = wrong {
+            self.refuse(found.span().start, reason);
+        }
+        KeysFor::Marks
     }
 
     fn shards(&mut self, file: &File, database: &str) {

@@ -37,6 +37,10 @@ pub(crate) struct File {
     /// of ownership may take effect without a move.
     #[schemars(with = "Option<DataState>")]
     pub(crate) data: Option<Spanned<String>>,
+    /// What keys are for on one shard: with "marks" only to tell which writes
+    /// a read on a replica has to wait for; nothing is placed or refused by them.
+    #[schemars(with = "Option<KeysFor>")]
+    pub(crate) keys: Option<Spanned<String>>,
     /// The data sets that own slots.
     #[schemars(with = "Vec<ShardEntry>", length(min = 1))]
     pub(crate) shard: Vec<Spanned<ShardEntry>>,
@@ -66,6 +70,14 @@ pub(crate) struct File {
 pub(crate) enum DataState {
     #[schemars(rename = "already-moved")]
     AlreadyMoved,
+}
+
+/// The words that `keys` may have; only the schema needs the type.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "a description for the schema")]
+pub(crate) enum KeysFor {
+    #[schemars(rename = "marks")]
+    Marks,
 }
 
 /// A data set: one primary and its replicas.

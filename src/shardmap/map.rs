@@ -30,8 +30,19 @@ pub struct Map {
     /// Levels of tables that have one of their own.
     pub(crate) levels: Levels,
     pub(crate) already_moved: bool,
+    pub(crate) keys_for: KeysFor,
     /// What moves meanwhile; of a map that serves.
     pub(crate) moving: Option<Arc<MovingKeys>>,
+}
+
+/// What a map's keys are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeysFor {
+    /// They say where rows are.
+    Places,
+    /// They tell which writes a read on a replica has to wait for, and place
+    /// nothing: there is one shard.
+    Marks,
 }
 
 /// How fresh reads of a table must be: by schema, then by table.
@@ -106,6 +117,7 @@ impl Map {
             consistency: None,
             levels: Levels::new(),
             already_moved: false,
+            keys_for: KeysFor::Places,
             moving: None,
         }
     }
@@ -171,7 +183,12 @@ impl Map {
     /// Whether a statement's place can depend on its tables or keys. If not,
     /// everything goes to [`Map::home`], readable or not.
     pub fn is_sharded(&self) -> bool {
-        self.shards.len() > 1 || !self.keyspaces.is_empty()
+        self.shards.len() > 1 || (!self.keyspaces.is_empty() && self.keys_for == KeysFor::Places)
+    }
+
+    /// Whether keys are declared for the marks of reads and writes alone.
+    pub fn marks_by_key(&self) -> bool {
+        !self.keyspaces.is_empty() && self.keys_for == KeysFor::Marks
     }
 
     /// All keyspaces; a keyspace's id is its index.

@@ -9,7 +9,7 @@ use crate::types::{Role, ShardId};
 use super::hash::Hash;
 use super::key::Key;
 use super::keyspace::Keyspace;
-use super::map::{Map, Table};
+use super::map::{KeysFor, Map, Table};
 use super::name::spelled;
 use super::node::{Node, SecretRef, Shard};
 
@@ -37,6 +37,9 @@ impl Map {
         }
         if self.already_moved {
             let _ = writeln!(out, "data = \"already-moved\"");
+        }
+        if self.keys_for == KeysFor::Marks {
+            let _ = writeln!(out, "keys = \"marks\"");
         }
         for shard in &self.shards {
             self.write_shard(out, shard);
