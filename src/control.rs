@@ -16,3 +16,4 @@ pub mod mover;
 mod patroni;
 mod sampler;
 mod tls;
+pub mod weigh;

@@ -204,10 +204,8 @@ impl Maps<'_> {
     /// The map as it follows the one of `epoch`.
     fn text(&self, shape: Shape, epoch: u64) -> String {
         let view = self.cluster.view();
-        // Only the operator's word takes a shard out of a map, even an empty one.
-        let word = if shape.third_shard { "" } else { "data = \"already-moved\"\n" };
         let mut text = format!(
-            "{word}epoch = {epoch}\ndatabase = \"app\"\nhome = \"shard1\"\nconsistency = \"any\"\n"
+            "epoch = {epoch}\ndatabase = \"app\"\nhome = \"shard1\"\nconsistency = \"any\"\n"
         );
         let shards = if shape.third_shard { 3 } else { 2 };
         for number in 1..=shards {

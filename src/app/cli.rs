@@ -35,6 +35,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Move rows until they are where a shard map wants them.
     Apply(ApplyArgs),
+    /// Propose a shard map in which the shards bear alike.
+    Rebalance(RebalanceArgs),
     /// Move rows back to where an earlier map has them.
     Rollback(RollbackArgs),
     /// Say who has put which map into force, and when.
@@ -156,6 +158,51 @@ pub struct ApplyArgs {
     /// Delete the rows at their source as soon as the target owns them.
     #[arg(long)]
     pub finish: bool,
+    /// Make the tables that a shard lacks, and what they need, as pg_dump writes them from another
+    /// shard; the rows of reference tables too.
+    #[arg(long)]
+    pub create_schema: bool,
+    /// The pg_dump to use; without it the newest that is found.
+    #[arg(long, value_name = "PROGRAM", requires = "create_schema")]
+    pub pg_dump: Option<PathBuf>,
+}
+
+/// `keyway rebalance`.
+#[derive(Args, Debug)]
+#[command(max_term_width = 100, long_about = REBALANCE_ABOUT, after_help = REBALANCE_EXAMPLES)]
+pub struct RebalanceArgs {
+    /// The shard map, with the owners that are in force; it may have shards without slots.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What the shards shall bear alike.
+    #[arg(long, value_enum)]
+    pub by: By,
+    /// A shard that shall own nothing; may be given several times.
+    #[arg(long, value_name = "SHARD")]
+    pub without: Vec<String>,
+    /// By how many hundredths a shard may differ from the mean.
+    #[arg(long, value_name = "PERCENT", default_value_t = 5)]
+    pub tolerance: u64,
+    /// With --by load: for how long the shards are watched.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub over: u64,
+    /// File to write the proposal into, which is not there yet; else it is printed.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Role to log in as, with the password in PGPASSWORD, instead of the map's.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+}
+
+/// What a shard bears.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The rows of sharded tables.
+    Rows,
+    /// Their bytes.
+    Bytes,
+    /// Rows read and written a second, spread over a shard's slots as its rows are.
+    Load,
 }
 
 /// `keyway rollback`.
@@ -211,6 +258,9 @@ pub struct DoctorArgs {
     /// nothing else.
     #[arg(long, value_name = "ROLE", conflicts_with = "fix")]
     pub grants: Option<String>,
+    /// With --grants: only for this shard.
+    #[arg(long, value_name = "SHARD", requires = "grants")]
+    pub on: Option<String>,
 }
 
 /// `keyway check`.
@@ -368,6 +418,27 @@ Compares FILE with the map in force, which the home shard knows, and checks on b
 shards of every move whether it may begin. Each thing in the way comes with the SQL
 that cures it. Nothing is changed.";
 
+const REBALANCE_ABOUT: &str = "\
+Propose a shard map in which the shards bear alike.
+
+Weighs the slots on every shard and gives some to other shards: from the one that bears
+most to the one that bears least, in few runs of neighbouring slots, no more than needed.
+Pinned tenants stay where they are and count there. The same weights give the same map.
+Nothing is changed: look at the proposal, then keyway plan and keyway apply.
+
+Large tables are weighed by a sample of their pages. By load the rows that the primaries
+read and write are counted for some seconds, and spread over the slots of a shard as its
+rows are; what replicas read does not count.";
+
+const REBALANCE_EXAMPLES: &str = "\
+Examples:
+  keyway rebalance --by rows shardmaps/prod.toml
+  keyway rebalance --by load --over 60 --output next.toml shardmaps/prod.toml
+  keyway rebalance --by bytes --without shard3 --output next.toml shardmaps/prod.toml
+
+Exit codes: 0 done, 1 FILE is invalid or has other owners than the map in force, 2 usage,
+3 a file can't be read or written, or a shard can't be asked.";
+
 const ROLLBACK_ABOUT: &str = "\
 Move rows back to where an earlier map has them.
 
@@ -408,12 +479,17 @@ Move rows until they are where a shard map wants them.
 
 Does what keyway plan says, if nothing stands in the way: writes the moves into the
 store on the home shard, where a running router finds them, and says how far they are.
-Stopping the command stops no move, and running it again goes on.";
+Stopping the command stops no move, and running it again goes on.
+
+With --create-schema tables that a shard lacks are made first, on shards that get rows
+and on those that FILE has and the map in force has not. A table that is there is left
+as it is. Indexes that are not unique are made once the rows are copied.";
 
 const APPLY_EXAMPLES: &str = "\
 Examples:
   keyway apply --dry-run shardmaps/prod.toml
   keyway apply shardmaps/prod.toml
+  keyway apply --create-schema --finish shardmaps/prod.toml
 
 Exit codes: 0 the rows are where the map wants them, 1 something stands in the way,
 2 usage, 3 a move has stopped (SHOW MOVES says why) or a shard can't be asked.";
@@ -539,6 +615,9 @@ mod tests {
             "serve",
             "route",
             "catalog",
+            "plan",
+            "apply",
+            "rebalance",
             "check",
             "local",
             "man",

@@ -23,7 +23,7 @@ pub(super) fn run(args: &DoctorArgs) -> Exit {
         let file = read_map(&args.file)?;
         let mut visit = Visit::begin(&file, args).await?;
         match &args.grants {
-            Some(role) => visit.grants(role).await,
+            Some(role) => visit.grants(role, args.on.as_deref()).await,
             None => visit.examine(args.fix).await,
         }
     }))
@@ -40,12 +40,14 @@ impl Visit {
     async fn begin(file: &Map, args: &DoctorArgs) -> Result<Self, Failed> {
         let mut reach = Reach::of(file, &args.file, args.user.as_deref())?;
         let client = reach.home.client().await.map_err(failed)?;
+        // Rights are asked for before there is a role that may read the store.
+        let forbidden = |error: &moves::TableError| args.grants.is_some() && error.is_forbidden();
         let newest = match moves::newest_map(client, file.database()).await {
-            Err(error) if error.is_missing() => None,
+            Err(error) if error.is_missing() || forbidden(&error) => None,
             other => other.map_err(failed)?,
         };
         let all = match moves::list(client, file.database()).await {
-            Err(error) if error.is_missing() => Vec::new(),
+            Err(error) if error.is_missing() || forbidden(&error) => Vec::new(),
             other => other.map_err(failed)?,
         };
         let open = all.into_iter().map(|stored| stored.journal).filter(|one| !one.is_ended());
@@ -200,13 +202,29 @@ impl Visit {
         at.map(|at| self.shards.swap_remove(at)).ok_or_else(|| failed("a shard is missing"))
     }
 
-    /// Says what makes `role` one that moves can log in as.
-    async fn grants(&mut self, role: &str) -> Result<Exit, Failed> {
+    /// Says what makes `role` one that moves can log in as, on each shard or on
+    /// `only` one.
+    async fn grants(&mut self, role: &str, only: Option<&str>) -> Result<Exit, Failed> {
+        let mut all = BTreeSet::new();
+        for (_, _, node) in &mut self.shards {
+            all.extend(owners(node, &self.map).await.map_err(failed)?);
+        }
+        let is_meant = |name: &str| only.is_none_or(|only| only == name);
+        if !self.shards.iter().any(|(_, name, _)| is_meant(name)) {
+            return Err((Exit::Refused, format!("the file has no shard {}", only.unwrap_or("?"))));
+        }
         for (id, name, node) in &mut self.shards {
+            if !is_meant(name) {
+                continue;
+            }
             let version = node.version().await.map_err(failed)?;
             let shard = self.map.shard(*id);
             let dbname = shard.map_or_else(|| node.target().dbname.clone(), |s| s.dbname.clone());
-            let owners = owners(node, &self.map).await.map_err(failed)?;
+            let mut owners = owners(node, &self.map).await.map_err(failed)?;
+            if owners.is_empty() {
+                // The tables are not there yet, and will be theirs.
+                owners.extend(all.iter().cloned());
+            }
             say(&format!("-- {name}, in the database {dbname}"));
             for statement in checks::rights(role, &dbname, version, &owners) {
                 say(&format!("{statement};"));

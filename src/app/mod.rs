@@ -10,6 +10,7 @@ mod catalogs;
 pub mod check;
 pub mod cli;
 mod doctor;
+mod dump;
 mod fleet;
 mod handover;
 mod help;
@@ -22,9 +23,11 @@ mod notify;
 pub mod passfile;
 mod plan;
 mod plane;
+mod rebalance;
 mod renew;
 mod replace;
 mod route;
+mod schema;
 pub mod secrets;
 mod serve;
 mod succession;
@@ -46,6 +49,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Local(args) => Exit::Local(local::run(&args)),
         Command::Plan(args) => plan::plan(&args),
         Command::Apply(args) => plan::apply(&args),
+        Command::Rebalance(args) => rebalance::run(&args),
         Command::Rollback(args) => plan::rollback(&args),
         Command::History(args) => history::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -15,15 +15,16 @@ use super::catalog::target_of;
 use super::cli::{ApplyArgs, Exit, PlanArgs, RollbackArgs};
 use super::complain;
 use super::route::read_map;
+use super::schema::{self, Lack};
 use super::secrets::Environment;
 use crate::control::mover::Access;
 use crate::control::mover::checks::{Sizes, Weight};
 use crate::control::mover::node::Node;
 use crate::control::mover::submit::{self, Planned, Wanted};
-use crate::mover::{BeginError, Journal, Phase, Side, Subject, Wish};
+use crate::mover::{BeginError, End, Journal, Phase, Side, Subject, Wish};
 use crate::shardmap::{Change, Map};
 use crate::store::moves::{self, Stored};
-use crate::types::Role;
+use crate::types::{Role, ShardId};
 
 /// `keyway plan`.
 pub(super) fn plan(args: &PlanArgs) -> Exit {
@@ -39,11 +40,24 @@ pub(super) fn plan(args: &PlanArgs) -> Exit {
 pub(super) fn apply(args: &ApplyArgs) -> Exit {
     finish(blocking(async {
         let mut whole = Whole::of(&args.plan).await?;
+        if args.create_schema && whole.lacks_tables_only() && !args.dry_run {
+            whole.create_schema(args.pg_dump.as_deref()).await?;
+            whole = Whole::of(&args.plan).await?;
+        }
         say(&whole.text());
-        if args.dry_run || whole.exit() != Exit::Done || whole.planned.is_empty() {
+        if args.dry_run || whole.exit() != Exit::Done {
             return Ok(whole.exit());
         }
+        if args.finish {
+            whole.under_way.append(&mut whole.switched);
+        }
+        if args.plan.in_force.is_none() && whole.is_done() {
+            return Ok(Exit::Done);
+        }
         whole.submit().await?;
+        if whole.is_done() {
+            return Ok(Exit::Done);
+        }
         whole.follow(args.finish).await
     }))
 }
@@ -136,8 +150,13 @@ struct Whole {
     under_way: Vec<u32>,
     /// Moves that are not finished, and whose way back is what is wanted.
     back: Vec<u32>,
+    /// Moves that have given their rows away and are not finished.
+    switched: Vec<u32>,
     /// What the file changes and no move can.
     others: Vec<String>,
+    desired: Map,
+    /// Tables that shards lack.
+    lacks: Vec<Lack>,
 }
 
 impl Whole {
@@ -182,12 +201,79 @@ impl Whole {
             planned: Vec::new(),
             under_way: Vec::new(),
             back: Vec::new(),
+            switched: Vec::new(),
             others: Vec::new(),
+            desired: desired.clone(),
+            lacks: Vec::new(),
         };
         for change in whole.in_force.diff(desired) {
             whole.add(&change, sizes).await?;
         }
+        whole.note_switched().await?;
+        let moves = whole.planned.iter().map(|planned| {
+            let Journal { source, target, .. } = planned.journal;
+            (ShardId::new(target), ShardId::new(source))
+        });
+        whole.lacks = schema::lacks(&whole.access, (&whole.in_force, desired), moves).await?;
         Ok(whole)
+    }
+
+    /// Finds the moves whose rows are where they are wanted, and at their source
+    /// too.
+    async fn note_switched(&mut self) -> Result<(), Failed> {
+        for Stored { journal, .. } in self.stored().await? {
+            let wanted = |planned: &Planned| planned.journal.overlaps(&journal, &self.in_force);
+            let moved = match journal.phase {
+                Phase::Standing(Side::Target)
+                | Phase::Unlinking(End::Moved)
+                | Phase::Purging(End::Moved)
+                | Phase::Clearing(End::Moved) => true,
+                Phase::Guarding
+                | Phase::Publishing
+                | Phase::Copying
+                | Phase::Linking
+                | Phase::Verifying
+                | Phase::Standing(Side::Source)
+                | Phase::Cutting(_)
+                | Phase::Unlinking(End::Aborted)
+                | Phase::Purging(End::Aborted)
+                | Phase::Clearing(End::Aborted)
+                | Phase::Ended(_) => false,
+            };
+            if moved && !self.back.contains(&journal.id) && !self.planned.iter().any(wanted) {
+                self.switched.push(journal.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is to be followed.
+    const fn is_done(&self) -> bool {
+        self.planned.is_empty() && self.under_way.is_empty() && self.back.is_empty()
+    }
+
+    /// Whether nothing stands in the way but tables that can be made.
+    fn lacks_tables_only(&self) -> bool {
+        let reports = || self.planned.iter().map(|planned| &planned.report);
+        self.others.is_empty()
+            && reports().all(|report| report.is_safe() || report.only_lacks_tables())
+            && self.lacks.iter().any(Lack::lacks_tables)
+    }
+
+    async fn create_schema(&self, pg_dump: Option<&Path>) -> Result<(), Failed> {
+        for lack in self.lacks.iter().filter(|lack| lack.lacks_tables()) {
+            schema::create(&self.access, &self.desired, lack, pg_dump).await?;
+        }
+        Ok(())
+    }
+
+    /// Reference tables that a shard lacks which gets rows, or has otherwise.
+    fn unfit(&self) -> Vec<String> {
+        let gets = |lack: &Lack| {
+            let number = lack.shard.number();
+            self.planned.iter().any(|planned| planned.journal.target == number)
+        };
+        self.lacks.iter().filter(|lack| gets(lack)).flat_map(Lack::unfit).collect()
     }
 
     async fn add(&mut self, change: &Change, sizes: Sizes) -> Result<(), Failed> {
@@ -250,11 +336,19 @@ impl Whole {
 
     fn exit(&self) -> Exit {
         let safe = self.planned.iter().all(|planned| planned.report.is_safe());
-        if safe && self.others.is_empty() { Exit::Done } else { Exit::Refused }
+        if safe && self.others.is_empty() && self.unfit().is_empty() {
+            Exit::Done
+        } else {
+            Exit::Refused
+        }
+    }
+
+    fn refused(&self) -> Vec<String> {
+        [self.others.clone(), self.unfit()].concat()
     }
 
     fn shard(&self, number: u16) -> String {
-        let shard = self.in_force.shard(crate::types::ShardId::new(number));
+        let shard = self.in_force.shard(ShardId::new(number));
         shard.map_or_else(|| number.to_string(), |shard| shard.name.clone())
     }
 
@@ -289,10 +383,20 @@ impl Whole {
         }
         lines.extend(self.under_way.iter().map(|id| format!("move {id} is under way")));
         lines.extend(self.back.iter().map(|id| format!("move {id} goes back")));
-        lines.extend(self.others.iter().map(|what| format!("refused: {what}")));
+        lines.extend(self.refused().iter().map(|what| format!("refused: {what}")));
+        let new = self.lacks.iter().filter(|lack| self.in_force.shard(lack.shard).is_none());
+        for lack in new.filter(|lack| lack.lacks_tables()) {
+            lines.push(format!("note: {lack}; keyway apply --create-schema makes them"));
+        }
         if lines.is_empty() {
             lines.push("nothing moves".to_owned());
         }
+        lines.extend(self.switched.iter().map(|id| {
+            format!(
+                "move {id} has moved its rows, which are at their source too: apply --finish or \
+                 FINISH MOVE {id} deletes them there"
+            )
+        }));
         lines.join("\n")
     }
 
@@ -341,7 +445,8 @@ impl Whole {
             "moves": planned,
             "under_way": self.under_way,
             "back": self.back,
-            "refused": self.others,
+            "switched": self.switched,
+            "refused": self.refused(),
         })
         .to_string()
     }
@@ -356,7 +461,7 @@ impl Whole {
             let wanted = Wanted {
                 keyspace: planned.journal.keyspace.clone(),
                 subject: planned.journal.subject.clone(),
-                target: crate::types::ShardId::new(planned.journal.target),
+                target: ShardId::new(planned.journal.target),
             };
             let id = submit::submit(&mut self.home, &self.access, &map, &wanted).await;
             self.under_way.push(id.map_err(failed)?);

@@ -7,6 +7,7 @@
 
 pub mod checks;
 mod clear;
+pub mod later;
 mod login;
 pub mod node;
 mod run;

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::types::{Epoch, SlotId};
+use crate::types::{Epoch, ShardId, SlotId};
 
 use super::key::Key;
 use super::keyspace::Keyspace;
@@ -152,7 +152,10 @@ impl Map {
     fn diff_shards(&self, new: &Self, changes: &mut Vec<Change>) {
         for shard in &self.shards {
             match new.shard(shard.id) {
-                None => changes.push(Change::Other(format!("shard {} is removed", shard.name))),
+                None if self.has_rows(shard.id) => {
+                    changes.push(Change::Other(format!("shard {} is removed", shard.name)));
+                }
+                None => {}
                 Some(found) if found.dbname != shard.dbname => {
                     let (name, from, to) = (&shard.name, &shard.dbname, &found.dbname);
                     let text = format!("shard {name} changes its database from {from} to {to}");
@@ -165,6 +168,15 @@ impl Map {
             let (from, to) = (self.shard_name(self.home), new.shard_name(new.home));
             changes.push(Change::Other(format!("home moves from {from} to {to}")));
         }
+    }
+
+    /// Whether any row has its only place on `shard`. One that has none may
+    /// leave the map.
+    fn has_rows(&self, shard: ShardId) -> bool {
+        self.home == shard
+            || self.keyspaces.iter().any(|keyspace| keyspace.shards().contains(&shard))
+            || self.tables().any(|(_, _, place)| place == Table::Single(shard))
+            || self.single_schemas().any(|(_, place)| place == shard)
     }
 
     fn diff_keyspace(&self, map: &Self, old: &Keyspace, new: &Keyspace, changes: &mut Vec<Change>) {
@@ -249,7 +261,7 @@ impl Map {
         }
     }
 
-    fn shard_name(&self, id: crate::types::ShardId) -> String {
+    fn shard_name(&self, id: ShardId) -> String {
         self.shard(id).map_or_else(|| id.number().to_string(), |shard| shard.name.clone())
     }
 }

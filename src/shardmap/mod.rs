@@ -5,6 +5,7 @@
 //! never changes; another epoch is another map. It does not know files, nodes'
 //! health, or SQL. `docs/shard-map.md` describes the format.
 
+mod balance;
 mod build;
 mod calendar;
 mod decimal;
@@ -24,6 +25,7 @@ mod row;
 mod schemas;
 mod slots;
 
+pub use self::balance::{Balance, Hop, Piece};
 pub use self::decimal::Decimal;
 pub use self::diff::{Adoption, Change, adopt};
 pub use self::hash::Hash;

@@ -55,12 +55,20 @@ pub struct Report {
     pub shares: Vec<Share>,
     /// In the order of their weight.
     pub findings: Vec<Finding>,
+    /// Tables that the target lacks; each is a finding too.
+    pub lacking: Vec<MovedTable>,
 }
 
 impl Report {
     /// Whether nothing stands in the way.
     pub fn is_safe(&self) -> bool {
         self.findings.iter().all(|finding| finding.weight == Weight::Note)
+    }
+
+    /// Whether nothing stands in the way but tables that the target lacks.
+    pub fn only_lacks_tables(&self) -> bool {
+        let refusals = self.findings.iter().filter(|finding| finding.weight == Weight::Refuse);
+        refusals.count() == self.lacking.len()
     }
 
     fn refuse(&mut self, what: String, cure: Option<String>) {
@@ -154,10 +162,11 @@ fn judge_table(
         return report.refuse(format!("{table} is not on the source"), None);
     }
     if cell(there, KIND).is_empty() {
+        report.lacking.push(table.clone());
         return report.refuse(
             format!("{table} is not on the target"),
             Some(format!(
-                "-- make {on} on the target, as pg_dump --schema-only writes it from the source"
+                "-- keyway apply --create-schema makes {on} on the target, as pg_dump writes it"
             )),
         );
     }

@@ -212,6 +212,8 @@ impl<'a> Runner<'a> {
             limits: given.limits,
             note: String::new(),
             copying: None,
+            making: None,
+            index_failed: String::new(),
         };
         Ok(Self {
             machine: Machine::resume(journal),

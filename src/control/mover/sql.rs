@@ -132,7 +132,7 @@ pub fn condition(journal: &Journal, keyspace: &Keyspace, column: &str) -> Result
 }
 
 /// The 64-bit hash of `column` with seed 0.
-fn hash_of(key_type: KeyType, column: &str) -> Result<String, String> {
+pub(in crate::control) fn hash_of(key_type: KeyType, column: &str) -> Result<String, String> {
     let function = key_type.server_hash().ok_or_else(|| {
         format!(
             "not every server can compute the slot of a {key_type} in a filter: \
@@ -147,7 +147,12 @@ fn hash_of(key_type: KeyType, column: &str) -> Result<String, String> {
     Ok(format!("pg_catalog.{function}({value}, 0)"))
 }
 
-fn in_bounds(keyspace: &Keyspace, first: u32, last: u32, column: &str) -> String {
+pub(in crate::control) fn in_bounds(
+    keyspace: &Keyspace,
+    first: u32,
+    last: u32,
+    column: &str,
+) -> String {
     let bounds = keyspace.bounds();
     let bound = |index: u32| {
         let index = usize::try_from(index).ok()?;
@@ -159,7 +164,12 @@ fn in_bounds(keyspace: &Keyspace, first: u32, last: u32, column: &str) -> String
     format!("({}", parts.join(" AND "))
 }
 
-fn in_lists(keyspace: &Keyspace, first: u32, last: u32, column: &str) -> String {
+pub(in crate::control) fn in_lists(
+    keyspace: &Keyspace,
+    first: u32,
+    last: u32,
+    column: &str,
+) -> String {
     let lists = keyspace.lists();
     let quoted = |keys: &[Key<'_>]| -> Vec<String> {
         keys.iter().map(|key| format!("{column} = {}", literal(&key.to_string()))).collect()

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::checks::{self, Sizes};
+use super::later::Making;
 use super::node::{Node, NodeError, Row};
 use super::sql::{self, Names};
 use super::throttle::{Brake, Burden};
@@ -66,6 +67,10 @@ pub(super) struct Work {
     /// When this runner began to watch the copy, and the rows and bytes that it
     /// has to bring by the planner's statistics.
     pub(super) copying: Option<(Instant, u64, u64)>,
+    /// The index that is being made.
+    pub(super) making: Option<Making>,
+    /// Why one could not be made.
+    pub(super) index_failed: String,
 }
 
 impl Work {
@@ -311,7 +316,7 @@ impl Work {
         }
         if self.copy_state(journal).await.map_err(target)? == Outcome::Done {
             self.brake(journal, Brake::Off).await.map_err(target)?;
-            return Ok(Outcome::Done);
+            return self.make_indexes(journal).await.map_err(target);
         }
         let brake = match self.pressure(Burden::Copy).await? {
             Some(why) => {
