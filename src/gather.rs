@@ -17,6 +17,7 @@
 mod collect;
 mod copy;
 mod error;
+mod kept;
 mod key;
 mod memory;
 mod shape;
@@ -27,6 +28,7 @@ mod simulation;
 
 pub use collect::{Collect, CollectLimits, Rowed, TableColumn, Told, Types};
 pub use error::GatherError;
+pub use kept::Kept;
 pub use key::{BadValue, Direction, KeyKind, Nulls, append};
 pub use memory::Memory;
 pub use shape::Formats;
@@ -435,6 +437,11 @@ impl Gather {
             }
         }
         Ok(least.map_or(Next::NoMore, Next::Source))
+    }
+
+    /// The shape of the rows: a whole RowDescription.
+    pub fn write_description(&self, out: &mut Vec<u8>) {
+        self.shape.write_description(&self.plan.formats, out);
     }
 
     /// CommandComplete or PortalSuspended of a read that has ended.

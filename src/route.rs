@@ -8,6 +8,7 @@ mod array;
 mod asides;
 mod composite;
 mod copy;
+mod cursor;
 mod ddl;
 mod decide;
 mod declared;
@@ -35,6 +36,7 @@ mod tenants;
 mod volatility;
 mod wrapping;
 
+pub use self::cursor::{DeclaredCursor, Fetch};
 pub use self::declared::Declared;
 pub use self::error::RouteError;
 pub use self::explain::{ExplainedKey, Explanation, Refusal, explain, explain_in};

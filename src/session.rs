@@ -11,6 +11,7 @@
 
 mod answer;
 mod channels;
+mod cursors;
 mod effects;
 mod events;
 mod explaining;
@@ -330,6 +331,8 @@ pub struct Session {
     statements: Statements,
     unnamed: Unnamed,
     portals: HashMap<Box<[u8]>, PortalEffects>,
+    /// Cursors over several shards.
+    cursors: cursors::Cursors,
     /// Settings of the startup message, to which RESET goes back.
     startup: Rc<SettingsSet>,
     /// Settings as they are outside the running transaction.
@@ -450,6 +453,7 @@ impl Session {
             statements: Statements::default(),
             unnamed: Unnamed::default(),
             portals: HashMap::new(),
+            cursors: cursors::Cursors::default(),
             settings: Rc::clone(&startup),
             startup,
             log: Log::default(),

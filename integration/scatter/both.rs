@@ -50,7 +50,9 @@ impl Both {
         // Fewer backends than clients.
         let router = Router::start(
             &cluster,
-            &tables.with_config("[pool]\nsize_max = 4\n[merge]\narray_rows = 15000"),
+            &tables.with_config(
+                "[pool]\nsize_max = 4\n[merge]\narray_rows = 15000\ncursor_bytes = \"16MiB\"",
+            ),
         );
         let both = Self { cluster, router, plain_url };
         both.run(both.fill());

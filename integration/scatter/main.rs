@@ -17,6 +17,7 @@ mod support;
 mod answers;
 mod both;
 mod constructs;
+mod cursors;
 mod generated;
 mod orm;
 mod protocol;
@@ -56,6 +57,12 @@ fn transactions_with_a_shard_are_joined_by_others() {
 fn explain_and_copy_speak_for_all_shards() {
     let both = Both::shared();
     both.run(wrapped::all(both));
+}
+
+#[test]
+fn cursors_and_portals_give_rows_in_parts() {
+    let both = Both::shared();
+    both.run(cursors::all(both));
 }
 
 #[test]

@@ -40,9 +40,9 @@ async fn row_limits(both: &Both) {
     let rows = transaction.query_portal(&portal, 3).await.unwrap();
     let seen: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(seen, [1, 2, 3]);
-    let error = transaction.query_portal(&portal, 3).await.unwrap_err();
-    assert_eq!(shown(&error).0, "0A000");
-    assert!(shown(&error).1.contains("rest of a portal"), "{error:?}");
+    let rows = transaction.query_portal(&portal, 3).await.unwrap();
+    let seen: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(seen, [4, 5, 6]);
     transaction.rollback().await.unwrap();
     let transaction = client.transaction().await.unwrap();
     let portal = transaction.bind(&statement, &[]).await.unwrap();

@@ -235,6 +235,8 @@ section! {
         array_rows: u32 = 20_000, 1 => 10_000_000;
         /// Most bytes of rows that one read brings together. The server that puts them together needs about four times as much for as long.
         array_bytes: Bytes = Bytes::mib(4), Bytes::kib(64) => Bytes::mib(512);
+        /// Most bytes of rows that a cursor over several shards has, or a portal that is executed in parts: they are kept in the router.
+        cursor_bytes: Bytes = Bytes::mib(64), Bytes::kib(64) => Bytes::mib(4_096);
         /// Most bytes of rows that all reads of a thread hold at a time. A read that needs more fails.
         router_memory: Bytes = Bytes::mib(512), Bytes::mib(1) => Bytes::mib(65_536);
     }

@@ -655,6 +655,7 @@ fn limits(thread: &Thread) -> Limits {
         merge: merge.enabled.then_some(CollectLimits {
             rows_max: u64::from(merge.array_rows),
             bytes_max: merge.array_bytes.count(),
+            kept_bytes_max: merge.cursor_bytes.count(),
         }),
     }
 }

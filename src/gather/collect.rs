@@ -28,6 +28,8 @@ pub struct CollectLimits {
     pub rows_max: u64,
     /// Bytes of all fragments' values.
     pub bytes_max: usize,
+    /// Bytes of a result that is kept.
+    pub kept_bytes_max: usize,
 }
 
 /// One column of a fragment's table, at the place of the merge.
@@ -568,7 +570,7 @@ mod tests {
     use super::*;
     use crate::protocol::encode;
 
-    const LIMITS: CollectLimits = CollectLimits { rows_max: 3, bytes_max: 1000 };
+    const LIMITS: CollectLimits = CollectLimits { rows_max: 3, bytes_max: 1000, kept_bytes_max: 0 };
 
     fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
         let len = u32::try_from(body.len() + 4).unwrap();

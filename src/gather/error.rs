@@ -40,6 +40,11 @@ pub enum GatherError {
     },
     /// The shards sort text by different versions of a collation.
     SortedOtherwise,
+    /// More than is kept for a cursor.
+    KeptTooMuch {
+        /// The limit.
+        bytes_max: usize,
+    },
     /// All reads together hold as many rows as they may.
     OutOfMemory {
         /// The limit.
@@ -76,7 +81,7 @@ impl GatherError {
             | Self::LocalType { .. }
             | Self::SortedOtherwise
             | Self::OrderOfName { .. } => SqlState::new("0A000"),
-            Self::TooMuch { .. } => SqlState::new("53400"),
+            Self::TooMuch { .. } | Self::KeptTooMuch { .. } => SqlState::new("53400"),
             Self::OutOfMemory { .. } => SqlState::new("53200"),
             Self::Formats { .. } | Self::Malformed | Self::Silent => SqlState::new("08P01"),
             Self::Unsorted => SqlState::new("XX000"),
@@ -110,6 +115,9 @@ impl GatherError {
             }
             Self::TooMuch { .. } => Some(
                 "add conditions on the tables, or raise merge.array_rows and merge.array_bytes of the router's configuration",
+            ),
+            Self::KeptTooMuch { .. } => Some(
+                "read in parts by the sharding key, without a cursor, or raise merge.cursor_bytes of the router's configuration",
             ),
             Self::Formats { .. } | Self::Malformed | Self::Silent | Self::Unsorted => None,
             Self::RowTooLong { .. } => Some("select fewer or shorter columns"),
@@ -149,6 +157,10 @@ impl fmt::Display for GatherError {
             Self::TooMuch { rows_max, bytes_max } => write!(
                 f,
                 "the read brings more than {rows_max} rows or {bytes_max} bytes of several shards together"
+            ),
+            Self::KeptTooMuch { bytes_max } => write!(
+                f,
+                "the rows of a cursor over several shards have more than {bytes_max} bytes"
             ),
             Self::Formats { given, columns } => write!(
                 f,

@@ -16,6 +16,7 @@ use crate::types::{Access, Epoch, ShardId};
 
 use super::asides::{Asides, stricter};
 use super::copy;
+use super::cursor;
 use super::ddl;
 use super::error::RouteError;
 use super::hints::{self, Hints};
@@ -85,6 +86,10 @@ pub(crate) fn decide(
         Some(keyed) if goals.len() == 1 => Plan::Marked(keyed),
         _ => combine(goals, &classified, world)?,
     };
+    let cursor = match (&*bare, &*classified) {
+        ([list], [one]) => cursor::named(&Tokens { text, list }, one.facts.kind),
+        _ => None,
+    };
     let mut facts: Vec<Facts> = classified.into_iter().map(|one| one.facts).collect();
     if facts.is_empty() {
         facts.push(classify::empty());
@@ -118,6 +123,7 @@ pub(crate) fn decide(
         splices,
         copy,
         temporary,
+        cursor,
     })
 }
 
@@ -626,7 +632,8 @@ fn settle(placed: Placed, one: &Classified) -> Result<Goal, RouteError> {
         return Err(RouteError::SeveralShards);
     }
     if keyed {
-        let many = read && matches!(one.facts.kind, Kind::Select | Kind::Explain | Kind::CopyOut);
+        let kinds = [Kind::Select, Kind::Explain, Kind::CopyOut, Kind::Declare];
+        let many = read && kinds.contains(&one.facts.kind);
         let spread = if many { Spread::ManyShards } else { Spread::OneShard };
         let across = Err(RouteError::SeveralShards);
         let (sources, intervals, single) = (sources.into(), intervals.into(), first);
@@ -772,5 +779,6 @@ pub(crate) fn opaque(text: &[u8], world: &World<'_>) -> Template {
         splices: Box::default(),
         copy: None,
         temporary: Box::default(),
+        cursor: None,
     }
 }

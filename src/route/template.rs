@@ -42,6 +42,8 @@ pub struct Template {
     pub(crate) copy: Option<Box<AnchoredCheck>>,
     /// Names of the temporary tables that it makes on a shard.
     pub(crate) temporary: Box<[Box<str>]>,
+    /// The cursor that its only statement is about.
+    pub(crate) cursor: Option<Box<str>>,
 }
 
 /// The one text that a template was made for.
@@ -538,11 +540,18 @@ impl Template {
         Ok(self.unwrapped(text)?.map(|(wrapping, _)| wrapping))
     }
 
+    /// The name of the cursor that it declares, fetches from or closes, if it is
+    /// one statement.
+    pub fn cursor(&self) -> Option<&str> {
+        self.cursor.as_deref()
+    }
+
     /// Whether it is one statement around a query, which the session need not
     /// follow.
     pub fn is_wrapping(&self) -> bool {
         matches!(&*self.statements, [one]
-            if one.is_plain() && matches!(one.kind, Kind::Explain | Kind::CopyOut))
+            if one.is_plain() && matches!(one.kind, Kind::Explain | Kind::CopyOut)
+                || one.kind == Kind::Declare)
     }
 
     fn unwrapped(&self, text: &[u8]) -> Result<Option<(Wrapping, Vec<u8>)>, RouteError> {

@@ -1,5 +1,5 @@
 //! What a statement around a query makes of the query's rows: EXPLAIN shows
-//! how they come to be, COPY … TO STDOUT writes them down.
+//! how they come to be, COPY … TO STDOUT writes them down, DECLARE keeps them.
 //!
 //! It reads the words before and behind the query; the query itself is
 //! `scatter`'s. What it does not know is refused by name, as over several shards
@@ -11,6 +11,7 @@ use crate::sql::classify;
 use crate::sql::statement::Kind;
 use crate::sql::token::{self, Tokens};
 
+use super::cursor::DeclaredCursor;
 use super::error::RouteError;
 use super::scatter::several_shards;
 
@@ -21,6 +22,8 @@ pub enum Wrapping {
     Explain(Explain),
     /// COPY … TO STDOUT.
     Copy(CopyOut),
+    /// DECLARE … CURSOR FOR.
+    Declare(DeclaredCursor),
 }
 
 /// EXPLAIN, whose words stand before each part that a server is asked.
@@ -69,7 +72,7 @@ pub enum CopyFormat {
 /// # Errors
 /// Words that several servers can't obey together, by name.
 pub(crate) fn unwrap(text: &[u8], kind: Kind) -> Result<Option<(Wrapping, Vec<u8>)>, RouteError> {
-    if !matches!(kind, Kind::Explain | Kind::CopyOut) {
+    if !matches!(kind, Kind::Explain | Kind::CopyOut | Kind::Declare) {
         return Ok(None);
     }
     let list = token::tokens(text)?;
@@ -86,6 +89,10 @@ pub(crate) fn unwrap(text: &[u8], kind: Kind) -> Result<Option<(Wrapping, Vec<u8
             let runs = check_explain(&t.slice(0, start))?;
             let explain = Explain { head: head.unwrap_or_default().into(), runs };
             Ok(Some((Wrapping::Explain(explain), query(&inner))))
+        }
+        (Kind::Declare, Some((start, inner))) => {
+            let declared = DeclaredCursor::read(&t.slice(0, start))?;
+            Ok(Some((Wrapping::Declare(declared), query(&inner))))
         }
         (Kind::CopyOut, inner) => {
             let copy = copy_out(&t)?;

@@ -57,6 +57,9 @@ struct Answer {
     notices: Vec<u8>,
     columns: &'static [&'static str],
     rows: Vec<Vec<String>>,
+    /// The RowDescription and the DataRows of rows that are there already.
+    described: Vec<u8>,
+    raw: Vec<u8>,
     /// `None` is an empty query.
     tag: Option<String>,
 }
@@ -72,7 +75,10 @@ impl Answer {
     }
 
     fn describe(&self, out: &mut Vec<u8>) {
-        describe_columns(self.columns, out);
+        out.extend_from_slice(&self.described);
+        if !self.columns.is_empty() {
+            describe_columns(self.columns, out);
+        }
     }
 
     fn rows_and_tag(&self, out: &mut Vec<u8>) {
@@ -80,6 +86,7 @@ impl Answer {
             let values = row.iter().map(|value| Some(value.as_bytes()));
             debug_assert!(encode::data_row(out, values).is_ok(), "a short row can be encoded");
         }
+        out.extend_from_slice(&self.raw);
         match &self.tag {
             Some(tag) => encode::command_complete(out, tag),
             None => encode::empty_query(out),
@@ -106,6 +113,12 @@ impl Feed<'_, '_> {
         match facts.kind {
             Kind::ExplainRoute => return true,
             Kind::Empty => return self.env.backend.is_none(),
+            Kind::Cursor
+                if !self.s.cursors.is_empty()
+                    && template.cursor().is_some_and(|name| self.s.cursors.contains(name)) =>
+            {
+                return true;
+            }
             Kind::Set | Kind::Show | Kind::Reset if self.router_command(template).is_some() => {
                 return true;
             }
@@ -195,9 +208,7 @@ impl Feed<'_, '_> {
             match self.answer(facts, text, template) {
                 Ok(answer) => {
                     self.env.to_client.extend_from_slice(&answer.notices);
-                    if !answer.columns.is_empty() {
-                        answer.describe(self.env.to_client);
-                    }
+                    answer.describe(self.env.to_client);
                     answer.rows_and_tag(self.env.to_client);
                 }
                 Err(refused) => return self.refuse_query(refused.frame().into()),
@@ -210,6 +221,13 @@ impl Feed<'_, '_> {
     /// RowDescription or NoData of a statement that the router answers.
     pub(super) fn describe_local(&self, local: &LocalStatement) -> Vec<u8> {
         let mut out = Vec::new();
+        if let Some(name) = local.template.cursor() {
+            out = self.cursor_description(name, &local.text);
+            if out.is_empty() {
+                encode::no_data(&mut out);
+            }
+            return out;
+        }
         let columns = match local.template.statements() {
             [facts] if facts.kind == Kind::ExplainRoute => EXPLAIN_COLUMNS,
             [facts] if facts.kind == Kind::Show => SHOW_COLUMNS,
@@ -265,6 +283,11 @@ impl Feed<'_, '_> {
         }
         if facts.kind == Kind::Empty {
             return Ok(Answer::default());
+        }
+        if let (Kind::Cursor, Some(name)) = (facts.kind, template.cursor()) {
+            let described = self.cursor_description(name, text);
+            let (raw, tag) = self.fetch(name, text)?;
+            return Ok(Answer { described, raw, ..Answer::tag(&tag) });
         }
         if let Some(command) = self.router_command(template) {
             return self.answer_command(&command, facts.kind, text);
@@ -332,6 +355,7 @@ impl Feed<'_, '_> {
         }
         self.s.refresh_own();
         self.s.tx_map = None;
+        self.s.cursors.end_transaction();
         self.s.portals.clear();
         self.s.channels.settle();
         if let Some(lazy) = begin {
@@ -361,7 +385,10 @@ impl Feed<'_, '_> {
             ));
         };
         let found = match effect {
-            TxEffect::RollbackTo { .. } => lazy.rollback_to(name),
+            TxEffect::RollbackTo { .. } => {
+                self.s.cursors.roll_back_to();
+                lazy.rollback_to(name)
+            }
             _ if failed.is_some() => return failed.map_or_else(|| Ok(Answer::default()), Err),
             TxEffect::Release { .. } => lazy.release(name),
             _ => {

@@ -276,6 +276,7 @@ impl Session {
         self.statements.clear();
         self.unnamed.forget();
         self.portals.clear();
+        self.cursors.close(None);
         self.log.clear();
         self.kept.clear();
         self.settings = Rc::clone(&self.startup);

@@ -20,7 +20,7 @@ impl ScatterPortal {
     pub(super) const fn explain(&self) -> Option<&Explain> {
         match &self.wrapping {
             Some(Wrapping::Explain(explain)) => Some(explain),
-            Some(Wrapping::Copy(_)) | None => None,
+            Some(Wrapping::Copy(_) | Wrapping::Declare(_)) | None => None,
         }
     }
 
@@ -28,7 +28,7 @@ impl ScatterPortal {
     pub(super) fn output(&self) -> Output {
         match &self.wrapping {
             Some(Wrapping::Copy(copy)) => Output::Copy(copy.clone()),
-            Some(Wrapping::Explain(_)) | None => Output::Rows,
+            Some(Wrapping::Explain(_) | Wrapping::Declare(_)) | None => Output::Rows,
         }
     }
 }
@@ -85,7 +85,7 @@ impl Session {
         if !resting {
             return Some(Gathering::Read);
         }
-        if read.gather.plan().describe == crate::gather::Describe::Rows {
+        if read.tells_shape() {
             let described = encode::row_description(out, &[Column::text("QUERY PLAN")]);
             debug_assert!(described.is_ok(), "one column can be described");
         }

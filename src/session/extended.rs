@@ -300,6 +300,9 @@ impl Feed<'_, '_> {
             if self.is_backend_failed() && !may_follow_failure(&template) {
                 return self.refuse_message(&in_failed_transaction(), end);
             }
+            if let Err(refused) = self.check_fetched(&bind, &template) {
+                return self.refuse_message(&refused, end);
+            }
             if bind.count() > 0 {
                 let refused = Refused::new(
                     PROTOCOL_VIOLATION,
@@ -454,6 +457,7 @@ impl Feed<'_, '_> {
             }
             return Ok(());
         }
+        self.check_cursor_name(template)?;
         let text = self.text_of(named);
         let mut portal = PortalEffects::default();
         for facts in template.statements() {

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use crate::backend::{Event, Expect, OwnPurpose, Report, SettingsSet};
-use crate::gather::{Describe, End, Failure, Gather, GatherError, Plan, Progress};
+use crate::gather::{End, Failure, Gather, GatherError, Plan, Progress};
 use crate::protocol::backend::{ErrorFields, TxStatus};
 use crate::protocol::encode;
 use crate::protocol::frame::HEADER_LEN;
@@ -230,7 +230,14 @@ impl Session {
             return next;
         }
         let Some(read) = &mut self.scatter else { return Gathering::Over };
-        let progress = read.gather.advance(out);
+        let progress = if read.kept.is_some() {
+            let mut said = Vec::new();
+            let progress = read.gather.advance(&mut said);
+            read.keep(&said, out);
+            progress
+        } else {
+            read.gather.advance(out)
+        };
         match progress {
             Progress::Starved if resting => {
                 read.gather.fail(Failure::Own(GatherError::Silent));
@@ -312,7 +319,7 @@ impl Session {
             Spoken::Simple => Phase::Idle,
             Spoken::Extended => Phase::Batch,
         };
-        if read.spoken == Spoken::Extended && read.gather.plan().describe == Describe::Rows {
+        if read.is_extended() && read.tells_shape() {
             // The Describe before it counts again.
             let body = read.message.get(HEADER_LEN..).unwrap_or_default();
             self.described = Execute::decode(body).ok().map(|execute| execute.portal.into());
@@ -328,9 +335,10 @@ impl Session {
         self.losses = 0;
         match end {
             Some(end) => {
-                match read.portal.explain() {
-                    Some(_) => encode::command_complete(out, "EXPLAIN"),
-                    None => read.gather.say_end(end, out),
+                match (read.portal.explain(), read.kept.take()) {
+                    (Some(_), _) => encode::command_complete(out, "EXPLAIN"),
+                    (None, Some(kept)) => self.end_kept(&read, kept, out),
+                    (None, None) => read.gather.say_end(end, out),
                 }
                 read.portal.suspended.set(end == End::Suspended);
             }

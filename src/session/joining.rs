@@ -144,6 +144,7 @@ impl Session {
 
     /// The transaction is over, or has not begun.
     pub(super) fn leave_joined(&mut self) {
+        self.cursors.end_transaction();
         self.joined.clear();
         self.sets_in_transaction = false;
     }
@@ -162,6 +163,14 @@ impl Session {
         };
         self.sets_in_transaction |=
             matches!(facts.kind, Kind::Call | Kind::Do) || facts.effect.each().iter().any(sets);
+        if matches!(facts.tx, TxEffect::RollbackTo { .. }) {
+            self.cursors.roll_back_to();
+        }
+        let closes =
+            |effect: &SessionEffect| matches!(effect, SessionEffect::CloseCursor { name: None });
+        if facts.effect.each().iter().any(closes) {
+            self.cursors.close(None);
+        }
         if matches!(facts.tx, TxEffect::SetTransaction { .. }) {
             self.level = Level::Unknown;
         }

@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 use crate::catalog::Translation;
 use crate::cluster::Mark;
-use crate::gather::{Collation, Describe, Direction, Formats, Gather, Nulls, Plan, SortKey};
+use crate::gather::{Collation, Describe, Direction, Formats, Gather, Kept, Nulls, Plan, SortKey};
 use crate::protocol::frontend::{Bind, Describe as Describing, Execute, Target};
 use crate::protocol::tag::frontend as tag;
 use crate::route::{
-    CopyFormat, CopyOut, Count, Foreign, Merge, OrderKey, RouteError, Scatter, Targets, Template,
-    Wrapping, arrives,
+    CopyFormat, CopyOut, Count, DeclaredCursor, Foreign, Merge, OrderKey, RouteError, Scatter,
+    Targets, Template, Wrapping, arrives,
 };
 use crate::shardmap::{Map, Phase as MovePhase};
 use crate::types::{Access, Format, Oid, ShardId};
@@ -68,6 +68,8 @@ pub(super) struct ScatterPortal {
     origin: Origin,
     /// It has been executed with a row limit.
     pub(super) suspended: Cell<bool>,
+    /// The rows that earlier executions left.
+    pub(super) kept: Cell<Option<Kept>>,
 }
 
 /// What a portal was made of.
@@ -110,6 +112,18 @@ pub(super) struct ScatterRead {
     pub(super) message: Box<[u8]>,
     /// A connection had ended before the read: it begins anew.
     pub(super) again: bool,
+    /// Its rows are kept, and so many of them given at once.
+    pub(super) kept: Option<Kept>,
+    pub(super) suspends: Option<u64>,
+    /// What the client asked for.
+    describe: Describe,
+}
+
+/// Whether the rows are kept, to be given in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeps {
+    Nothing,
+    Rows,
 }
 
 /// The protocol that the client speaks.
@@ -146,9 +160,36 @@ pub(super) enum PartState {
     Done,
 }
 
+impl ScatterRead {
+    /// Whether the client is to be told the shape of the rows.
+    pub(super) fn tells_shape(&self) -> bool {
+        self.describe == Describe::Rows
+    }
+
+    pub(super) fn is_extended(&self) -> bool {
+        self.spoken == Spoken::Extended
+    }
+}
+
 impl ScatterPortal {
+    /// Its shards, and this one.
+    fn shards_with(&self, home: Option<ShardId>) -> Vec<ShardId> {
+        let mut shards = self.shards.to_vec();
+        if let Some(home) = home.filter(|home| !shards.contains(home)) {
+            shards.push(home);
+            shards.sort_unstable();
+        }
+        shards
+    }
+
     /// What is made of the shards' rows.
-    fn gathered(&self, spoken: Spoken, describe: Describe, suspend_after: Option<u64>) -> Plan {
+    fn gathered(
+        &self,
+        spoken: Spoken,
+        describe: Describe,
+        suspend_after: Option<u64>,
+        keeps: Keeps,
+    ) -> Plan {
         Plan {
             keys: self.scatter.keys().iter().map(sort_key).collect(),
             offset: self.offset,
@@ -158,6 +199,7 @@ impl ScatterPortal {
             describe: match (&self.wrapping, spoken) {
                 // The answer to a simple COPY begins with its response.
                 (Some(Wrapping::Copy(_)), Spoken::Simple) => Describe::Nothing,
+                _ if keeps == Keeps::Rows => Describe::Nothing,
                 _ => describe,
             },
             expected: None,
@@ -204,9 +246,11 @@ impl Feed<'_, '_> {
             wrapping,
             origin: Origin { map: self.shared_map(), text: text.into(), bind: Box::default() },
             suspended: Cell::new(false),
+            kept: Cell::default(),
         };
         let started = self.rows_wanted(portal, None).and_then(|portal| {
-            self.start_scatter(Rc::new(portal), Spoken::Simple, Describe::Rows, 0)
+            let alone = (0, Keeps::Nothing);
+            self.start_scatter(Rc::new(portal), Spoken::Simple, Describe::Rows, alone)
         });
         match started {
             Ok(()) => self.go_on_scattering(end),
@@ -223,7 +267,7 @@ impl Feed<'_, '_> {
             return false;
         }
         let Some(read) = self.s.scatter.take() else { return false };
-        if read.spoken == Spoken::Extended && read.gather.plan().describe == Describe::Rows {
+        if read.is_extended() && read.tells_shape() {
             // The Describe before it counts again.
             self.s.described = Execute::decode(body).ok().map(|execute| execute.portal.into());
         }
@@ -318,6 +362,7 @@ impl Feed<'_, '_> {
             wrapping,
             origin: Origin { map: self.shared_map(), text: text.into(), bind: bind.body().into() },
             suspended: Cell::new(false),
+            kept: Cell::default(),
         };
         self.rows_wanted(portal, Some(&BoundParams::new(bind, raw_types)))
     }
@@ -382,7 +427,11 @@ impl Feed<'_, '_> {
             return first;
         }
         self.s.pending.clear();
-        match self.start_scatter(portal, Spoken::Extended, describe, max_rows) {
+        let keeps = match self.keeps_rest(name, &portal, max_rows) {
+            true => Keeps::Rows,
+            false => Keeps::Nothing,
+        };
+        match self.start_scatter(portal, Spoken::Extended, describe, (max_rows, keeps)) {
             Ok(()) => self.go_on_scattering(end),
             Err(refused) => self.refuse_message(&refused, end),
         }
@@ -417,6 +466,17 @@ impl Feed<'_, '_> {
                     )
                     .hint("execute it without a row limit");
                     return Some(self.refuse_message(&refused, end));
+                }
+                let tells = described.as_ref().is_some_and(|one| **one == *name);
+                match self.execute_kept(&portal, max, tells) {
+                    Some(Ok(frames)) => {
+                        self.consume(end);
+                        self.say(&frames);
+                        self.s.phase = Phase::Batch;
+                        return Some(None);
+                    }
+                    Some(Err(refused)) => return Some(self.refuse_message(&refused, end)),
+                    None => {}
                 }
                 let describe = match described {
                     Some(one) if *one == *name => Describe::Rows,
@@ -484,11 +544,15 @@ impl Feed<'_, '_> {
         portal: Rc<ScatterPortal>,
         spoken: Spoken,
         describe: Describe,
-        max_rows: i32,
+        (max_rows, keeps): (i32, Keeps),
     ) -> Result<(), Refused> {
         if let Some(refused) = self.refuse_in_failed() {
             return Err(refused);
         }
+        let keeps = match portal.cursor() {
+            Some(declared) => self.check_declared(declared).map(|()| Keeps::Rows)?,
+            None => keeps,
+        };
         let own = self.own_transaction(portal.asked)?;
         if portal.shards.len() > PARTS_MAX {
             return Err(Refused::new(
@@ -499,19 +563,17 @@ impl Feed<'_, '_> {
         }
         // What is no query has no rows to stop after.
         let max_rows = if portal.wrapping.is_some() { 0 } else { max_rows };
-        let suspend_after = u64::try_from(max_rows).ok().filter(|max| *max > 0);
+        let suspends = u64::try_from(max_rows).ok().filter(|max| *max > 0);
+        let kept = self.room(keeps)?;
+        let suspend_after = suspends.filter(|_| kept.is_none());
         let rows_max = suspend_after.map_or(0, |max| {
             // Too many to count are all of them.
             max.checked_add(portal.offset).and_then(|sum| i32::try_from(sum).ok()).unwrap_or(0)
         });
-        let plan = portal.gathered(spoken, describe, suspend_after);
-        let mut shards = portal.shards.to_vec();
+        let plan = portal.gathered(spoken, describe, suspend_after, keeps);
         let home = self.map().home();
         let homely = portal.scatter.merge().is_some_and(Merge::is_homely);
-        if homely && !shards.contains(&home) {
-            shards.push(home);
-            shards.sort_unstable();
-        }
+        let shards = portal.shards_with(homely.then_some(home));
         if let Some(own) = &own {
             self.spare_kept(own.shard, &shards)?;
         }
@@ -546,6 +608,9 @@ impl Feed<'_, '_> {
             turning: false,
             message: Box::default(),
             again: false,
+            kept,
+            suspends,
+            describe,
         };
         self.fix_map();
         self.s.scatter = Some(Box::new(read));
@@ -556,6 +621,17 @@ impl Feed<'_, '_> {
     fn bringing(&self) -> Option<Bringing> {
         let limits = self.s.limits.merge?;
         Some(Bringing { limits, memory: Rc::clone(&self.s.memory) })
+    }
+
+    /// Where rows are kept.
+    fn room(&self, keeps: Keeps) -> Result<Option<Kept>, Refused> {
+        match keeps {
+            Keeps::Nothing => Ok(None),
+            Keeps::Rows => {
+                let limits = self.s.limits.merge.ok_or_else(not_brought)?;
+                Ok(Some(Kept::new(limits.kept_bytes_max, Rc::clone(&self.s.memory))))
+            }
+        }
     }
 
     /// The shards with what each of them must leave out. In a transaction that
@@ -618,10 +694,11 @@ fn merging(
 fn formats_of(wrapping: Option<&Wrapping>, wanted: Formats) -> Formats {
     match wrapping {
         None => wanted,
-        Some(Wrapping::Copy(CopyOut { format: CopyFormat::Binary, .. })) => {
-            Formats::All(Format::Binary)
-        }
-        Some(Wrapping::Copy(_) | Wrapping::Explain(_)) => Formats::Text,
+        Some(
+            Wrapping::Copy(CopyOut { format: CopyFormat::Binary, .. })
+            | Wrapping::Declare(DeclaredCursor { binary: true, .. }),
+        ) => Formats::All(Format::Binary),
+        Some(Wrapping::Copy(_) | Wrapping::Explain(_) | Wrapping::Declare(_)) => Formats::Text,
     }
 }
 

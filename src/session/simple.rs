@@ -284,7 +284,8 @@ impl Feed<'_, '_> {
                 return self.go_everywhere(text, Some(end));
             }
         }
-        let demanded = self.demanded(statements, text);
+        let demanded =
+            self.check_cursor_name(&template).and_then(|()| self.demanded(statements, text));
         let (mut effects, holds, dirty) = match demanded {
             Ok(demanded) => demanded,
             Err(refused) => return self.refuse_simple(&refused, end),

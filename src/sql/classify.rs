@@ -149,7 +149,7 @@ fn leading(t: &Tokens<'_>) -> (Kind, TxEffect, SessionEffect) {
 fn access(t: &Tokens<'_>, kind: Kind, nature: Nature, locks: bool) -> Access {
     let reads = match kind {
         Kind::Show | Kind::ExplainRoute | Kind::Empty => true,
-        Kind::Select | Kind::CopyOut => {
+        Kind::Select | Kind::CopyOut | Kind::Declare => {
             let any =
                 |words: &[&str]| (0..t.len()).any(|i| words.iter().any(|word| t.is_word(i, word)));
             let runs_program = kind == Kind::CopyOut && any(&["program"]);
