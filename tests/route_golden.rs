@@ -28,41 +28,10 @@ fn routes_are_as_recorded() {
     files.sort();
     for path in files.iter().filter(|path| path.extension().is_some_and(|e| e == "txt")) {
         let text = fs::read_to_string(path).unwrap();
-        let mut map = None;
-        let mut catalog: Option<Catalog> = None;
-        let mut path_text = DEFAULT_PATH.to_owned();
-        let mut declared = Declared::default();
-        let mut temporary = Vec::new();
+        let mut against = Against::default();
         let mut out = String::new();
         for case in text.split("\n\n").filter(|case| !case.trim().is_empty()) {
-            if let Some(name) = case.trim().strip_prefix("map: ") {
-                map = Some(load(name));
-                catalog = None;
-                declared = Declared::default();
-                temporary = Vec::new();
-                DEFAULT_PATH.clone_into(&mut path_text);
-                writeln!(out, "map: {name}\n").unwrap();
-                continue;
-            }
-            if let Some(name) = case.trim().strip_prefix("catalog: ") {
-                let file = format!("tests/golden/route/catalogs/{name}.json");
-                let text = fs::read_to_string(&file).unwrap();
-                catalog = Some(catalog::parse(&text).unwrap_or_else(|e| panic!("{file}: {e}")));
-                writeln!(out, "catalog: {name}\n").unwrap();
-                continue;
-            }
-            if let Some(value) = case.trim().strip_prefix("path: ") {
-                value.clone_into(&mut path_text);
-                writeln!(out, "path: {value}\n").unwrap();
-                continue;
-            }
-            if let Some(values) = case.trim().strip_prefix("set:") {
-                declared = declare(values);
-                writeln!(out, "{}\n", case.trim()).unwrap();
-                continue;
-            }
-            if let Some(tables) = case.trim().strip_prefix("temp:") {
-                temporary = tables.split_whitespace().map(temporary_table).collect();
+            if against.set(case.trim()) {
                 writeln!(out, "{}\n", case.trim()).unwrap();
                 continue;
             }
@@ -70,11 +39,11 @@ fn routes_are_as_recorded() {
             let (title, sql): (Vec<_>, Vec<_>) =
                 input.trim_matches('\n').lines().partition(|line| line.starts_with("# "));
             let sql = sql.join("\n");
-            let search_path = SearchPath::parse(&path_text, "ann").unwrap();
-            let search_path = search_path.with_temporary(&temporary);
-            let mut world = World::of_map(map.as_ref().expect("a map first"), &search_path);
-            world.catalog = catalog.as_ref();
-            let actual = shown(&run(&world, &sql, &declared), world.catalog.is_some());
+            let search_path = SearchPath::parse(&against.path, "ann").unwrap();
+            let search_path = search_path.with_temporary(&against.temporary);
+            let mut world = World::of_map(against.map.as_ref().expect("a map first"), &search_path);
+            world.catalog = against.catalog.as_ref();
+            let actual = shown(&run(&world, &sql, &against.declared), world.catalog.is_some());
             cases += 1;
             if actual.trim() != expected.trim() {
                 writeln!(
@@ -97,6 +66,44 @@ fn routes_are_as_recorded() {
         assert!(failures.is_empty(), "{failures}");
     }
     assert!(cases >= 150, "only {cases} cases");
+}
+
+/// What the cases of a file are planned against, as its lines have set it.
+struct Against {
+    map: Option<Map>,
+    catalog: Option<Catalog>,
+    path: String,
+    declared: Declared,
+    temporary: Vec<(Box<str>, ShardId)>,
+}
+
+impl Default for Against {
+    fn default() -> Self {
+        let (map, catalog, path) = (None, None, DEFAULT_PATH.to_owned());
+        Self { map, catalog, path, declared: Declared::default(), temporary: Vec::new() }
+    }
+}
+
+impl Against {
+    /// Whether the line sets something rather than being a case.
+    fn set(&mut self, line: &str) -> bool {
+        if let Some(name) = line.strip_prefix("map: ") {
+            *self = Self { map: Some(load(name)), ..Self::default() };
+        } else if let Some(name) = line.strip_prefix("catalog: ") {
+            let file = format!("tests/golden/route/catalogs/{name}.json");
+            let text = fs::read_to_string(&file).unwrap();
+            self.catalog = Some(catalog::parse(&text).unwrap_or_else(|e| panic!("{file}: {e}")));
+        } else if let Some(value) = line.strip_prefix("path: ") {
+            value.clone_into(&mut self.path);
+        } else if let Some(values) = line.strip_prefix("set:") {
+            self.declared = declare(values);
+        } else if let Some(tables) = line.strip_prefix("temp:") {
+            self.temporary = tables.split_whitespace().map(temporary_table).collect();
+        } else {
+            return false;
+        }
+        true
+    }
 }
 
 fn temporary_table(text: &str) -> (Box<str>, ShardId) {
