@@ -1,7 +1,7 @@
 //! Tokens are the server's own: it tells, by values, column names and error
 //! messages, how it cut a text.
 
-use keyway::sql::reading::{Word, words};
+use keyway::sql::reading::{Word, spans, words};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::generate::Dice;
@@ -24,6 +24,74 @@ fn texts_are_cut_as_the_server_cuts_them() {
         println!("{values} constants, {operators} operators, {names} names");
         assert!(values > 2000 && operators > 300 && names > 700);
     });
+}
+
+/// Whatever stands beside whatever: the server says where each token begins and ends.
+#[test]
+fn soups_are_cut_as_the_server_cuts_them() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(12);
+    let count = std::env::var("SOUPS").ok().and_then(|count| count.parse().ok()).unwrap_or(800);
+    println!("SEED={seed}");
+    let cluster = cluster();
+    run(async {
+        let client = connect(&cluster.primary(1).url).await;
+        let mut dice = Dice::new(seed);
+        let (mut cut, mut refused, mut open) = (0, 0, 0);
+        for _ in 0..count {
+            let text = soup(&mut dice);
+            let Ok(tokens) = spans(text.as_bytes()) else {
+                open += 1;
+                assert!(answer(&client, &text).await.is_err(), "the server reads {text}");
+                continue;
+            };
+            // Behind a whole statement no token fits, so the server names it; what
+            // stands before it, blanks and comments, is the server's to skip.
+            let mut before = 0;
+            for (start, end) in tokens {
+                let (rest, token) = (&text[before..], &text[start..end]);
+                before = end;
+                if token == ";" {
+                    continue;
+                }
+                let asked = format!("listen a {rest}");
+                let (code, message) = answer(&client, &asked).await.expect_err(&asked);
+                let Some(named) = message.strip_prefix("syntax error at or near \"") else {
+                    // No token to the server: nothing runs.
+                    assert!(
+                        ["42601", "22021", "22P06", "22023"].contains(&&*code),
+                        "{message}: {asked}"
+                    );
+                    refused += 1;
+                    continue;
+                };
+                // The server takes N for the name of a type that the string is cast to.
+                let national = token.strip_prefix(['n', 'N']).is_some_and(|s| s.starts_with('\''));
+                let token = if national { &token[..1] } else { token };
+                assert_eq!(named.strip_suffix('"'), Some(token), "SEED={seed}: {asked}");
+                cut += 1;
+            }
+        }
+        println!("{cut} tokens cut alike, {refused} refused by the server, {open} open texts");
+        assert!(cut > 2 * count && refused < cut / 10 && open < count / 2);
+    });
+}
+
+fn soup(dice: &mut Dice) -> String {
+    let mut text = String::new();
+    while text.is_empty() || !dice.one_in(9) {
+        match dice.pick(&["piece", "piece", "piece", "constant", "operator", "blank"]) {
+            "piece" => text += dice.pick(PIECES),
+            "constant" => text += &constant(dice),
+            "operator" => {
+                text += dice.pick(OPERATORS);
+                text += dice.pick(OPERATORS);
+                text += dice.pick(OPERATORS);
+            }
+            _ => text += dice.pick(BLANKS),
+        }
+        text += dice.pick(&["", "", " ", "\n"]);
+    }
+    text
 }
 
 /// `SELECT constant, …`: the server shows each value.
@@ -165,6 +233,76 @@ async fn answer(
     Ok((Vec::new(), Vec::new()))
 }
 
+const PIECES: &[&str] = &[
+    "select",
+    "NOT",
+    "nulls",
+    "with",
+    "a",
+    "é",
+    "日本",
+    "a$1",
+    "_x",
+    "\"q\"",
+    "\"a\"\"b\"",
+    "\"--\"",
+    "\"/*\"",
+    "U&\"d\\0061t\"",
+    "U&'\\0061'",
+    "u&",
+    "e",
+    "n'x'",
+    "B'01'",
+    "x'1F'",
+    "b",
+    "$1 ",
+    "$2::int ",
+    "$a",
+    "1 ",
+    "1.5 ",
+    ".5 ",
+    "1. ",
+    "1e10 ",
+    "1.5E-3 ",
+    "1..2 ",
+    "::",
+    ":=",
+    "=>",
+    "..",
+    ".",
+    ":",
+    "[",
+    "]",
+    "(",
+    ")",
+    ",",
+    ";",
+    "/* a /* ' */ \" */",
+    "/**/",
+    "/*/**/*/",
+    "--/*\n",
+    "-- $$ '\n",
+    "$$;$$",
+    "$x$ $$ $x$",
+    "?",
+    "?|",
+    "?&",
+    "@>",
+    "->>",
+    "#>>",
+    "!=",
+    "<>",
+    "<=",
+    "E'\\''",
+    "'--'",
+    "'/*'",
+    "*/",
+    "*",
+];
+const OPERATORS: &[&str] = &[
+    "", "", "+", "-", "*", "/", "<", ">", "=", "~", "!", "@", "#", "%", "^", "&", "|", "?", "`",
+    "--", "/*",
+];
 const BLANKS: &[&str] =
     &["", " ", "\n", "\t\r\n", "/* c */", "/* ' /* \" */ $$ */", "-- ' $$\n", "\x0C", " /**/ "];
 const INSIDES: &[&str] = &[

@@ -220,14 +220,13 @@ fn past_unheard(text: &[u8], from: usize) -> usize {
 fn word(text: &[u8], start: usize, sink: &mut impl Sink) -> Result<usize, ScanError> {
     match (text[start], text.get(start + 1), text.get(start + 2)) {
         (first, Some(b'\''), _) => {
-            let (kind, backslash) = match first.to_ascii_lowercase() {
-                b'e' => (LiteralKind::Escape, Backslash::Escapes),
-                b'b' => (LiteralKind::Bits, Backslash::Plain),
-                b'x' => (LiteralKind::HexBits, Backslash::Plain),
-                b'n' => (LiteralKind::National, Backslash::Plain),
+            let (kind, end) = match first.to_ascii_lowercase() {
+                b'e' => (LiteralKind::Escape, quoted(text, start, start + 2, Backslash::Escapes)?),
+                b'b' => (LiteralKind::Bits, bits(text, start)?),
+                b'x' => (LiteralKind::HexBits, bits(text, start)?),
+                b'n' => (LiteralKind::National, quoted(text, start, start + 2, Backslash::Plain)?),
                 _ => return Ok(plain_word(text, start, sink)),
             };
-            let end = quoted(text, start, start + 2, backslash)?;
             sink.literal(kind, start, end);
             Ok(end)
         }
@@ -397,6 +396,22 @@ fn quoted(
             },
             Some(b'\\') if backslash == Backslash::Escapes => i += 2,
             Some(_) => i += 1,
+        }
+    }
+}
+
+/// The end of the bit string that begins at `start`: a quote ends it, doubled or
+/// not.
+fn bits(text: &[u8], start: usize) -> Result<usize, ScanError> {
+    let mut i = start + 2;
+    loop {
+        i = run(text, i, |byte| byte != b'\'');
+        if i >= text.len() {
+            return Err(ScanError::Unterminated { what: Unterminated::String, at: start });
+        }
+        match continuation(text, i + 1) {
+            Some(next) => i = next,
+            None => return Ok(i + 1),
         }
     }
 }

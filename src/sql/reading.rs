@@ -62,6 +62,15 @@ pub fn words(text: &[u8]) -> Result<Vec<Word>, super::scan::ScanError> {
     Ok((0..t.len()).map(word).collect())
 }
 
+/// From which byte to which each token of a text stands.
+///
+/// # Errors
+/// The text has no tokens.
+pub fn spans(text: &[u8]) -> Result<Vec<(usize, usize)>, super::scan::ScanError> {
+    let list = token::tokens(text)?;
+    Ok(list.iter().map(|token| (token.start as usize, token.end as usize)).collect())
+}
+
 fn reading(t: &Tokens<'_>) -> Reading {
     let kind = classify::classify(t).facts.kind;
     let facts = match kind {
@@ -185,5 +194,18 @@ fn literal(number: u32, t: &Tokens<'_>) -> String {
         }
         LiteralKind::Numeric => text.into_owned(),
         _ => format!("'{text}'"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bit_string_ends_at_its_first_quote() {
+        assert_eq!(spans(b"B'01''x'"), Ok(vec![(0, 5), (5, 8)]));
+        // It goes on behind a line's end, as every string does.
+        assert_eq!(spans(b"x'1F' -- c\n 'E'"), Ok(vec![(0, 15)]));
+        assert_eq!(spans(b"'01''x'"), Ok(vec![(0, 7)]));
     }
 }
