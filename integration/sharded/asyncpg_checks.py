@@ -118,6 +118,53 @@ async def types_are_introspected_within_a_transaction():
 
 
 @check
+async def types_have_other_numbers_on_each_shard():
+    for shard, before in zip(SHARDS, (0, 3)):
+        there = await asyncpg.connect(shard)
+        await there.execute("drop schema if exists numbers cascade; create schema numbers")
+        for n in range(before):
+            await there.execute(f"create type numbers.before_{n} as enum ('x')")
+        await there.close()
+    c = await connect()
+    await c.execute("create type numbers.kind as enum ('calm', 'busy')")
+    await c.execute("create type numbers.place as (street text, kind numbers.kind, kinds numbers.kind[])")
+    home = await c.fetchval("select oid from pg_type where typname = 'place' and typnamespace = 'numbers'::regnamespace")
+    pairs = await homes(2)
+    for tenant, _ in pairs:
+        # Until the router has read the shards' types again, it calls them unknown.
+        while True:
+            [column] = (await c.prepare(f"select null::numbers.place from tenants where tenant_id = {tenant}")).get_attributes()
+            if column.type.oid == home:
+                break
+            equal(column.type.oid, 705, "a type that is not known yet")
+            await asyncio.sleep(0.05)
+    await c.close()
+    place = ("High Street", "busy", ["calm", "busy"])
+    sql = f"select $2::numbers.place p, array[$2::numbers.place] ps, 'calm'::numbers.kind k, {PORT} from tenants where tenant_id = $1"
+
+    async def ask(c, tenant, port):
+        row = await c.fetchrow(sql, tenant, place)
+        equal((tuple(row["p"]), [tuple(p) for p in row["ps"]], row["k"], row[3]), (place, [place], "calm", port))
+
+    for turned in (pairs, pairs[::-1]):
+        c = await connect()
+        for tenant, port in turned:
+            await ask(c, tenant, port)
+        await c.close()
+    for tenant, port in pairs[:2]:
+        c = await connect()
+        async with c.transaction():
+            # The questions about types set a setting, and need the shard to be known.
+            await c.fetchval("select 1 from tenants where tenant_id = $1", tenant)
+            await ask(c, tenant, port)
+        await c.close()
+    for shard in SHARDS:
+        there = await asyncpg.connect(shard)
+        await there.execute("drop schema numbers cascade")
+        await there.close()
+
+
+@check
 async def batches_and_cursors():
     (one, _), (two, port) = await homes(1)
     c = await connect()

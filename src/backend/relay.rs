@@ -114,15 +114,16 @@ impl Backend {
     ) -> Result<Relayed, Fault> {
         self.second.walk(self.answered);
         let mut walk = Walk { input, run: 0, out };
-        let mut at = self.pass_partial(input, &mut walk)?;
+        let mut at = 0;
         if self.partial.left > 0 {
-            return Ok(Relayed { consumed: at, direct: walk.run..at });
-        }
-        let numbered = self.translates();
-        if at > 0 {
+            at = self.pass_partial(input, &mut walk)?;
+            if self.partial.left > 0 {
+                return Ok(Relayed { consumed: at, direct: walk.run..at });
+            }
             // A frame that came in parts is through.
             self.say_what_is_due(at, &mut walk);
         }
+        let numbered = self.translates();
         while let Some(rest) = input.get(at..) {
             let Some(header) = decode_header(rest).map_err(Fault::Frame)? else { break };
             // A body's length has 30 bits.
@@ -211,9 +212,7 @@ impl Backend {
 
     /// The rest of a frame that was relayed in part.
     fn pass_partial(&mut self, input: &[u8], walk: &mut Walk<'_>) -> Result<usize, Fault> {
-        if self.partial.left > 0
-            && let Some(passed) = self.pass_numbered(input, walk.out)
-        {
+        if let Some(passed) = self.pass_numbered(input, walk.out) {
             let passed = passed?;
             walk.run = passed;
             return Ok(passed);
