@@ -189,6 +189,56 @@ fn serves_reads(cluster: &Cluster, router: &Router, old: u16) {
     wait_for("a proof of the old primary's", || !node_of(router, old, 10).is_empty());
 }
 
+/// Reads that no replica has proven are on their way to a primary that has died
+/// before anybody noticed: they are served at the allowed staleness, or by the next
+/// primary, and never refused. The primary is the first replica.
+pub(crate) fn reads_on_the_way(cluster: &Cluster) {
+    let [primary, next] = [1, 0].map(|replica| NodeName { shard: 1, replica });
+    let config = "pool.checkout_timeout = \"10min\"\nreads.read_only_when_primary_down =";
+    let [serves, waits] =
+        ["\"1h\"", "0"].map(|allowed| router(cluster, "slot", &format!("{config} {allowed}")));
+    let write = "UPDATE registers SET value = value + 1 WHERE tenant_id = 80 RETURNING value";
+    let read = "SELECT value FROM registers WHERE tenant_id = 80";
+    let sql = |node, sql: &str| cluster.servers().superuser_sql(node, sql).unwrap();
+    let says = |router: &Router, what: &str| {
+        wait_for(what, || {
+            psql(&router.url(), &format!("EXPLAIN ROUTE {read}")).expect().contains(what)
+        });
+    };
+    for router in [&serves, &waits] {
+        says(router, "replica: proven");
+    }
+    for replica in [0, 2] {
+        let pause = "SELECT pg_wal_replay_pause() WHERE pg_is_in_recovery()";
+        sql(NodeName { shard: 1, replica }, pause);
+    }
+    let before = psql(&serves.url(), write).expect();
+    let written = psql(&waits.url(), write).expect();
+    assert_ne!(before, written);
+    for router in [&serves, &waits] {
+        says(router, "primary: no replica fits");
+    }
+    let end = sql(primary, "SELECT pg_current_wal_lsn()");
+    let arrived = format!("SELECT pg_last_wal_receive_lsn() >= '{end}'");
+    wait_for("the next primary to have the write", || sql(next, &arrived) == "t");
+    cluster.servers().stop_node(primary, Stop::Kill).unwrap();
+    // What was sent to it fails with it; what waits is not refused.
+    let answer = |router: &Router| loop {
+        match psql(&router.url(), read) {
+            Psql::Done(value) => return value,
+            Psql::Failed(error) => assert!(error.contains("08006"), "{error}"),
+        }
+    };
+    std::thread::scope(|scope| {
+        let late = scope.spawn(|| answer(&waits));
+        let stale: i64 = answer(&serves).parse().unwrap();
+        assert!(stale < written.parse().unwrap(), "a replica that stands still");
+        sql(next, "SELECT pg_wal_replay_resume()");
+        cluster.servers().promote_node(next).unwrap();
+        assert_eq!(late.join().unwrap(), written, "the next primary");
+    });
+}
+
 /// Without a primary reads are served at the allowed staleness, and nothing
 /// else is. The primary is the first replica.
 pub(crate) fn none(cluster: &Cluster) {
