@@ -18,6 +18,7 @@ mod measured;
 mod pinned;
 mod reads;
 mod refusals;
+mod replicas;
 mod routed;
 mod soak;
 mod throttled;

@@ -175,6 +175,7 @@ fn reads_over_shards_count_each_row_once_at_every_moment_of_a_move() {
     routed.wait_state_of(id, "aborted");
     known.stop.store(true, Ordering::SeqCst);
     let looks = clients.join().unwrap();
+    runtime().block_on(world.nothing_left());
     println!(
         "{id} moves, {} rows written, looks by way: {looks:?}",
         known.done.load(Ordering::SeqCst)

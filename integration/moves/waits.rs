@@ -225,6 +225,7 @@ fn an_open_transaction_undoes_a_cutover_and_keeps_the_purge_back_and_is_named() 
     routed.wait_state("done");
     let count = format!("SELECT count(*) FROM ledger WHERE tenant_id = {tenant} AND writer = 1");
     assert_eq!(routed.world.cluster.sql(2, &count), "3");
+    runtime.block_on(routed.world.nothing_left());
     // With nothing left of the move, reads of both shards are answered again.
     assert_eq!(
         psql(&routed.router.url(), "SELECT count(*) FROM accounts"),

@@ -134,4 +134,5 @@ async fn nothing_is_copied_or_purged_before_the_routers_have_settled() {
     driver.await.unwrap();
     rows_are(&world, 1, tenant, false);
     rows_are(&world, 2, tenant, true);
+    world.nothing_left().await;
 }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use crate::cluster::{
     Demand, Footprint, Incarnation, Mark, SampleNumber, SlotMark, SlotMarks, Word,
 };
-use crate::types::ShardId;
+use crate::types::{Moment, ShardId};
 
 use super::strikes::Strikes;
 
@@ -28,6 +28,11 @@ pub struct Marks {
     wide: Box<[AtomicU64]>,
     /// Raised by every write; needed by reads that may touch anything.
     all: Box<[AtomicU64]>,
+    /// By shard, what a replica must have proven whatever may be missing from it,
+    /// and since when, in milliseconds: rows have come to the shard, or gone
+    /// from it, by a move.
+    moved: Box<[AtomicU64]>,
+    moved_ms: Box<[AtomicU64]>,
     /// Somebody wants to see a sample with this number, or a later one.
     asked: AtomicU64,
     /// The monitor sleeps until the next heartbeat.
@@ -60,6 +65,8 @@ impl Marks {
             slots: words(SlotMark::COUNT),
             wide: words(SHARD_WORDS),
             all: words(SHARD_WORDS),
+            moved: words(SHARD_WORDS),
+            moved_ms: words(SHARD_WORDS),
             asked: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
             wake: Notify::new(),
@@ -161,6 +168,32 @@ impl Marks {
         change(self.wide_of(shard), |word| word.raised(started));
         change(self.all_of(shard), |word| word.raised(started));
         self.rouse();
+    }
+
+    /// Rows have come to `shard` or gone from it with their slots: a replica that
+    /// has not replayed that would say of a tenant that it has no rows, or show
+    /// them twice, which no staleness excuses.
+    pub fn move_rows(&self, shard: ShardId, now: Moment) {
+        let index = usize::from(shard.number()) % SHARD_WORDS;
+        if let (Some(number), Some(ms)) = (self.moved.get(index), self.moved_ms.get(index)) {
+            ms.fetch_max(now.ms(), Ordering::SeqCst);
+            number.fetch_max(self.started().next().count(), Ordering::SeqCst);
+        }
+        self.renew(shard);
+    }
+
+    /// What every read of a replica of `shard` needs for that; none if nothing
+    /// has moved since the start.
+    pub fn rows_moved(&self, shard: ShardId) -> SampleNumber {
+        let index = usize::from(shard.number()) % SHARD_WORDS;
+        let number = self.moved.get(index).map_or(0, |word| word.load(Ordering::SeqCst));
+        SampleNumber::new(number)
+    }
+
+    /// When that was.
+    pub fn rows_moved_at(&self, shard: ShardId) -> Moment {
+        let index = usize::from(shard.number()) % SHARD_WORDS;
+        Moment::from_ms(self.moved_ms.get(index).map_or(0, |word| word.load(Ordering::SeqCst)))
     }
 
     // === the monitor's sleep ===

@@ -162,18 +162,41 @@ impl Database {
         need: SampleNumber,
         after: SampleNumber,
     ) -> Wanted {
+        let moved = || self.marks.rows_moved(shard);
         match level {
             Consistency::Primary => Wanted::Primary,
-            Consistency::Session => Wanted::Marks(Demand::Proof(need.max(after))),
+            Consistency::Session => Wanted::Marks(Demand::Proof(need.max(after).max(moved()))),
+            // Its marks were raised with the map.
             Consistency::Slot => Wanted::Marks(match self.marks.demand(shard, mark) {
                 Demand::InFlight => Demand::InFlight,
                 Demand::Proof(need) => Demand::Proof(need.max(after)),
             }),
             Consistency::Bounded(_) | Consistency::Any if after > SampleNumber::NONE => {
-                Wanted::Marks(Demand::Proof(after))
+                Wanted::Marks(Demand::Proof(after.max(moved())))
             }
-            Consistency::Bounded(lag) => Wanted::Within { lag, now: clock::now() },
-            Consistency::Any => Wanted::Any,
+            Consistency::Bounded(lag) => match moved() {
+                SampleNumber::NONE => Wanted::Within { lag, now: clock::now() },
+                moved => self.within_and_moved(shard, lag, moved),
+            },
+            Consistency::Any => match moved() {
+                SampleNumber::NONE => Wanted::Any,
+                moved => Wanted::Marks(Demand::Proof(moved)),
+            },
+        }
+    }
+
+    /// What a read wants that may miss what the last `lag` has brought, but not a
+    /// move of rows: the later of the two, which covers the other.
+    #[cold]
+    fn within_and_moved(&self, shard: ShardId, lag: Millis, moved: SampleNumber) -> Wanted {
+        let now = clock::now();
+        let ago = now.since(self.marks.rows_moved_at(shard)).count();
+        if ago <= lag.count() {
+            Wanted::Marks(Demand::Proof(moved))
+        } else if ago <= lag.count().saturating_add(CLOCKS_APART_MS) {
+            Wanted::Primary
+        } else {
+            Wanted::Within { lag, now }
         }
     }
 
@@ -284,9 +307,12 @@ impl Driver {
     pub(super) fn choose(&self, want: Want, level: Consistency, wanted: Wanted) -> Choice {
         let tie = self.thread.random();
         self.database.with_cluster(|cluster| {
+            let moved = self.database.marks.rows_moved(want.shard);
             if level == Consistency::Session
                 && let Some((node, life)) = self.reads.last
                 && cluster.lives_on(want.shard, node, life)
+                && (moved == SampleNumber::NONE
+                    || cluster.is_fit(node, Wanted::Marks(Demand::Proof(moved))))
             {
                 return Choice::same_replica(node);
             }
@@ -707,6 +733,8 @@ const FENCED_UNIT_MAX: usize = 1024 * 1024;
 const UNIT_KEPT_MAX: usize = 1024;
 /// A connection that is younger than the newest sample serves no proven read.
 const NEW_CONNECTION: ReadReason = ReadReason::NewConnection;
+/// By how much two readings of the coarse clock may be out of order.
+const CLOCKS_APART_MS: u64 = 200;
 /// `cannot_connect_now`
 const CANNOT_CONNECT_NOW: SqlState = SqlState::new("57P03");
 /// `sqlclient_unable_to_establish_sqlconnection`

@@ -17,7 +17,7 @@ use crate::net::clock;
 use crate::pool::Budget;
 use crate::route::{Planner, PlannerLimits};
 use crate::session::StatementRegistry;
-use crate::shardmap::{Map, Moves};
+use crate::shardmap::{Map, Moves, Phase as MovePhase};
 use crate::types::{Moment, NodeId, Role, ShardId, SqlState};
 
 use super::channels::Listeners;
@@ -485,8 +485,13 @@ impl Database {
     pub(super) fn publish_map(&self, map: Arc<Map>, logins: HashMap<ShardId, BackendLogin>) {
         *self.logins.borrow_mut() = logins;
         // Slots may have moved: what was proven of them elsewhere holds no more.
+        let moved = !map.same_ownership(&self.map.borrow());
         for shard in map.shards() {
-            self.marks.renew(shard.id);
+            if moved {
+                self.marks.move_rows(shard.id, clock::now());
+            } else {
+                self.marks.renew(shard.id);
+            }
         }
         self.planner.borrow_mut().clear();
         if !map.watches_like(&self.map.borrow()) {
@@ -503,6 +508,16 @@ impl Database {
     /// elsewhere for it.
     pub(super) fn publish_moves(&self, moves: Moves) {
         let mut map = self.map.borrow_mut();
+        let before = map.all_moves();
+        // Switched before this router heard of it, or purged.
+        let came = moves.iter().filter(|moving| {
+            moving.phase == MovePhase::Switched && before.iter().all(|known| known.id != moving.id)
+        });
+        let went = before.iter().filter(|known| moves.iter().all(|one| one.id != known.id));
+        for moving in came.chain(went) {
+            self.marks.move_rows(moving.source, clock::now());
+            self.marks.move_rows(moving.target, clock::now());
+        }
         if !moves.is_empty() || map.has_moves() {
             *map = Arc::new((**map).clone().with_moves(moves));
         }
