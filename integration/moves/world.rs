@@ -99,6 +99,7 @@ impl World {
                 )),
                 tls: None,
                 tls_required: false,
+                credentials: Default::default(),
             };
             primaries.insert(id, target);
             tls.insert(id, Tls::DISABLE);

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use crate::setup::{cluster, options, router};
+use crate::setup::{cluster, one_server, options, router};
 use crate::support::psql::psql;
 use crate::support::router::Router;
 use crate::support::{scratch_dir, wait_for};
@@ -179,6 +179,53 @@ fn program_prints_the_passwords_also_the_next_ones() {
         client.query("SELECT 1").is_ok()
     });
     assert!(!router.log().contains("p-"), "{}", router.log());
+    fs::remove_dir_all(dir).unwrap();
+}
+
+/// The monitor and the reader of schemas log in with what is configured now, by
+/// a file that only a reload has named, and that is watched from then on.
+#[test]
+fn monitor_follows_a_password_file_that_a_reload_names_first() {
+    let cluster = one_server();
+    cluster.superuser_sql(1, "CREATE ROLE watcher LOGIN PASSWORD 'p-one' IN ROLE pg_monitor");
+    let dir = scratch_dir();
+    let (first, next) = (dir.join("first"), dir.join("next/secret"));
+    fs::create_dir(dir.join("next")).unwrap();
+    fs::write(&first, "p-one\n").unwrap();
+    fs::write(&next, "p-two\n").unwrap();
+    let options = options(&cluster, "").with_map(|map| {
+        let file = format!("{:?}", cluster.view().password_file);
+        map.replace("user = \"app\"", "user = \"watcher\"").replace(&file, &format!("{first:?}"))
+    });
+    let router = Router::start(&cluster, &options);
+    let connected = |name: &str| {
+        let sql = format!(
+            "SELECT string_agg(pid::text, ',' ORDER BY pid) FROM pg_stat_activity WHERE \
+             application_name = 'keyway {name}' AND usename = 'watcher'"
+        );
+        cluster.superuser_sql(1, &sql).trim().to_owned()
+    };
+    let both = || ["monitor", "catalog"].map(connected);
+    wait_for("both to be connected", || both().iter().all(|pids| !pids.is_empty()));
+    let turn = |password: &str| {
+        let old = both();
+        cluster.superuser_sql(1, &format!("ALTER ROLE watcher PASSWORD '{password}'"));
+        let end =
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'watcher'";
+        cluster.superuser_sql(1, end);
+        wait_for(&format!("both to have logged in by {password}"), || {
+            let new = both();
+            new.iter().zip(&old).all(|(new, old)| !new.is_empty() && new != old)
+        });
+    };
+    let map = fs::read_to_string(router.map_file()).unwrap();
+    fs::write(router.map_file(), map.replace(&format!("{first:?}"), &format!("{next:?}"))).unwrap();
+    psql(&router.console_url(), "RELOAD").expect();
+    turn("p-two");
+    // Nobody says RELOAD this time.
+    fs::write(&next, "p-three\n").unwrap();
+    turn("p-three");
+    assert!(!router.log().contains("p-t"), "{}", router.log());
     fs::remove_dir_all(dir).unwrap();
 }
 

@@ -140,6 +140,7 @@ impl Clients {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
+        params.serial_number = Some(serial(name));
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         let [cert_file, key_file] =
             ["crt", "key"].map(|end| self.dir.join(format!("{}.{end}", name.replace(' ', "_"))));
@@ -149,6 +150,69 @@ impl Clients {
         fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600)).unwrap();
         format!("sslcert={} sslkey={}", cert_file.display(), key_file.display())
     }
+}
+
+/// The number of the certificate of this name.
+fn serial(name: &str) -> rcgen::SerialNumber {
+    name.bytes().map(u64::from).sum::<u64>().into()
+}
+
+impl Clients {
+    /// Writes the list of those that are revoked, which counts until this year.
+    fn revoke(&self, names: &[&str], until: i32) {
+        let day = |year| rcgen::date_time_ymd(year, 1, 1);
+        let revoked = |name: &&str| rcgen::RevokedCertParams {
+            serial_number: serial(name),
+            revocation_time: day(2020),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: day(2020),
+            next_update: day(until),
+            crl_number: rcgen::SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: names.iter().map(revoked).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let file = self.dir.join("crl.pem");
+        let beside = file.with_extension("new");
+        fs::write(&beside, list.signed_by(&self.issuer).unwrap().pem().unwrap()).unwrap();
+        fs::rename(beside, file).unwrap();
+    }
+}
+
+#[test]
+fn revoked_certificates_end_the_handshake() {
+    let (certs, clients) = (Certs::new(), Clients::new());
+    clients.revoke(&[], 2100);
+    let (ca, list) = (clients.dir.join("ca.pem"), clients.dir.join("crl.pem"));
+    let config =
+        format!("{}\ntls.client_ca = {ca:?}\ntls.client_crl = {list:?}", certs.config("allow"));
+    let (router, _) =
+        router_with("hostssl app alice all cert\nhostssl app bob all cert\n", &config);
+    let [alice, bob] = ["alice", "bob"].map(|user| {
+        format!(
+            "host=localhost hostaddr=127.0.0.1 port={} user={user} dbname=app sslmode=verify-full \
+             sslrootcert={} {}",
+            router.port(),
+            certs.ca().display(),
+            clients.certificate(user)
+        )
+    });
+    assert_eq!(run_tls(&alice).as_deref(), Ok("7"));
+    // The list is watched.
+    clients.revoke(&["alice"], 2100);
+    wait_for("the new list to count", || run_tls(&alice).is_err());
+    let error = run_tls(&alice).unwrap_err();
+    assert!(error.contains("certificate revoked"), "{error}");
+    assert_eq!(run_tls(&bob).as_deref(), Ok("7"));
+    // One that has run out says nothing of anybody.
+    clients.revoke(&[], 2021);
+    wait_for("the old list to count", || run_tls(&bob).is_err());
+    clients.revoke(&[], 2100);
+    wait_for("a list of now", || run_tls(&bob).is_ok());
+    assert_eq!(run_tls(&alice).as_deref(), Ok("7"));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::auth::{ITERATIONS_DEFAULT, StoredPassword, Verifier};
 use crate::config::{self, Admin, ClientTlsMode, Config, Hints, Login};
 use crate::document::{Problem, Source};
 use crate::engine::{Access, BackendLogin, User, Users};
-use crate::net::tls::{self, ServerTls};
+use crate::net::tls::{self, ClientCertificates, ServerTls};
 use crate::shardmap::{Map, SecretRef, Tls, TlsMode};
 use crate::types::{Secret, ShardId};
 
@@ -41,7 +41,14 @@ pub(super) fn read(
         (ClientTlsMode::Disable, ..) => None,
         (ClientTlsMode::Allow | ClientTlsMode::Require, Some(cert), Some(key)) => {
             let authority = config.tls.client_ca.as_ref().map(path);
-            let made = ServerTls::load(&path(cert), &path(key), authority.as_deref());
+            let revoked = config.tls.client_crl.as_ref().map(path);
+            if revoked.is_some() && authority.is_none() {
+                return Err(Failure::refused("tls.client_crl needs tls.client_ca"));
+            }
+            let clients = authority
+                .as_deref()
+                .map(|authority| ClientCertificates { authority, revoked: revoked.as_deref() });
+            let made = ServerTls::load(&path(cert), &path(key), clients);
             Some(made.map_err(Failure::refused)?)
         }
         (ClientTlsMode::Allow | ClientTlsMode::Require, ..) => {

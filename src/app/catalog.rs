@@ -12,7 +12,7 @@ use super::secrets::Environment;
 use crate::catalog::{self, Catalog, differences};
 use crate::cluster::Member;
 use crate::control::catalog::load;
-use crate::control::monitor::Target;
+use crate::control::monitor::{Credentials, Target};
 use crate::engine::BackendLogin;
 use crate::route::key_faults;
 use crate::shardmap::{Map, Node, Shard};
@@ -81,6 +81,7 @@ pub(super) fn target_of(map: &Map, shard: &Shard, node: &Node, login: BackendLog
         password: login.password,
         tls: login.tls,
         tls_required: login.tls_required,
+        credentials: Credentials::default(),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::cluster::{Cluster, Member};
 use crate::config::{self, Config};
 use crate::control::lookup::Directions;
 use crate::control::maps::MapFile;
-use crate::control::monitor::{Monitor, Rhythm, Target};
+use crate::control::monitor::{Credentials, Monitor, Rhythm, Target};
 use crate::engine::snapshot::EngineSnapshot;
 use crate::engine::{Access, Handle, Lease, Marks, Operation, User, Users};
 use crate::health::{Authority, NotNamed};
@@ -87,6 +87,10 @@ pub(super) struct Plane {
     pub(super) environment: Environment,
     /// Where the users of each database are looked up.
     pub(super) directions: Mutex<HashMap<String, Directions>>,
+    /// As whom the monitor logs in.
+    pub(super) credentials: Credentials,
+    /// Told when a reload may have named other files.
+    pub(super) files_read: tokio::sync::Notify,
     /// A digest of the files that access was read from.
     pub(super) stamp: Mutex<u64>,
     databases: Mutex<Vec<Database>>,
@@ -128,6 +132,8 @@ impl Plane {
             access: Mutex::new(access),
             environment,
             directions: Mutex::default(),
+            credentials: Credentials::default(),
+            files_read: tokio::sync::Notify::new(),
             stamp: Mutex::default(),
             databases: Mutex::new(databases),
             moves: Movers::default(),
@@ -308,6 +314,7 @@ impl Plane {
                     password,
                     tls: login.tls,
                     tls_required: login.tls_required,
+                    credentials: self.credentials.clone(),
                 })
             })
             .collect()
@@ -352,6 +359,7 @@ impl Plane {
         let mut out: Vec<Reloaded> = self.reload_access().await.into_iter().collect();
         out.extend(self.reload_maps().await);
         self.renew_logins().await;
+        self.files_read.notify_one();
         out
     }
 

@@ -67,10 +67,13 @@ impl Plane {
     }
 
     /// Reads again the passwords and certificates that the maps name. The
-    /// monitor goes on with its connections; it takes the new ones with its
-    /// next map.
+    /// monitor goes on with the connections that it has; the next ones log in
+    /// as is said now.
     pub(super) async fn renew_logins(&self) {
         for (map, folder) in self.maps() {
+            for target in self.targets(&map) {
+                self.credentials.note(&target);
+            }
             let name = map.database().to_owned();
             let environment = self.environment.clone();
             let read = tokio::task::spawn_blocking(move || logins(&map, &environment, &folder));
@@ -161,6 +164,7 @@ impl Plane {
             &config.tls.cert,
             &config.tls.key,
             &config.tls.client_ca,
+            &config.tls.client_crl,
             &config.auth.hba_file,
             &config.auth.ident_file,
             &config.auth.query_password_file,
@@ -192,6 +196,7 @@ impl Plane {
     pub(super) fn note_files(&self) {
         let stamp = stamp(&self.access_files());
         *self.stamp.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
+        self.files_read.notify_one();
     }
 
     /// True if the files hold something else than at the last reload.
@@ -251,6 +256,7 @@ const REREAD: &[&str] = &[
     "tls.cert",
     "tls.key",
     "tls.client_ca",
+    "tls.client_crl",
     "auth.hba_file",
     "auth.ident_file",
     "auth.query_user",

@@ -261,21 +261,39 @@ async fn control(
     Ok(ended)
 }
 
-/// Reads maps again when their files change.
+/// Reads files again when they change; those too that a reload names for the
+/// first time.
 fn watch_files(plane: &Arc<Plane>) {
-    let watcher = Arc::clone(plane);
+    let plane = Arc::clone(plane);
     tokio::spawn(async move {
-        let files = watcher.files();
-        if files.is_empty() {
-            return;
-        }
-        match FileWatch::start(&files) {
-            Ok(mut watch) => loop {
-                // First what changed before the watch began.
-                watcher.reload_changed().await;
-                watch.changed().await;
-            },
-            Err(error) => tracing::warn!(%error, "map files are not watched; SIGHUP reloads them"),
+        loop {
+            let files = plane.files();
+            let started = if files.is_empty() { None } else { Some(FileWatch::start(&files)) };
+            let mut watch = match started {
+                Some(Ok(watch)) => Some(watch),
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "files are not watched; SIGHUP reloads them");
+                    None
+                }
+                None => None,
+            };
+            loop {
+                if watch.is_some() {
+                    // First what changed before the watch began.
+                    plane.reload_changed().await;
+                }
+                if plane.files() != files {
+                    break;
+                }
+                match &mut watch {
+                    Some(watch) => tokio::select! {
+                        // What is lost here is looked for at the next turn.
+                        () = watch.changed() => {}
+                        () = plane.files_read.notified() => {}
+                    },
+                    None => plane.files_read.notified().await,
+                }
+            }
         }
     });
 }

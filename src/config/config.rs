@@ -102,6 +102,10 @@ section! {
         /// File with the authorities whose certificates clients may show, PEM. Rules of
         /// `auth.hba_file` say who must show one.
         client_ca: Option<String> = None;
+        /// File with lists of certificates that their authorities have revoked, PEM (CRLs):
+        /// such a certificate ends the handshake. Every authority of `client_ca` that has
+        /// signed one must have a list here that has not run out.
+        client_crl: Option<String> = None;
     }
 }
 

@@ -65,12 +65,13 @@ pub async fn load(target: &Target) -> Result<ShardCatalog, CatalogError> {
 }
 
 /// Follows one shard for ever, over one connection after the other.
-async fn follow(target: Target, mut changes: watch::Receiver<u64>, publish: Publish) {
-    let shard = target.member.shard;
+async fn follow(given: Target, mut changes: watch::Receiver<u64>, publish: Publish) {
+    let shard = given.member.shard;
     let mut failures: u32 = 0;
     // What was published stays true over a new connection.
     let mut known = None;
     loop {
+        let target = given.of_now();
         let error = match Asker::connect(&target).await {
             Ok(asker) => {
                 stay(&target, asker, &mut changes, &mut known, &mut failures, &publish).await

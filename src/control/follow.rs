@@ -20,12 +20,13 @@ use crate::net::clock;
 use crate::types::{NodeId, Role};
 
 /// Samples one node for ever, over one connection after the other.
-pub(super) async fn follow(target: Target, rhythm: Rhythm, board: Arc<Board>) {
-    let (node, shard) = (target.member.node, target.member.shard);
+pub(super) async fn follow(given: Target, rhythm: Rhythm, board: Arc<Board>) {
+    let (node, shard) = (given.member.node, given.member.shard);
     let mut failures: u32 = 0;
     let mut connection: u64 = 0;
     loop {
         connection += 1;
+        let target = given.of_now();
         let ticket = {
             let number = board.marks.begin_sample();
             board.watch().begin(node, number, clock::now())

@@ -4,6 +4,7 @@
 //! One task and one connection per node, which the node's budget counts. What
 //! an answer means is `health`'s to decide; `follow` has the tasks.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -40,9 +41,38 @@ pub struct Target {
     pub tls: Option<Arc<ClientConfig>>,
     /// A node that declines TLS counts as down.
     pub tls_required: bool,
+    /// As whom the monitor logs in by now, where that is written down.
+    pub credentials: Credentials,
+}
+
+/// As whom the control plane logs in at each node now, by the node's name: a
+/// reload may say otherwise than what a task was started with.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials(Arc<Mutex<LoginByNode>>);
+
+type LoginByNode = HashMap<String, (String, Option<Secret>)>;
+
+impl Credentials {
+    /// From here on the node is logged in at as `target` says.
+    pub fn note(&self, target: &Target) {
+        let login = (target.user.clone(), target.password.clone());
+        self.all().insert(target.name.clone(), login);
+    }
+
+    fn all(&self) -> MutexGuard<'_, LoginByNode> {
+        // Each step leaves it whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Target {
+    /// The same, to be logged in at as the last reload says.
+    pub(super) fn of_now(&self) -> Self {
+        let known = self.credentials.all().get(&self.name).cloned();
+        let (user, password) = known.unwrap_or_else(|| (self.user.clone(), self.password.clone()));
+        Self { user, password, ..self.clone() }
+    }
+
     /// Whether the map says that it is a shard's primary.
     pub const fn is_primary(&self) -> bool {
         match self.member.role {

@@ -13,8 +13,11 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime,
+};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 use super::certificate;
@@ -33,23 +36,35 @@ pub struct ServerTls {
 
 impl ServerTls {
     /// By the certificate chain and the private key in two PEM files. With
-    /// `client_ca`, clients are asked for a certificate that one of these
-    /// authorities has signed; they need not have one.
+    /// `clients`, clients are asked for a certificate; they need not have one.
     ///
     /// # Errors
     /// A file that can't be read or holds nothing of the kind, or a key that
     /// does not belong to the certificate.
-    pub fn load(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Self, TlsError> {
+    pub fn load(
+        cert: &Path,
+        key: &Path,
+        clients: Option<ClientCertificates<'_>>,
+    ) -> Result<Self, TlsError> {
         let own = certificates(cert)?;
         let digest = own.first().and_then(|first| certificate::end_point(first));
-        Ok(Self { config: server_config(cert, key, client_ca)?, end_point: digest.map(Arc::from) })
+        Ok(Self { config: server_config(cert, key, clients)?, end_point: digest.map(Arc::from) })
     }
+}
+
+/// Which certificates of clients count.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientCertificates<'a> {
+    /// File with the authorities that sign them.
+    pub authority: &'a Path,
+    /// File with the lists of those that they have revoked.
+    pub revoked: Option<&'a Path>,
 }
 
 fn server_config(
     cert: &Path,
     key: &Path,
-    client_ca: Option<&Path>,
+    clients: Option<ClientCertificates<'_>>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = certificates(cert)?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, error))?;
@@ -61,23 +76,38 @@ fn server_config(
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(invalid)?;
-    let builder = match client_ca {
+    let builder = match clients {
         None => builder.with_no_client_auth(),
-        Some(file) => {
-            let roots = Arc::new(roots(Some(file))?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
-                .allow_unauthenticated()
-                .build()
-                .map_err(|error| TlsError::Root {
-                    path: file.to_owned(),
-                    reason: error.to_string(),
-                })?;
-            builder.with_client_cert_verifier(verifier)
-        }
+        Some(clients) => builder.with_client_cert_verifier(client_verifier(clients)?),
     };
     let mut config = builder.with_single_cert(chain, private).map_err(invalid)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(config))
+}
+
+/// As the server does (its manual, `ssl_crl_file`): with lists, a certificate
+/// whose authority has none, or one that has run out, counts as revoked.
+fn client_verifier(
+    clients: ClientCertificates<'_>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let roots = Arc::new(roots(Some(clients.authority))?);
+    let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider())
+        .allow_unauthenticated()
+        .enforce_revocation_expiration();
+    if let Some(file) = clients.revoked {
+        builder = builder.with_crls(revocation_lists(file)?);
+    }
+    builder.build().map_err(|error| TlsError::Root {
+        path: clients.revoked.unwrap_or(clients.authority).to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let read = CertificateRevocationListDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unreadable(path, error))?;
+    if read.is_empty() { Err(unreadable(path, pem::Error::NoItemsFound)) } else { Ok(read) }
 }
 
 /// How to speak TLS with a shard's nodes: with `verify-full` their
@@ -198,7 +228,7 @@ pub enum TlsError {
         /// Why.
         reason: String,
     },
-    /// A root certificate that can't be used.
+    /// A root certificate or a list of revoked ones that can't be used.
     Root {
         /// Its file.
         path: PathBuf,
@@ -241,7 +271,7 @@ impl fmt::Display for TlsError {
                 key.display()
             ),
             Self::Root { path, reason } => {
-                write!(f, "root certificate in {} can't be used: {reason}", path.display())
+                write!(f, "what {} holds can't be used: {reason}", path.display())
             }
             Self::NoRoots => f.write_str("no root certificate to verify nodes with"),
             Self::Setup { reason } => write!(f, "tls can't be set up: {reason}"),
