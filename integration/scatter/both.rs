@@ -43,20 +43,30 @@ impl Both {
             Some((before, after)) => format!("{before}/plain{after}"),
             None => panic!("no database in {url}"),
         };
-        let tables = RouterOptions::sharded(&cluster).with_map(|map| {
+        let router = Self::router_before(&cluster);
+        let both = Self { cluster, router, plain_url };
+        both.run(both.fill());
+        both
+    }
+
+    fn router_before(cluster: &Cluster) -> Router {
+        let tables = RouterOptions::sharded(cluster).with_map(|map| {
             let start = map.find("[[key_rule]]").unwrap();
             format!("{}{MAP_TABLES}", &map[..start])
         });
         // Fewer backends than clients.
-        let router = Router::start(
-            &cluster,
+        Router::start(
+            cluster,
             &tables.with_config(
                 "[pool]\nsize_max = 4\n[merge]\narray_rows = 15000\ncursor_bytes = \"16MiB\"",
             ),
-        );
-        let both = Self { cluster, router, plain_url };
-        both.run(both.fill());
-        both
+        )
+    }
+
+    /// Another router before the same shards, whose connections no other test
+    /// takes.
+    pub(crate) fn own_router(&self) -> Router {
+        Self::router_before(&self.cluster)
     }
 
     /// Runs one test's statements; nothing here takes as long as this.

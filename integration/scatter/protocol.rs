@@ -175,7 +175,9 @@ async fn lost_backends_fail_the_read_alone(both: &Both) {
 /// The router may take one for a read that has ended a moment ago: the client sees
 /// nothing of it.
 async fn connections_that_ended_idle_fail_no_read(both: &Both) {
-    let client = connect(&both.router_url()).await;
+    let router = both.own_router();
+    let client = connect(&router.url()).await;
+    client.batch_execute("SET application_name = 'ended idle'").await.unwrap();
     // The application's own role may end its own connections, without a new
     // process in between that would give the router time to see it.
     let (url, _) = &both.shards()[1];
@@ -193,7 +195,7 @@ async fn connections_that_ended_idle_fail_no_read(both: &Both) {
                 .query_one(
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                      WHERE usename = current_user AND state = 'idle' AND query = 'COMMIT' \
-                     AND pid <> pg_backend_pid()",
+                     AND application_name = 'ended idle'",
                     &[],
                 )
                 .await

@@ -628,7 +628,9 @@ impl Driver {
         let Some(waiting) = self.waiting.take() else { return };
         waiting.leave(&self.thread);
         self.reads.waits_at = None;
-        let brought = if to_writer { self.bring_primary(want) } else { self.bring_backend(want) };
+        // Its rows may have moved while it waited.
+        let brought = self.looks_again()
+            || if to_writer { self.bring_primary(want) } else { self.bring_backend(want) };
         if brought {
             self.refed_by_signal();
         }
