@@ -70,6 +70,27 @@ fn keyway(map: &std::path::Path, cluster: &Cluster, args: &[&str]) -> (bool, Str
     (output.status.success(), said.concat())
 }
 
+/// Both shards look alike, but for what is on one alone.
+fn expect_alike(cluster: &Cluster) {
+    for facts in [
+        "SELECT string_agg(indexrelid::regclass || pg_get_indexdef(indexrelid) || indisvalid, ';' \
+         ORDER BY indexrelid::regclass::text) FROM pg_index JOIN pg_class c ON c.oid = indrelid \
+         WHERE relnamespace = 'shop'::regnamespace AND relname <> 'settings'",
+        "SELECT string_agg(conname || pg_get_constraintdef(c.oid), ';' ORDER BY conname) \
+         FROM pg_constraint c WHERE connamespace = 'shop'::regnamespace \
+         AND conrelid IS DISTINCT FROM to_regclass('shop.settings')",
+        "SELECT string_agg(proname || prosrc, ';' ORDER BY proname) FROM pg_proc \
+         WHERE pronamespace = 'shop'::regnamespace",
+        "SELECT string_agg(tgname, ';' ORDER BY tgname) FROM pg_trigger \
+         WHERE tgrelid = 'shop.\"Orders\"'::regclass AND NOT tgisinternal",
+        "SELECT col_description('shop.\"Orders\"'::regclass, 4) || obj_description('shop.\"by Mood\"'::regclass)",
+        "SELECT md5(string_agg(s::text, ';' ORDER BY code)) FROM shop.sizes s",
+        "SELECT pg_get_viewdef('shop.dear'::regclass)",
+    ] {
+        assert_eq!(cluster.sql(2, facts), cluster.sql(1, facts), "{facts}");
+    }
+}
+
 #[test]
 fn what_a_shard_lacks_is_made_whole_and_indexes_once_the_rows_are_there() {
     let options = ClusterOptions { shards: 2, replicas: 0, ..ClusterOptions::default() };
@@ -125,24 +146,7 @@ fn what_a_shard_lacks_is_made_whole_and_indexes_once_the_rows_are_there() {
 
     let (done, said) = keyway(&wanted, &cluster, &[&make[..], &["--finish"]].concat());
     assert!(done && said.contains("2 indexes are made once the rows are copied"), "{said}");
-    // Both shards look alike, but for what is on one alone.
-    for facts in [
-        "SELECT string_agg(indexrelid::regclass || pg_get_indexdef(indexrelid) || indisvalid, ';' \
-         ORDER BY indexrelid::regclass::text) FROM pg_index JOIN pg_class c ON c.oid = indrelid \
-         WHERE relnamespace = 'shop'::regnamespace AND relname <> 'settings'",
-        "SELECT string_agg(conname || pg_get_constraintdef(c.oid), ';' ORDER BY conname) \
-         FROM pg_constraint c WHERE connamespace = 'shop'::regnamespace \
-         AND conrelid IS DISTINCT FROM to_regclass('shop.settings')",
-        "SELECT string_agg(proname || prosrc, ';' ORDER BY proname) FROM pg_proc \
-         WHERE pronamespace = 'shop'::regnamespace",
-        "SELECT string_agg(tgname, ';' ORDER BY tgname) FROM pg_trigger \
-         WHERE tgrelid = 'shop.\"Orders\"'::regclass AND NOT tgisinternal",
-        "SELECT col_description('shop.\"Orders\"'::regclass, 4) || obj_description('shop.\"by Mood\"'::regclass)",
-        "SELECT md5(string_agg(s::text, ';' ORDER BY code)) FROM shop.sizes s",
-        "SELECT pg_get_viewdef('shop.dear'::regclass)",
-    ] {
-        assert_eq!(cluster.sql(2, facts), cluster.sql(1, facts), "{facts}");
-    }
+    expect_alike(&cluster);
     let absent =
         "SELECT to_regclass('shop.settings') IS NULL AND to_regclass('shop.shown') IS NULL";
     assert_eq!(cluster.sql(2, absent), "t");

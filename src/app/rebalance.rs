@@ -168,12 +168,6 @@ fn owner(keyspace: &Keyspace, share: Share) -> Option<ShardId> {
 
 /// The tables of a keyspace, each with what says a row's slot.
 fn sloted(map: &Map, keyspace: &Keyspace) -> Result<Vec<(MovedTable, String)>, String> {
-    if keyspace.is_composite() {
-        return Err(format!(
-            "the keys of keyspace {} have several columns: their rows can't be moved, nor balanced",
-            keyspace.name()
-        ));
-    }
     tables(map, Some(keyspace))
         .into_iter()
         .map(|table| {
@@ -187,7 +181,7 @@ fn tables(map: &Map, of: Option<&Keyspace>) -> Vec<MovedTable> {
     let of = of.map(Keyspace::name);
     map.tables()
         .filter_map(|(schema, name, place)| match place {
-            Table::Sharded { keyspace, column, rest: _ } => {
+            Table::Sharded { keyspace, column, .. } => {
                 let own = map.keyspace(keyspace).map(Keyspace::name);
                 (of.is_none() || own == of).then(|| MovedTable {
                     schema: schema.to_owned(),

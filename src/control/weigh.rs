@@ -40,6 +40,12 @@ pub struct Weight {
 /// # Errors
 /// Why no server can compute it.
 pub fn slot_of(keyspace: &Keyspace, column: &str) -> Result<String, String> {
+    if keyspace.is_composite() {
+        return Err(format!(
+            "rows of keyspace {}, whose key has several columns, can't be moved yet",
+            keyspace.name()
+        ));
+    }
     let slots = 0..keyspace.slots();
     let mut text = String::from("CASE");
     // A string never fails to grow.

@@ -148,7 +148,8 @@ impl Balance {
                 // More would only change who has too much.
                 let gap = most - least;
                 let wanted = most.saturating_sub(mean).min(mean.saturating_sub(*least));
-                let hop = self.best(*from, *to, wanted.max(1), gap);
+                // Always less than the gap, so that each hop leaves less of it.
+                let hop = self.best(*from, *to, wanted, gap);
                 if hop.is_some() {
                     return hop;
                 }
@@ -347,6 +348,15 @@ mod tests {
                 prop_assert!(loads.values().max() <= old.loads().values().max());
             }
         }
+    }
+
+    #[test]
+    fn a_mean_that_is_no_whole_number_is_come_near_to_and_no_more() {
+        let all = [(1, 1), (1, 1), (1, 1), (1, 1), (1, 1), (1, 1), (2, 1), (2, 1)];
+        let mut balance = Balance::new(fixed(&[0, 0, 0]), pieces(&all), &[]);
+        balance.level(5);
+        let loads: Vec<u64> = balance.loads().values().copied().collect();
+        assert!(loads.iter().all(|load| (2..=3).contains(load)), "{loads:?}");
     }
 
     #[test]
