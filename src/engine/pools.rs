@@ -64,7 +64,8 @@ struct PoolEntry {
     role: Role,
     pool: RefCell<Pool<Box<Conn>, Rc<Slot>>>,
     last_error: RefCell<Option<Refused>>,
-    /// The serial of the logins whose password the node has refused.
+    /// The serial of the logins whose password the node was first to refuse;
+    /// zero if it has refused none since the last success.
     refused_logins: Cell<u64>,
     share: Rc<NodeShare>,
     /// The pool's size, where several threads share it.
@@ -174,6 +175,23 @@ impl SharedPool {
         };
         let node = (self.0.share.take()?, Arc::clone(self.0.share.ledger()));
         Some(Places::new(node, size))
+    }
+
+    /// True if a password is wrong although passwords have been read again
+    /// since it was refused: twice, because the first reading may have begun
+    /// before the change.
+    fn is_refused_for_good(&self, serial: u64) -> bool {
+        let first = self.0.refused_logins.get();
+        if first == 0 {
+            self.0.refused_logins.set(serial);
+            return false;
+        }
+        // Where nothing new can be read there is no news to wait for.
+        let last = serial >= first + READINGS || self.with(Pool::failures) >= REFUSALS_MAX;
+        if last {
+            self.0.refused_logins.set(0);
+        }
+        last
     }
 
     /// Takes the idle connection out that was used longest ago, if nobody
@@ -520,6 +538,7 @@ impl Thread {
                 conn.counted = true;
                 conn.uses += 1;
                 *pool.0.last_error.borrow_mut() = None;
+                pool.0.refused_logins.set(0);
                 database.note_params(&conn);
                 let expires = conn.expires;
                 let handed = pool.0.pool.borrow_mut().connected(self.now(), expires, conn);
@@ -540,12 +559,13 @@ impl Thread {
                 database.marks.ask_for_sample();
                 let jitter = self.random();
                 let mut hopeless = error.is_final();
-                let serial = database.logins_serial();
-                if error.is_wrong_password() && pool.0.refused_logins.replace(serial) != serial {
-                    // It may have been changed: one more attempt, by what is
-                    // configured now.
-                    self.ask_for_logins();
-                    hopeless = false;
+                if error.is_wrong_password() {
+                    // It may have been changed: more attempts, by what is
+                    // configured by then.
+                    hopeless = pool.is_refused_for_good(database.logins_serial());
+                    if !hopeless {
+                        self.ask_for_logins();
+                    }
                 }
                 let refused = error.refused(&database.shard_name(pool.0.shard));
                 *pool.0.last_error.borrow_mut() = Some(refused.clone());
@@ -563,7 +583,11 @@ impl Thread {
     fn fail_waiters_of_dead(&self, pool: &SharedPool) {
         let dead = {
             let machine = pool.0.pool.borrow();
-            machine.failures() >= FAILURES_OF_DEAD && machine.attempts() == 0 && machine.lent() == 0
+            machine.failures() >= FAILURES_OF_DEAD
+                && machine.attempts() == 0
+                && machine.lent() == 0
+                // The passwords are being read again.
+                && pool.0.refused_logins.get() == 0
         };
         // A primary's successor may come up any moment: its clients wait until
         // their own deadline. Reads go to the primary.
@@ -662,6 +686,10 @@ impl Thread {
 /// pool gives one up: where there are more pools than connections, a turn must
 /// be worth its login.
 const FAIR_WAIT: Millis = Millis::new(200);
+/// How often passwords are read before one that is refused counts as wrong.
+const READINGS: u64 = 2;
+/// Most refusals of a password in a row before it counts as wrong all the same.
+const REFUSALS_MAX: u32 = 6;
 /// Attempts that fail in a row before clients are told at once.
 const FAILURES_OF_DEAD: u32 = 3;
 /// Capacity that a free connection's buffers keep, in bytes.
