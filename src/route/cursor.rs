@@ -3,8 +3,9 @@
 //!
 //! Source: PostgreSQL manual, "DECLARE" and "FETCH".
 
+use crate::sql::classify::Classified;
 use crate::sql::statement::Kind;
-use crate::sql::token::{self, Tokens};
+use crate::sql::token::{self, Token, Tokens};
 
 use super::error::RouteError;
 use super::scatter::several_shards;
@@ -86,8 +87,15 @@ impl Fetch {
     }
 }
 
-/// The name of the cursor that a statement of `kind` is about.
-pub(super) fn named(t: &Tokens<'_>, kind: Kind) -> Option<Box<str>> {
+/// The name of the cursor that the only statement of `text` is about.
+pub(super) fn of(text: &[u8], lists: &[Vec<Token>], statements: &[Classified]) -> Option<Box<str>> {
+    match (lists, statements) {
+        ([list], [one]) => named(&Tokens { text, list }, one.facts.kind),
+        _ => None,
+    }
+}
+
+fn named(t: &Tokens<'_>, kind: Kind) -> Option<Box<str>> {
     let all = t.is_word(0, "close") && t.is_word(1, "all");
     match kind {
         Kind::Cursor if !all => t.name(t.len().checked_sub(1)?),

@@ -86,10 +86,7 @@ pub(crate) fn decide(
         Some(keyed) if goals.len() == 1 => Plan::Marked(keyed),
         _ => combine(goals, &classified, world)?,
     };
-    let cursor = match (&*bare, &*classified) {
-        ([list], [one]) => cursor::named(&Tokens { text, list }, one.facts.kind),
-        _ => None,
-    };
+    let cursor = cursor::of(text, &bare, &classified);
     let mut facts: Vec<Facts> = classified.into_iter().map(|one| one.facts).collect();
     if facts.is_empty() {
         facts.push(classify::empty());
