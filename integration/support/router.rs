@@ -134,6 +134,10 @@ impl Router {
     /// on.
     pub fn start_again(&mut self) {
         let log = File::options().append(true).open(self.dir.join("router.log")).unwrap();
+        // Its number may be another's by now, which the guard must not end.
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+        self.guard.forget(self.child.id()).unwrap();
         self.child = spawn(&self.args, &self.env, &self.dir, &log);
         self.guard.watch(self.child.id()).unwrap();
         self.wait_listening();
@@ -235,6 +239,7 @@ impl Drop for Router {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = self.guard.forget(self.child.id());
     }
 }
 

@@ -43,6 +43,15 @@ pub(crate) struct Scope {
     pub(crate) schema: Fingerprint,
 }
 
+/// What is known of each statement; of no text, that it is empty.
+fn facts_of(classified: Vec<Classified>) -> Vec<Facts> {
+    let mut facts: Vec<Facts> = classified.into_iter().map(|one| one.facts).collect();
+    if facts.is_empty() {
+        facts.push(classify::empty());
+    }
+    facts
+}
+
 /// The template of `text`.
 ///
 /// # Errors
@@ -87,10 +96,7 @@ pub(crate) fn decide(
         _ => combine(goals, &classified, world)?,
     };
     let cursor = cursor::of(text, &bare, &classified);
-    let mut facts: Vec<Facts> = classified.into_iter().map(|one| one.facts).collect();
-    if facts.is_empty() {
-        facts.push(classify::empty());
-    }
+    let facts = facts_of(classified);
     let temporary = made.into();
     let access = facts.iter().map(|one| one.access).max().unwrap_or(Access::Read);
     let writes_stay = access == Access::Read || asides.stays(facts.len());
