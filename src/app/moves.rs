@@ -126,17 +126,19 @@ impl Plane {
         let access = self.mover_access(&served);
         let mut home = home_of(&access)?;
         let failed = |error: SubmitError| refused(&error.to_string());
-        let map = submit::map_in_force(&mut home, &served).await.map_err(failed)?;
-        let keyspace = match (&order.keyspace, map.keyspaces()) {
+        let keyspace = match (&order.keyspace, served.keyspaces()) {
             (Some(name), _) => name.clone(),
             (None, [only]) => only.name().to_owned(),
             (None, _) => return Err(refused("the map has several keyspaces: say OF <keyspace>")),
         };
-        let target = map
+        let target = served
             .shard_named(&order.target)
             .ok_or_else(|| refused(&format!("the map has no shard {}", order.target)))?
             .id;
         let wanted = Wanted { keyspace, subject: order.subject, target };
+        // What is no move leaves no trace, not even the map in the store.
+        wanted.begin(&served).map_err(|error| failed(error.into()))?;
+        let map = submit::map_in_force(&mut home, &served).await.map_err(failed)?;
         let id = submit::submit(&mut home, &access, &map, &wanted).await.map_err(failed)?;
         Ok(Outcome::Moving(id))
     }

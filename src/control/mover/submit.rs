@@ -21,6 +21,16 @@ pub struct Wanted {
     pub target: ShardId,
 }
 
+impl Wanted {
+    /// Its journal, as it would begin by this map.
+    ///
+    /// # Errors
+    /// It is no move by this map.
+    pub fn begin(&self, map: &Map) -> Result<Journal, BeginError> {
+        Journal::begin(map, &self.keyspace, self.subject.clone(), self.target)
+    }
+}
+
 /// What a wanted move would be.
 #[derive(Clone, Debug)]
 pub struct Planned {
@@ -59,7 +69,7 @@ pub async fn plan(
     wanted: &Wanted,
     sizes: Sizes,
 ) -> Result<Planned, SubmitError> {
-    let journal = Journal::begin(map, &wanted.keyspace, wanted.subject.clone(), wanted.target)?;
+    let journal = wanted.begin(map)?;
     let node = |shard: u16| {
         let target = access.primaries.get(&ShardId::new(shard)).cloned();
         target.map(Node::new).ok_or_else(|| BeginError::Shard(shard.to_string()))
