@@ -23,7 +23,7 @@ pub use prepared::{NAME_LEN, PreparedNames, StatementId, backend_name};
 pub use relay::{Fault, Relayed};
 pub use second::{Failure, SecondTry, Sent};
 pub use settings::{Setting, SettingsInterner, SettingsSet, quoted};
-pub use shape::RowShape;
+pub use shape::{REVALIDATE, RowShape};
 pub use writes::UnitWrites;
 
 use std::collections::VecDeque;

@@ -1,7 +1,7 @@
 //! Statements whose rows change their shape while a client has them prepared.
 
 use crate::setup::{cluster, router};
-use crate::wire::Wire;
+use crate::wire::{Refusal, Wire};
 
 fn text(parts: &[&str]) -> Vec<u8> {
     parts.iter().flat_map(|part| [part.as_bytes(), b"\0"].concat()).collect()
@@ -21,8 +21,10 @@ fn execute(client: &mut Wire, name: &str) -> Result<usize, String> {
     client.send(b'B', &[text(&["", name]), vec![0; 6]].concat());
     client.send(b'E', &[0; 5]);
     client.send(b'S', b"");
-    let rows =
-        client.finish().map_err(|refusal| format!("{} {}", refusal.code, refusal.message))?;
+    let rows = client.finish().map_err(|refusal| {
+        let Refusal { code, message, routine, .. } = refusal;
+        format!("{code} {message} ({routine})")
+    })?;
     Ok(rows[0].len())
 }
 
@@ -57,7 +59,9 @@ fn statement_described_long_ago_fails_when_its_shape_has_changed() {
     // A change that the router does not see, and a backend that knows nothing.
     cluster().sql(1, "ALTER TABLE shapes ADD COLUMN b int");
     crate::support::psql::psql(&router.console_url(), "RECONNECT app").expect();
-    let changed = Err("0A000 cached plan must not change result type".to_owned());
+    // Drivers know by the function that they have to prepare it again.
+    let changed =
+        Err("0A000 cached plan must not change result type (RevalidateCachedQuery)".to_owned());
     for _ in 0..2 {
         assert_eq!(execute(&mut client, "s"), changed);
     }

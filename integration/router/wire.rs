@@ -24,6 +24,8 @@ pub struct Refusal {
     pub code: String,
     pub message: String,
     pub hint: String,
+    /// The server's function that says it.
+    pub routine: String,
 }
 
 /// Why there is no answer.
@@ -266,6 +268,7 @@ pub fn refusal(body: &[u8]) -> Refusal {
             b'C' => refusal.code = value,
             b'M' => refusal.message = value,
             b'H' => refusal.hint = value,
+            b'R' => refusal.routine = value,
             _ => {}
         }
     }

@@ -15,7 +15,7 @@ use crate::types::SqlState;
 
 use super::expect::{OwnPurpose, Report, SentAs};
 use super::second::{FENCE_DETAIL, FENCED, SERIALIZATION_FAILURE, Sent, report_fence};
-use super::{Backend, Event, Expect, Partial, RowShape, Tag};
+use super::{Backend, Event, Expect, Partial, REVALIDATE, RowShape, Tag};
 
 /// What a walk left to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -541,7 +541,7 @@ impl Backend {
         // A state that others may use too; what a fence says besides, they don't.
         let fenced = state == Some(FENCED)
             && fields.field(b'D').is_some_and(|d| d.starts_with(FENCE_DETAIL));
-        let stale = fields.field(b'R') == Some(b"RevalidateCachedQuery")
+        let stale = fields.field(b'R') == Some(REVALIDATE.as_bytes())
             && state == Some(FEATURE_NOT_SUPPORTED);
         let elsewhere = !stale && (fenced || state != Some(FENCED));
         if elsewhere && self.second.takes(state, self.sent()) {

@@ -9,6 +9,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::protocol::backend::RowDescription;
 
+/// The server's function that finds a shape changed.
+pub const REVALIDATE: &str = "RevalidateCachedQuery";
+
 /// A shape; equal ones are the same but for one chance in 2^64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowShape(u64);

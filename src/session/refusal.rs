@@ -14,12 +14,14 @@ pub struct Refused {
     pub detail: Option<String>,
     /// The way out.
     pub hint: Option<String>,
+    /// The server's function that drivers know the error by.
+    pub routine: Option<&'static str>,
 }
 
 impl Refused {
     /// An error without a hint.
     pub fn new(state: SqlState, message: impl Into<String>) -> Self {
-        Self { state, message: message.into(), detail: None, hint: None }
+        Self { state, message: message.into(), detail: None, hint: None, routine: None }
     }
 
     /// The same with the way out.
@@ -55,6 +57,7 @@ impl Refused {
         report.severity = severity;
         report.detail = self.detail.as_deref();
         report.hint = self.hint.as_deref();
+        report.routine = self.routine;
         report
     }
 }

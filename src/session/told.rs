@@ -9,7 +9,7 @@
 //!
 //! Source: hazard 37 of `docs/hazards.md`.
 
-use crate::backend::{Backend, Expect, NAME_LEN, RowShape, StatementId, backend_name};
+use crate::backend::{Backend, Expect, NAME_LEN, REVALIDATE, RowShape, StatementId, backend_name};
 use crate::protocol::encode;
 use crate::protocol::frontend::Target;
 
@@ -65,6 +65,9 @@ impl Session {
         // next Bind has it prepared, and looked at, again.
         backend.note_stale(id);
         registry.retire(id);
-        self.pending.refuse(Refused::new(NOT_SUPPORTED, "cached plan must not change result type"));
+        let mut refused = Refused::new(NOT_SUPPORTED, "cached plan must not change result type");
+        // By this, not by its words, drivers know that they have to prepare anew.
+        refused.routine = Some(REVALIDATE);
+        self.pending.refuse(refused);
     }
 }

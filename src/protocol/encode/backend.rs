@@ -22,17 +22,24 @@ pub struct ErrorReport<'a> {
     pub hint: Option<&'a str>,
     /// Character in the statement, counted from one.
     pub position: Option<u32>,
+    /// The server's function that would say it: drivers know a few errors by it,
+    /// as texts are translated.
+    pub routine: Option<&'a str>,
 }
 
 impl<'a> ErrorReport<'a> {
     /// A report that fails the statement, with no more than a message.
     pub const fn error(state: SqlState, message: &'a str) -> Self {
-        Self { severity: "ERROR", state, message, detail: None, hint: None, position: None }
+        Self::of("ERROR", state, message)
     }
 
     /// A report that ends the session, with no more than a message.
     pub const fn fatal(state: SqlState, message: &'a str) -> Self {
-        Self { severity: "FATAL", state, message, detail: None, hint: None, position: None }
+        Self::of("FATAL", state, message)
+    }
+
+    const fn of(severity: &'a str, state: SqlState, message: &'a str) -> Self {
+        Self { severity, state, message, detail: None, hint: None, position: None, routine: None }
     }
 
     /// The report with a way out, if there is one.
@@ -64,6 +71,7 @@ fn write_report(out: &mut Vec<u8>, tag: u8, report: &ErrorReport<'_>) {
         (b'D', report.detail),
         (b'H', report.hint),
         (b'P', position.as_deref()),
+        (b'R', report.routine),
     ];
     bounded(out, tag, |w| {
         for (code, text) in fields {
