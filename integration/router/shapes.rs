@@ -85,3 +85,26 @@ fn statement_described_long_ago_fails_when_its_shape_has_changed() {
     assert_eq!(execute(&mut client, "s"), Ok(2));
     other.query("COMMIT").unwrap();
 }
+
+#[test]
+fn text_prepared_before_its_shape_changed_is_prepared_anew_for_who_parses_it_now() {
+    cluster().sql(1, "CREATE TABLE reshaped (a int); INSERT INTO reshaped VALUES (1)");
+    let router = router(cluster(), "pool.size_max = 1");
+    let mut first = Wire::open(router.port(), "t1");
+    let prepare = |client: &mut Wire, name: &str| {
+        parse(client, name, "SELECT * FROM reshaped");
+        describe(client, name);
+        client.send(b'S', b"");
+        client.finish().map(|_| ()).map_err(|refusal| refusal.routine)
+    };
+    assert_eq!(prepare(&mut first, "s"), Ok(()));
+    assert_eq!(execute(&mut first, "s"), Ok(1));
+    cluster().sql(1, "ALTER TABLE reshaped ADD COLUMN b int");
+    // The backend has the text with a plan that does not fit any more.
+    let mut second = Wire::open(router.port(), "t1");
+    // A server would not refuse a new name; this one says what drivers try again for.
+    let refused = prepare(&mut second, "s");
+    assert!(refused == Ok(()) || refused == Err("RevalidateCachedQuery".to_owned()), "{refused:?}");
+    assert_eq!(prepare(&mut second, "again"), Ok(()));
+    assert_eq!(execute(&mut second, "again"), Ok(2));
+}

@@ -550,7 +550,7 @@ impl Backend {
             self.fail_batch();
             return Ok(());
         }
-        if stale && let Some(Expect::Bind(Some(id))) = self.queue.front() {
+        if stale && let Some(Expect::Bind(Some(id)) | Expect::DescribeOf(id)) = self.queue.front() {
             let id = *id;
             self.note_stale(id);
             events.push(Event::Retired(id));
