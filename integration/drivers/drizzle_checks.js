@@ -95,8 +95,10 @@ check('rows_come_and_go', async () => {
     see(await db.insert(tasks).values({ ...many[0], title: 'again' })
       .onConflictDoUpdate({ target: [tasks.tenantId, tasks.id], set: { title: sql`excluded.title` } }).returning({ title: tasks.title }))
     see(await db.insert(tasks).values(many[1]).onConflictDoNothing().returning())
-    see(await db.update(tasks).set({ hours: sql`${tasks.hours} + 1` }).where(and(eq(tasks.tenantId, t), lt(tasks.id, 5))).returning({ id: tasks.id, hours: tasks.hours }))
-    see(await db.delete(tasks).where(and(eq(tasks.tenantId, t), gte(tasks.id, 39))).returning({ id: tasks.id }))
+    // Their order is the plan's, which changes with the table's statistics.
+    const byId = (rows) => rows.sort((a, b) => a.id - b.id)
+    see(byId(await db.update(tasks).set({ hours: sql`${tasks.hours} + 1` }).where(and(eq(tasks.tenantId, t), lt(tasks.id, 5))).returning({ id: tasks.id, hours: tasks.hours })))
+    see(byId(await db.delete(tasks).where(and(eq(tasks.tenantId, t), gte(tasks.id, 39))).returning({ id: tasks.id })))
   }
 })
 
