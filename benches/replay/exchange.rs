@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use keyway::backend::{Backend, CancelKey, Event, SettingsInterner, SettingsSet};
+use keyway::catalog::Catalog;
 use keyway::pool::{Handed, Pool, PoolLimits};
 use keyway::route::{Planner, PlannerLimits};
 use keyway::session::{After, Env, EventEnv, Limits, Session, StatementRegistry, Step, Want};
@@ -55,6 +56,7 @@ pub struct Replay {
     interner: SettingsInterner,
     registry: StatementRegistry,
     map: Arc<Map>,
+    catalog: Catalog,
     pools: Vec<Pool<Box<Backend>, ()>>,
     held: Option<(Box<Backend>, ShardId)>,
     to_client: Vec<u8>,
@@ -92,6 +94,7 @@ impl Replay {
             registry: StatementRegistry::default(),
             pools: map.shards().iter().map(|_| pool(&settings)).collect(),
             map: Arc::new(map),
+            catalog: Catalog::default(),
             held: None,
             to_client: Vec::new(),
             to_backend: Vec::new(),
@@ -187,14 +190,13 @@ impl Replay {
     }
 
     fn feed(&mut self, input: &[u8]) -> (Step, usize, Range<usize>) {
-        let catalog = keyway::catalog::Catalog::default();
         let mut env = Env {
             planner: &mut self.planner,
             interner: &mut self.interner,
             registry: &mut self.registry,
             map: &self.map,
             map_serial: 1,
-            catalog: &catalog,
+            catalog: &self.catalog,
             catalog_serial: 1,
             consistency: Consistency::Primary,
             choose: &|_, _, _| String::new(),
