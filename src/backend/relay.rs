@@ -227,6 +227,7 @@ impl Backend {
 
     /// A frame at `at` in which numbers stand; where what has arrived of it ends,
     /// or `None` if it has to be seen whole.
+    #[cold]
     fn relay_numbered(
         &mut self,
         header: Header,

@@ -39,6 +39,7 @@ struct Cursor {
 }
 
 impl Cursors {
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -48,10 +49,17 @@ impl Cursors {
     }
 
     /// The transaction is over.
+    #[inline]
     pub(super) fn end_transaction(&mut self) {
         if !self.0.is_empty() {
-            self.0.retain(|_, cursor| cursor.hold);
+            self.end_each();
         }
+    }
+
+    /// Out of the way of sessions without cursors, which is nearly all.
+    #[cold]
+    fn end_each(&mut self) {
+        self.0.retain(|_, cursor| cursor.hold);
     }
 
     /// What stands behind a savepoint is undone.

@@ -21,7 +21,16 @@ impl Members {
     }
 
     /// Takes one out.
+    #[inline]
     pub(super) fn leave(&mut self, shard: ShardId) {
+        if self.first == Some(shard) && self.rest.is_empty() {
+            self.first = None;
+        } else {
+            self.leave_several(shard);
+        }
+    }
+
+    fn leave_several(&mut self, shard: ShardId) {
         if self.first == Some(shard) {
             self.first = if self.rest.is_empty() { None } else { Some(self.rest.remove(0)) };
         } else {

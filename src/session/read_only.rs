@@ -160,7 +160,13 @@ impl Feed<'_, '_> {
 
     /// Before a batch begins in a transaction on a replica: waits until that has
     /// what the batch must see. `Some`: that comes first.
+    #[inline]
     pub(super) fn freshen_batch(&mut self) -> Option<Step> {
+        // Most batches begin without a backend.
+        if self.env.backend.is_some() { self.freshen_held() } else { None }
+    }
+
+    fn freshen_held(&mut self) -> Option<Step> {
         let (_, shard) = self.env.backend.as_ref()?;
         let shard = *shard;
         if !self.is_on_replica()

@@ -173,15 +173,14 @@ impl Feed<'_, '_> {
     /// Notes what a statement of the running unit writes, before it is sent.
     pub(super) fn declare(&mut self, template: &Template, mark: Mark) {
         // What its names stand for is not known.
-        let untracked =
-            template.access() == Access::Write && self.s.holds.contains(Holds::UNTRACKED);
-        let mark = if untracked { Mark::Shard } else { mark };
+        let untracked = self.s.holds.contains(Holds::UNTRACKED);
         let Some(backend) = self.backend() else { return };
         let writes = backend.writes();
         writes.declare();
         if template.access() == Access::Read {
             return;
         }
+        let mark = if untracked { Mark::Shard } else { mark };
         for facts in template.statements() {
             if matches!(facts.tx, TxEffect::Commit { .. }) {
                 writes.may_commit();
